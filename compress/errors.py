@@ -1,0 +1,27 @@
+"""Errors of a run that its user can mend."""
+
+from profiles.errors import UserError
+
+
+class RecipeError(UserError):
+    """A project file, a recipe or an option that cannot be used."""
+
+
+class TaskError(UserError):
+    """Data that does not fit the task: absent, empty, out of range, not finite."""
+
+
+class TeacherError(UserError):
+    """A teacher that cannot be loaded, or whose output does not fit the task."""
+
+
+class RunError(UserError):
+    """A run folder that is locked, foreign, incomplete, or cannot be written."""
+
+
+class BudgetError(UserError):
+    """A budget that nothing meets; says which constraint binds and by how much."""
+
+
+class GateError(UserError):
+    """A check of the verify stage that failed: the stage, the number, the bound."""
