@@ -1,0 +1,1 @@
+"""The plug points: one contract per file. Imports nothing above it."""

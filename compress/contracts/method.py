@@ -1,0 +1,70 @@
+"""One published teacher-student system."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from compress.contracts.objective import Objective
+from compress.contracts.step import Step, distillation_step
+from compress.contracts.strategy import DataStrategy
+from compress.contracts.teacher import Teacher
+
+Numbers = Mapping[str, float | int | str | bool]
+"""Hyper-parameters of one part, from the recipe."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training with its own step.
+
+    Attributes:
+        name: shown in learning curves and given to schedules.
+        share: of the recipe's epochs; the shares of a method sum to 1.
+        step: what one step does.
+        groups: optimiser groups that exist in this phase; None for all.
+    """
+
+    name: str
+    share: float = 1.0
+    step: Step = distillation_step
+    groups: tuple[str, ...] | None = None
+
+
+def one_student(build: Callable[[], nn.Module]) -> Mapping[str, nn.Module]:
+    """The usual case: a single student."""
+    return {"student": build()}
+
+
+def given_teacher(teacher: Teacher, students: Mapping[str, nn.Module]) -> Mapping[str, Teacher]:
+    """The usual case: the task's teacher as it is."""
+    return {"teacher": teacher}
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a file of `compress/methods` ends with. Every field but the source and the objectives has a usual value.
+
+    Attributes:
+        source: paper, with section or equation.
+        objectives: name -> class; recipes give each a weight and its numbers by that name.
+        weights: the published weight of each objective; 1 where absent.
+        teachers: from the task's teacher and the students, the teachers by name: an EMA copy, an ensemble, ...
+        students: how many there are and how each is built; "student" is the one that goes on to the next stage.
+        strategy: None for the task's own augmentation on the train split.
+        phases: in order.
+        modules: further trainable parts by optimiser group (a weighting network, a gate, a discriminator).
+        diagnostics: names of `compress/diagnostics` that its report shows.
+        tasks: kinds of task it is defined for; empty for every one.
+    """
+
+    source: str
+    objectives: Mapping[str, Callable[..., Objective]]
+    weights: Mapping[str, float] = field(default_factory=dict)
+    teachers: Callable[[Teacher, Mapping[str, nn.Module]], Mapping[str, Teacher]] = given_teacher
+    students: Callable[[Callable[[], nn.Module]], Mapping[str, nn.Module]] = one_student
+    strategy: Callable[..., DataStrategy] | None = None
+    phases: tuple[Phase, ...] = (Phase("distill"),)
+    modules: Mapping[str, Callable[..., nn.Module]] = field(default_factory=dict)
+    diagnostics: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()

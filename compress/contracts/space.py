@@ -1,0 +1,71 @@
+"""Which students there are to choose from."""
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from torch import Tensor, nn
+
+
+class Plan(Protocol):
+    """One student as plain data: equal plans build equal networks, and a report can print one."""
+
+    def to_json(self) -> dict[str, Any]: ...
+
+    def __hash__(self) -> int: ...
+
+
+P = TypeVar("P", bound=Plan)
+
+
+@dataclass(frozen=True)
+class SpaceContext:
+    """What a space may depend on.
+
+    Attributes:
+        teacher: the teacher's network (without the task's front-end), or None for a black box.
+        features: what the front-end gives for a few real examples, (B, ...): the students' input.
+        outputs: size of the student's output.
+        width_multiple: channels that the target's int8 kernels want.
+        family: of the target's runtime, for rules about operators (nvidia-gpu, cortex-m, x86-cpu).
+    """
+
+    teacher: nn.Module | None
+    features: Tensor
+    outputs: int
+    width_multiple: int
+    family: str
+
+
+class Space(ABC, Generic[P]):
+    """A set of plans. A file of `compress/spaces` ends with `SPACE = <a final subclass>`, which takes the context.
+
+    Raises (from the constructor):
+        RecipeError: the space cannot be made from this context (a derived space needs a teacher with layers).
+    """
+
+    @abstractmethod
+    def __init__(self, context: SpaceContext) -> None: ...
+
+    @abstractmethod
+    def sample(self, rng: random.Random) -> P:
+        """A random plan; widths are multiples of `context.width_multiple` wherever the space is free to choose."""
+
+    @abstractmethod
+    def corners(self) -> Sequence[P]:
+        """Plans that every search should see: the smallest, the largest, evenly scaled ones between."""
+
+    @abstractmethod
+    def mutate(self, plan: P, rng: random.Random) -> P:
+        """A plan that differs in exactly one decision."""
+
+    @abstractmethod
+    def from_json(self, data: Mapping[str, Any]) -> P:
+        """The plan that `to_json` gave."""
+
+    @abstractmethod
+    def build(self, plan: P) -> nn.Module:
+        """The network: `features` shape -> (B, outputs). Weights come from torch's current seed, and from the teacher
+        where the space inherits them."""

@@ -1,0 +1,43 @@
+"""What happens in one training step."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor
+
+from compress.contracts.batch import Batch
+from compress.contracts.clock import Clock
+from compress.contracts.world import World
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimiser update that the loop shall make.
+
+    Attributes:
+        loss: scalar to minimise.
+        groups: optimiser groups that move; all other parameters keep their value and get no gradient.
+        logs: figures for the learning curve, by name.
+    """
+
+    loss: Tensor
+    groups: tuple[str, ...] = ("student", "objectives")
+    logs: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Step(Protocol):
+    """Yields the updates of one step, in order. After each one the loop has stepped before the next is computed, so
+    adversarial, bilevel and mutual learning are a few lines; everything else yields once."""
+
+    def __call__(self, world: World, batches: Mapping[str, Batch], clock: Clock) -> Iterator[Update]: ...
+
+
+def distillation_step(world: World, batches: Mapping[str, Batch], clock: Clock) -> Iterator[Update]:
+    """The weighted sum of all objectives on the first stream, for the student that is called "student"."""
+    batch = next(iter(batches.values()))
+    teacher = next(iter(world.teachers.values())).observe(batch)
+    student = world.observe("student", batch)
+    terms = {name: objective(student, teacher, batch, clock).mean() for name, objective in world.objectives.items()}
+    loss = sum((world.weights(name) * term for name, term in terms.items()), start=student.output.new_zeros(()))
+    yield Update(loss, logs={name: term.detach() for name, term in terms.items()})

@@ -1,0 +1,43 @@
+"""Which examples a step sees, and what is done to them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import torch
+
+from compress.contracts.batch import Batch
+from compress.contracts.clock import Clock
+from compress.contracts.preparation import Preparation
+from compress.contracts.teacher import Teacher
+
+
+class DataStrategy(ABC):
+    """Names a step's streams and transforms their batches: two-stream sampling, mixing, curricula, pseudo-labels."""
+
+    @property
+    @abstractmethod
+    def streams(self) -> Mapping[str, float]:
+        """Stream name -> its batch size as a factor of the recipe's; the first stream's length makes an epoch."""
+
+    @property
+    @abstractmethod
+    def deterministic(self) -> bool:
+        """True where examples reach the networks unchanged: only then may the teacher's answers be cached."""
+
+    def prepare(self, preparation: Preparation) -> None:
+        """Called once before the first step."""
+        return
+
+    def order(self, stream: str, length: int, epoch: int, generator: torch.Generator) -> torch.Tensor:
+        """Positions of this epoch, (n,) int64: a permutation by default; a curriculum gives fewer or weighted ones."""
+        return torch.randperm(length, generator=generator)
+
+    @abstractmethod
+    def transform(
+        self,
+        batches: Mapping[str, Batch],
+        teachers: Mapping[str, Teacher],
+        clock: Clock,
+        generator: torch.Generator,
+    ) -> Mapping[str, Batch]:
+        """What the step trains on. `generator` is the only source of randomness: a resumed run draws the same."""

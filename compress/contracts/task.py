@@ -1,0 +1,81 @@
+"""What is to be learned: data, metric, preprocessing, and a reference teacher."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from compress.contracts.batch import Batch
+from compress.contracts.examples import Splits
+
+
+@dataclass(frozen=True)
+class TrainingNumbers:
+    """How a network is trained: SGD-like numbers that recipes may override."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float  # peak, of AdamW
+    weight_decay: float = 0.01
+    label_smoothing: float = 0.0
+
+
+class Task(ABC):
+    """One file of `compress/tasks`, or a user's own file, ends with `TASK = <a final subclass>()`.
+
+    Attributes:
+        name: as recipes say it.
+        kind: classification, regression, segmentation, ...
+        labels: the names of the outputs, in order.
+        input_shape: one example without the batch dimension.
+        input_names, output_names: of the exported graph.
+        metric: what `score` averages to; higher is better.
+        decision_period_ms: how often the device must answer; None where latency alone matters.
+        preprocessing: what `frontend` does, in words and numbers, for the exported file's metadata.
+    """
+
+    name: ClassVar[str]
+    kind: ClassVar[str] = "classification"
+    labels: ClassVar[tuple[str, ...]]
+    input_shape: ClassVar[tuple[int, ...]]
+    input_names: ClassVar[tuple[str, ...]] = ("input",)
+    output_names: ClassVar[tuple[str, ...]] = ("logits",)
+    metric: ClassVar[str] = "accuracy"
+    decision_period_ms: ClassVar[float | None] = None
+    preprocessing: ClassVar[str] = ""
+    augments: ClassVar[bool] = False
+    teacher_numbers: ClassVar[TrainingNumbers] = TrainingNumbers(epochs=10, batch_size=128, learning_rate=2e-3)
+
+    @abstractmethod
+    def load(self, data: Path | None) -> Splits:
+        """Read and verify the data.
+
+        Args:
+            data: the folder that `--data` names; None for a task that brings its own.
+
+        Raises:
+            TaskError: files are absent, changed (sha256), empty, not finite, or labels are out of range.
+        """
+
+    @abstractmethod
+    def frontend(self) -> nn.Module:
+        """Preprocessing that belongs to the model and is exported with it: raw inputs -> what networks take."""
+
+    @abstractmethod
+    def teacher(self) -> nn.Module:
+        """The untrained reference teacher's network: takes what `frontend` gives. Used where the user brings none."""
+
+    def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Random changes of training examples; called only where `augments` is true."""
+        return batch
+
+    def loss(self, output: Tensor, labels: Tensor) -> Tensor:
+        """Supervised loss, (B,): cross-entropy of logits (B, C) and class indices (B,)."""
+        return nn.functional.cross_entropy(output, labels, reduction="none")
+
+    def score(self, output: Tensor, labels: Tensor) -> Tensor:
+        """What the metric averages, (B,): 1 where the arg-max is the label."""
+        return (output.argmax(dim=1) == labels).to(torch.float32)

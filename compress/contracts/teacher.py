@@ -1,0 +1,38 @@
+"""Where knowledge comes from."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from torch import nn
+
+from compress.contracts.batch import Batch
+from compress.contracts.signals import Signals
+
+
+class Teacher(ABC):
+    """Answers batches. Frozen networks, moving averages of the student, ensembles, black boxes and caches all do.
+
+    No gradient flows out of a teacher unless a method's own step asks for it.
+    """
+
+    @property
+    @abstractmethod
+    def cacheable(self) -> bool:
+        """Whether the same input always gets the same answer, so that a disk may remember it."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Changes whenever the answers may: caches are keyed by it."""
+
+    @abstractmethod
+    def observe(self, batch: Batch) -> Signals:
+        """The teacher's answers to a batch, detached."""
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """Networks that must move to the device and, where they change, into checkpoints. None by default."""
+        return {}
+
+    def after_step(self, students: Mapping[str, nn.Module]) -> None:
+        """Called after every optimiser step; a moving average follows the student here."""
+        return

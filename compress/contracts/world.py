@@ -1,0 +1,34 @@
+"""Everything one training step may touch."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from compress.contracts.batch import Batch
+from compress.contracts.objective import Objective
+from compress.contracts.signals import Signals
+from compress.contracts.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class World:
+    """Students, teachers and objectives by name.
+
+    Attributes:
+        students: usually one, "student"; a method may train several (mutual learning, one per condition).
+        teachers: usually one, "teacher".
+        objectives: by the names that recipes give weights to.
+        weights: objective -> its weight now (constants and schedules of the recipe, already evaluated).
+        observe: runs a student and collects its taps; mixed precision and data parallelism are inside.
+        groups: optimiser groups by name: each student's name, "objectives", and those a method adds.
+        supervised: the task's own loss on labels, (output, labels) -> (B,).
+    """
+
+    students: Mapping[str, nn.Module]
+    teachers: Mapping[str, Teacher]
+    objectives: Mapping[str, Objective]
+    weights: Callable[[str], float]
+    observe: Callable[[str, Batch], Signals]
+    groups: Mapping[str, tuple[nn.Parameter, ...]]
+    supervised: Callable[[Tensor, Tensor], Tensor]
