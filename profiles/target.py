@@ -32,6 +32,7 @@ class Budget:
     latency_ms: float | None = None  # median
     peak_activation_bytes: int | None = None
     weight_bytes: int | None = None
+    macs: int | None = None
     accuracy_drop: float | None = None  # teacher minus artifact, as a fraction: 0.01 is one point
     compute_share: float | None = None  # of the task's decision period; used where latency_ms is not given
     default_period_ms: float = DEFAULT_PERIOD_MS  # where the task names no decision period
