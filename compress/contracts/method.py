@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from compress.contracts.objective import Objective
+from compress.contracts.preparation import Preparation
 from compress.contracts.step import Step, distillation_step
 from compress.contracts.strategy import DataStrategy
 from compress.contracts.teacher import Teacher
+from compress.contracts.world import World
 
 Numbers = Mapping[str, float | int | str | bool]
 """Hyper-parameters of one part, from the recipe."""
@@ -23,12 +25,14 @@ class Phase:
         share: of the recipe's epochs; the shares of a method sum to 1.
         step: what one step does.
         groups: optimiser groups that exist in this phase; None for all.
+        begin: called once before the phase's first step, to copy weights from one part to another or to freeze some.
     """
 
     name: str
     share: float = 1.0
     step: Step = distillation_step
     groups: tuple[str, ...] | None = None
+    begin: Callable[[World], None] | None = None
 
 
 def one_student(build: Callable[[], nn.Module]) -> Mapping[str, nn.Module]:
@@ -54,6 +58,7 @@ class Method:
         strategy: None for the task's own augmentation on the train split.
         phases: in order.
         modules: further trainable parts by optimiser group (a weighting network, a gate, a discriminator).
+        rates: learning rate of a group as a factor of the recipe's; 1 where absent.
         diagnostics: names of `compress/diagnostics` that its report shows.
         tasks: kinds of task it is defined for; empty for every one.
     """
@@ -65,6 +70,7 @@ class Method:
     students: Callable[[Callable[[], nn.Module]], Mapping[str, nn.Module]] = one_student
     strategy: Callable[..., DataStrategy] | None = None
     phases: tuple[Phase, ...] = (Phase("distill"),)
-    modules: Mapping[str, Callable[..., nn.Module]] = field(default_factory=dict)
+    modules: Mapping[str, Callable[[Preparation], nn.Module]] = field(default_factory=dict)
+    rates: Mapping[str, float] = field(default_factory=dict)
     diagnostics: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()

@@ -1,6 +1,6 @@
 """What objectives and strategies may look at before training starts."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,7 +19,11 @@ class Answers(Protocol):
 
 @dataclass(frozen=True)
 class Preparation:
-    """The data, the teacher's answers to it, and one example of what student and teacher say."""
+    """The data, the teacher's answers to it, and one example of what student and teacher say.
+
+    Attributes:
+        supervised: the task's own loss on labels, (output, labels) -> (B,).
+    """
 
     splits: Splits
     answers: Answers
@@ -27,6 +31,7 @@ class Preparation:
     teacher_example: Signals
     outputs: int
     seed: int
+    supervised: Callable[[Tensor, Tensor], Tensor]
 
     @property
     def example_output(self) -> Tensor:

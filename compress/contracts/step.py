@@ -18,12 +18,14 @@ class Update:
     Attributes:
         loss: scalar to minimise.
         groups: optimiser groups that move; all other parameters keep their value and get no gradient.
-        logs: figures for the learning curve, by name.
+        logs: scalars for the learning curve, by name.
+        feedback: what the data strategy may learn from, by name, such as one loss per sample: (B,).
     """
 
     loss: Tensor
     groups: tuple[str, ...] = ("student", "objectives")
     logs: Mapping[str, Tensor] = field(default_factory=dict)
+    feedback: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Step(Protocol):
@@ -36,7 +38,7 @@ class Step(Protocol):
 def distillation_step(world: World, batches: Mapping[str, Batch], clock: Clock) -> Iterator[Update]:
     """The weighted sum of all objectives on the first stream, for the student that is called "student"."""
     batch = next(iter(batches.values()))
-    teacher = next(iter(world.teachers.values())).observe(batch)
+    teacher = world.ask(next(iter(world.teachers)), batch)
     student = world.observe("student", batch)
     terms = {name: objective(student, teacher, batch, clock).mean() for name, objective in world.objectives.items()}
     loss = sum((world.weights(name) * term for name, term in terms.items()), start=student.output.new_zeros(()))

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from compress.contracts.batch import Batch
 from compress.contracts.clock import Clock
@@ -41,3 +42,15 @@ class DataStrategy(ABC):
         generator: torch.Generator,
     ) -> Mapping[str, Batch]:
         """What the step trains on. `generator` is the only source of randomness: a resumed run draws the same."""
+
+    def learn(self, batches: Mapping[str, Batch], feedback: Mapping[str, Tensor]) -> None:
+        """Called after an update that gives feedback: pools of hard examples and running statistics follow here."""
+        return
+
+    def state(self) -> Mapping[str, Tensor]:
+        """What `learn` has gathered, for checkpoints; empty where nothing is."""
+        return {}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take up what `state` gave."""
+        return

@@ -36,3 +36,7 @@ class Teacher(ABC):
     def after_step(self, students: Mapping[str, nn.Module]) -> None:
         """Called after every optimiser step; a moving average follows the student here."""
         return
+
+    def after_epoch(self, students: Mapping[str, nn.Module]) -> None:
+        """Called after every epoch; a bank of snapshots takes one here."""
+        return

@@ -20,7 +20,9 @@ class World:
         teachers: usually one, "teacher".
         objectives: by the names that recipes give weights to.
         weights: objective -> its weight now (constants and schedules of the recipe, already evaluated).
-        observe: runs a student and collects its taps; mixed precision and data parallelism are inside.
+        modules: the method's further trainable parts, by name.
+        observe: runs a student and collects its taps; mixed precision is inside, answers are float32.
+        ask: the answers of the teacher of that name, float32, without gradient; mixed precision is inside.
         groups: optimiser groups by name: each student's name, "objectives", and those a method adds.
         supervised: the task's own loss on labels, (output, labels) -> (B,).
     """
@@ -28,7 +30,9 @@ class World:
     students: Mapping[str, nn.Module]
     teachers: Mapping[str, Teacher]
     objectives: Mapping[str, Objective]
+    modules: Mapping[str, nn.Module]
     weights: Callable[[str], float]
     observe: Callable[[str, Batch], Signals]
+    ask: Callable[[str, Batch], Signals]
     groups: Mapping[str, tuple[nn.Parameter, ...]]
     supervised: Callable[[Tensor, Tensor], Tensor]
