@@ -1,0 +1,1 @@
+"""How students are proposed, costed against the budget, ranked and chosen."""

@@ -1,0 +1,1 @@
+"""Student spaces: one file is one family of students; each ends with `SPACE = <class>`."""

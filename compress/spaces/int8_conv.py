@@ -1,0 +1,311 @@
+"""Small convolutional networks made for int8 kernels.
+
+A stem convolution, stages of equal blocks, a global average and a linear layer. Only convolution, ReLU, addition and
+batch norm, which folds into the convolution in front of it; widths are multiples of what the target's kernels want.
+
+Three kinds of block:
+    residual: 3x3 - ReLU - 3x3, added to its input, ReLU (He et al., "Deep Residual Learning for Image Recognition",
+        CVPR 2016, arXiv:1512.03385, figure 2). With widths 16-32-64, three blocks each and no reduction in the stem it
+        is their ResNet-20.
+    light: the same with 1x1 as the second convolution: 5/9 of the weights and multiply-accumulates at the same width,
+        and still no operator but dense convolution.
+    separable: 3x3 depthwise - ReLU - 1x1 - ReLU, without addition, as in DS-CNN (Zhang et al., "Hello Edge: Keyword
+        Spotting on Microcontrollers", 2017, arXiv:1711.07128, section 3.6). Not offered on NVIDIA GPUs: TensorRT pads
+        int8 depthwise convolutions to full groups, so they cost more there than the dense ones.
+"""
+
+import hashlib
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+from torch import Tensor, nn
+
+from compress.contracts.space import Space, SpaceContext
+from compress.errors import RecipeError
+
+Kind = Literal["residual", "light", "separable"]
+
+LADDER = (8, 12, 16, 24, 32, 48, 64, 96, 128)  # channels, before rounding up to the target's multiple
+MOST_DEPTH = 4  # blocks per stage
+MOST_STAGES = 4
+SMALLEST_MAP = 4  # an axis is not reduced below this many positions
+LARGEST_MAP = 64  # positions per axis that the first stage may see; larger inputs are reduced in the stem
+LARGEST_SIGNAL = 512  # the same for one-dimensional signals, whose cost grows with length only
+STEM_CHOICES = 3  # reductions offered, in powers of two
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One student.
+
+    Attributes:
+        kind: of every block.
+        stem_stride: reduction by the first convolution, a power of two; along a short axis it is less.
+        widths: channels of each stage; the stem has the first stage's.
+        depths: blocks of each stage. From the second stage on, the first block halves each axis that is long enough.
+    """
+
+    kind: Kind
+    stem_stride: int
+    widths: tuple[int, ...]
+    depths: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that `Int8Conv.from_json` reads."""
+        return {
+            "kind": self.kind,
+            "stem_stride": self.stem_stride,
+            "widths": list(self.widths),
+            "depths": list(self.depths),
+        }
+
+    def __hash__(self) -> int:
+        # Python salts the hashes of strings per process; this one is the same in every run.
+        return int.from_bytes(hashlib.sha256(json.dumps(self.to_json()).encode()).digest()[:7], "big")
+
+
+def stem_strides(axes: tuple[int, ...]) -> tuple[int, ...]:
+    """Reductions worth offering for an input of this size, each a power of two, the smallest first."""
+    longest, most = max(axes), LARGEST_MAP if len(axes) == 2 else LARGEST_SIGNAL
+    first = 1
+    while longest / first > most:
+        first *= 2
+    return (first, *(s for i in range(1, STEM_CHOICES) if longest / (s := first * 2**i) >= SMALLEST_MAP))
+
+
+def reduced(size: int, stride: int) -> int:
+    """The reduction that one axis gets when `stride` is asked for: no axis falls below `SMALLEST_MAP` positions."""
+    while stride > 1 and size / stride < SMALLEST_MAP:
+        stride //= 2
+    return stride
+
+
+def convolution(
+    inputs: int, outputs: int, kernel: tuple[int, int], stride: tuple[int, int], groups: int = 1
+) -> nn.Module:
+    """Convolution with batch norm; an axis keeps ceil(size / stride) positions."""
+    padding = (kernel[0] // 2, kernel[1] // 2)
+    layer = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    return nn.Sequential(layer, nn.BatchNorm2d(outputs))
+
+
+class ResidualBlock(nn.Module):
+    """relu(second(relu(first(x))) + shortcut(x)); the shortcut is a 1x1 convolution where the shape changes."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernels: tuple[tuple[int, int], tuple[int, int]], stride: tuple[int, int]
+    ) -> None:
+        super().__init__()
+        self.first = convolution(inputs, outputs, kernels[0], stride)
+        self.first_relu = nn.ReLU()
+        self.second = convolution(outputs, outputs, kernels[1], (1, 1))
+        same = inputs == outputs and stride == (1, 1)
+        self.shortcut = nn.Identity() if same else convolution(inputs, outputs, (1, 1), stride)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, ceil(H / stride), ceil(W / stride))."""
+        branch: Tensor = self.second(self.first_relu(self.first(x)))
+        output: Tensor = self.relu(branch + self.shortcut(x))
+        return output
+
+
+class SeparableBlock(nn.Module):
+    """Depthwise 3x3 and 1x1, each with ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: tuple[int, int], stride: tuple[int, int]) -> None:
+        super().__init__()
+        self.depthwise = convolution(inputs, inputs, kernel, stride, groups=inputs)
+        self.depthwise_relu = nn.ReLU()
+        self.pointwise = convolution(inputs, outputs, (1, 1), (1, 1))
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, ceil(H / stride), ceil(W / stride))."""
+        output: Tensor = self.relu(self.pointwise(self.depthwise_relu(self.depthwise(x))))
+        return output
+
+
+class ConvNet(nn.Module):
+    """The network of one plan. `stem`, `stages.0`, `stages.1`, ... and `head` are its taps."""
+
+    def __init__(self, plan: Plan, shape: tuple[int, ...], outputs: int) -> None:
+        """
+        Args:
+            plan: what to build.
+            shape: of one example's features, (C, H, W) or (C, L).
+            outputs: of the linear layer.
+        """
+        super().__init__()
+        self.signal = len(shape) == 2
+        height, width = (1, shape[1]) if self.signal else (shape[1], shape[2])
+        stride = (reduced(height, plan.stem_stride), reduced(width, plan.stem_stride))
+        # Each position is seen by about four windows, whatever the stride; for stride 4 this is the usual 7x7.
+        kernel = (stem_kernel(height, stride[0]), stem_kernel(width, stride[1]))
+        self.stem = nn.Sequential(convolution(shape[0], plan.widths[0], kernel, stride), nn.ReLU())
+        height, width = -(-height // stride[0]), -(-width // stride[1])
+
+        stages: list[nn.Module] = []
+        inputs = plan.widths[0]
+        for index, (channels, depth) in enumerate(zip(plan.widths, plan.depths, strict=True)):
+            blocks: list[nn.Module] = []
+            for block in range(depth):
+                halve = 2 if index > 0 and block == 0 else 1
+                stride = (halve if height >= SMALLEST_MAP else 1, halve if width >= SMALLEST_MAP else 1)
+                kernel = (3 if height > 1 else 1, 3 if width > 1 else 1)
+                blocks.append(one_block(plan.kind, inputs, channels, kernel, stride))
+                height, width = -(-height // stride[0]), -(-width // stride[1])
+                inputs = channels
+            stages.append(nn.Sequential(*blocks))
+        self.stages = nn.Sequential(*stages)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.flatten = nn.Flatten()
+        self.head = nn.Linear(inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) or (B, C, L) -> (B, outputs)."""
+        if self.signal:
+            x = x.unsqueeze(2)
+        output: Tensor = self.head(self.flatten(self.pool(self.stages(self.stem(x)))))
+        return output
+
+
+def stem_kernel(size: int, stride: int) -> int:
+    """Odd, so that the padding is the same on both sides."""
+    return 1 if size == 1 else max(3, 2 * stride - 1)
+
+
+def one_block(kind: Kind, inputs: int, outputs: int, kernel: tuple[int, int], stride: tuple[int, int]) -> nn.Module:
+    """The block that a plan's kind names."""
+    if kind == "separable":
+        return SeparableBlock(inputs, outputs, kernel, stride)
+    second = kernel if kind == "residual" else (1, 1)
+    return ResidualBlock(inputs, outputs, (kernel, second), stride)
+
+
+class Int8Conv(Space[Plan]):
+    """All plans for one input size and one target."""
+
+    def __init__(self, context: SpaceContext) -> None:
+        shape = tuple(context.features.shape[1:])
+        if len(shape) not in (2, 3) or min(shape) < 1:
+            raise RecipeError(
+                f"the space int8_conv takes features (B, C, H, W) or (B, C, L); here they are"
+                f" {tuple(context.features.shape)}",
+                fix="choose the space 'derived', which scales the teacher itself, or give the task a front-end that"
+                " makes an image or a signal",
+            )
+        self.shape = shape
+        self.outputs = context.outputs
+        multiple = context.width_multiple
+        self.widths = tuple(sorted({-(-width // multiple) * multiple for width in LADDER}))
+        self.strides = stem_strides(shape[1:])
+        self.kinds: tuple[Kind, ...] = get_args(Kind)
+        if context.family == "nvidia-gpu":
+            self.kinds = ("residual", "light")
+        self.stages = max(2, min(MOST_STAGES, (max(shape[1:]) // self.strides[0]).bit_length() - 1))
+
+    def sample(self, rng: random.Random) -> Plan:
+        """Widths do not fall with depth; small and large members are about equally likely."""
+        count = rng.randint(1, self.stages)
+        # A random ceiling first: widths drawn independently from the whole ladder would hardly ever all be small.
+        ceiling = rng.randrange(len(self.widths)) + 1
+        widths = tuple(sorted(rng.choice(self.widths[:ceiling]) for _ in range(count)))
+        most = rng.randint(1, MOST_DEPTH)
+        depths = tuple(rng.randint(1, most) for _ in range(count))
+        return Plan(rng.choice(self.kinds), rng.choice(self.strides), widths, depths)
+
+    def corners(self) -> Sequence[Plan]:
+        """For each kind: the smallest, the largest; between them doubling widths at each reduction, depths 1 to 3."""
+        plans: list[Plan] = []
+        for kind in self.kinds:
+            plans.append(Plan(kind, self.strides[-1], self.widths[:1], (1,)))
+            for stride in reversed(self.strides):
+                stages = max(1, min(3, self.stages - self.strides.index(stride)))
+                for first in (8, 16, 32):
+                    widths = tuple(self.at_least(first * 2**stage) for stage in range(stages))
+                    plans += [Plan(kind, stride, widths, (depth,) * stages) for depth in (1, 2, 3)]
+            plans.append(Plan(kind, self.strides[0], self.widths[-1:] * self.stages, (MOST_DEPTH,) * self.stages))
+        return tuple(dict.fromkeys(plans))
+
+    def at_least(self, channels: int) -> int:
+        """The smallest width on offer that is not below `channels`, or the largest there is."""
+        return next((width for width in self.widths if width >= channels), self.widths[-1])
+
+    def mutate(self, plan: Plan, rng: random.Random) -> Plan:
+        """Another kind, stem reduction, width or depth of one stage, or one stage more or less at the end."""
+        neighbours: list[list[Plan]] = [
+            [replace(plan, kind=kind) for kind in self.kinds if kind != plan.kind],
+            [replace(plan, stem_stride=stride) for stride in self.strides if stride != plan.stem_stride],
+        ]
+        for stage, (width, depth) in enumerate(zip(plan.widths, plan.depths, strict=True)):
+            neighbours.append(
+                [
+                    replace(plan, widths=(*plan.widths[:stage], other, *plan.widths[stage + 1 :]))
+                    for other in self.widths
+                    if other != width
+                ]
+            )
+            neighbours.append(
+                [
+                    replace(plan, depths=(*plan.depths[:stage], other, *plan.depths[stage + 1 :]))
+                    for other in (depth - 1, depth + 1)
+                    if 1 <= other <= MOST_DEPTH
+                ]
+            )
+        stages = []
+        if len(plan.widths) > 1:
+            stages.append(replace(plan, widths=plan.widths[:-1], depths=plan.depths[:-1]))
+        if len(plan.widths) < self.stages:
+            stages.append(replace(plan, widths=(*plan.widths, plan.widths[-1]), depths=(*plan.depths, plan.depths[-1])))
+        neighbours.append(stages)
+        return rng.choice(rng.choice([some for some in neighbours if some]))
+
+    def from_json(self, data: Mapping[str, Any]) -> Plan:
+        """The plan that `to_json` gave.
+
+        Raises:
+            RecipeError: a key is missing or unknown, or a value is none that this space offers.
+        """
+        expected = ("kind", "stem_stride", "widths", "depths")
+        if set(data) != set(expected):
+            raise RecipeError(
+                f"a plan of int8_conv has the keys {', '.join(expected)}; this one has"
+                f" {', '.join(map(str, data)) or 'none'}",
+                fix="take the plan from candidates.json of a run as it stands there",
+            )
+        plan = Plan(data["kind"], data["stem_stride"], tuple(data["widths"]), tuple(data["depths"]))
+        wrong = self.wrong_with(plan)
+        if wrong:
+            raise RecipeError(
+                f"a plan of int8_conv {wrong}", fix="take a plan that was made for the same target and task"
+            )
+        return plan
+
+    def wrong_with(self, plan: Plan) -> str | None:
+        """Why a plan is not one of this space, or None."""
+        if plan.kind not in self.kinds:
+            return f"has blocks of kind {plan.kind!r}; here there are {', '.join(self.kinds)}"
+        if plan.stem_stride not in self.strides:
+            return f"reduces by {plan.stem_stride} in the stem; here there are {', '.join(map(str, self.strides))}"
+        if len(plan.widths) != len(plan.depths) or not 1 <= len(plan.widths) <= self.stages:
+            return (
+                f"has {len(plan.widths)} widths and {len(plan.depths)} depths; here there are 1 to {self.stages} stages"
+            )
+        odd = [width for width in plan.widths if width not in self.widths]
+        if odd:
+            return f"has widths {odd}; here there are {', '.join(map(str, self.widths))}"
+        if any(depth not in range(1, MOST_DEPTH + 1) for depth in plan.depths):
+            return f"has depths {list(plan.depths)}; here they are 1 to {MOST_DEPTH}"
+        return None
+
+    def build(self, plan: Plan) -> nn.Module:
+        """Fresh weights from torch's current seed; features -> (B, outputs)."""
+        return ConvNet(plan, self.shape, self.outputs)
+
+
+SPACE = Int8Conv
