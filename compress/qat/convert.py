@@ -1,0 +1,221 @@
+"""From a prepared student to the graph that ships: batch norm folded, int8 weights stored, Q/DQ between.
+
+Sources: the fold, Jacob et al. 2018, arXiv:1712.05877, equation 14, and Krishnamoorthi 2018, arXiv:1806.08342, section
+3.2.2; torchao's convert_pt2e.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
+
+from compress.errors import RunError
+from compress.qat.fake_quantize import (
+    WEIGHT_CODE,
+    ActivationFakeQuantize,
+    WeightFakeQuantizePerChannel,
+    floored,
+)
+from compress.qat.prepared import Prepared
+from compress.qat.quantizer import BATCH_NORM, CONVOLUTIONS, DROPOUTS, LINEAR, only_reader, rules
+
+_FOLDABLE = CONVOLUTIONS | {LINEAR}
+# An int32 bias has the scale (activation scale * weight scale); one bit is left for the sum it is added to.
+_BIAS_CODES = 2.0**30
+
+
+def convert(prepared: Prepared) -> nn.Module:
+    """The student as standard operators around quantize/dequantize pairs, for torch.onnx.export(dynamo=True).
+
+    Args:
+        prepared: with ranges. Left as it is; it can train on.
+
+    Returns:
+        A module in evaluation mode: same inputs and outputs; weights of quantised layers stored as int8 codes, batch
+        norm behind a convolution or linear layer folded into it, dropout gone. Differs from the prepared student in
+        evaluation mode by float rounding alone, so by single codes on rare values.
+
+    Raises:
+        RunError: a range was never seen, or a weight is not finite.
+    """
+    ready = copy.deepcopy(prepared).eval()
+    _check(ready)
+    graph = ready.graph
+    integer_bias = rules(prepared.quantizer).integer_bias
+    for node in list(graph.graph.nodes):
+        if node.target in DROPOUTS:
+            node.replace_all_uses_with(node.args[0])
+            graph.graph.erase_node(node)
+        elif node.target in _FOLDABLE:
+            _fold(graph, node, integer_bias)
+        elif node.op == "call_module":
+            _snap_alone(graph, node)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    converted = convert_pt2e(graph)
+    # torchao forbids train() and eval() on what it returns; here both are harmless, and exporters call eval().
+    del converted.train, converted.eval
+    return converted.eval()
+
+
+def _check(prepared: Prepared) -> None:
+    for name, module in prepared.graph.named_modules():
+        if isinstance(module, ActivationFakeQuantize) and int(module.seen) == 0:
+            raise RunError(f"no range was ever seen at {name}", fix="calibrate or train the prepared student first")
+    for name, parameter in prepared.graph.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise RunError(f"the weight {name} is not finite", fix="lower the learning rate and train again")
+
+
+def _fold(graph: GraphModule, node: Node, integer_bias: bool) -> None:
+    """Fold the batch norm behind `node` into its weight and bias, and put the weight on its final grid."""
+    weight_node, fake_quantize = _weight_of(graph, node)
+    if weight_node is None:
+        return
+    weight = graph.get_parameter(str(weight_node.target)).detach().clone()
+    norm = only_reader(node)
+    factor: Tensor | None = None
+    bias = _bias_of(graph, node)
+    if norm is not None and norm.target is BATCH_NORM and norm.args[0] is node:
+        factor, bias = _folded(graph, norm, bias, weight.shape[0])
+        norm.replace_all_uses_with(node)
+        graph.graph.erase_node(norm)
+    if fake_quantize is None:
+        if factor is not None:
+            _store(graph, node, 1, weight * _per_channel(factor, weight))
+    else:
+        least = None
+        if integer_bias and bias is not None:
+            source = node.args[0]
+            assert isinstance(source, Node)
+            step = _activation_scale(graph, source)
+            least = bias.abs() / (step * _BIAS_CODES) if step is not None else None
+        _store(graph, node, 1, _on_grid(fake_quantize, weight, factor, least))
+    if factor is not None and bias is not None:
+        _store(graph, node, 2, bias)
+
+
+def _snap_alone(graph: GraphModule, node: Node) -> None:
+    """A quantised parameter of another operator (MatMul): put it on its grid."""
+    module = graph.get_submodule(str(node.target))
+    reader = only_reader(node)
+    if isinstance(module, WeightFakeQuantizePerChannel) and (reader is None or reader.target not in _FOLDABLE):
+        source = node.args[0]
+        assert isinstance(source, Node)
+        weight = graph.get_parameter(str(source.target)).detach().clone()
+        parameter = _parameter(graph, f"{node.name}_weight", _on_grid(module, weight, None, None))
+        with graph.graph.inserting_before(node):
+            node.update_arg(0, _get_attr(graph, parameter, source))
+
+
+def _on_grid(
+    fake_quantize: WeightFakeQuantizePerChannel, weight: Tensor, factor: Tensor | None, least: Tensor | None
+) -> Tensor:
+    """codes * final scale, exactly: what torchao's own rounding then turns into those codes.
+
+    The codes are those of training; the fold multiplies the scale alone, unless the folded scale falls below the
+    floor (or below what the bias needs), where codes are computed again on the floored scale.
+    """
+    trained = fake_quantize.scales(weight)
+    scale = trained if factor is None else trained * factor.abs()
+    final = floored(scale)
+    if least is not None:
+        final = torch.maximum(final, least)
+    broadcast = fake_quantize.broadcast
+    codes = (weight * broadcast(1.0 / trained, weight)).round_().clamp_(-WEIGHT_CODE, WEIGHT_CODE)
+    if factor is not None:
+        codes = codes * broadcast(factor.sign(), weight)
+    moved = final != scale
+    if bool(moved.any()):
+        again = (codes * broadcast(scale / final, weight)).round()
+        codes = torch.where(broadcast(moved, weight), again, codes)
+    fake_quantize.enable_observer(False)
+    fake_quantize.scale = final
+    fake_quantize.zero_point = torch.zeros_like(final, dtype=torch.int32)
+    return codes * broadcast(final, weight)
+
+
+def _folded(graph: GraphModule, norm: Node, bias: Tensor | None, channels: int) -> tuple[Tensor, Tensor]:
+    """(factor, bias) of the fold, (C,) each: y = factor * conv(x) + bias."""
+    gamma, beta, mean, variance = (_tensor(graph, argument) for argument in norm.args[1:5])
+    epsilon = norm.args[7]
+    assert isinstance(epsilon, float)
+    assert mean is not None
+    assert variance is not None
+    factor = torch.rsqrt(variance + epsilon)
+    if gamma is not None:
+        factor = gamma * factor
+    shift = torch.zeros(channels, dtype=mean.dtype, device=mean.device) if bias is None else bias
+    folded = (shift - mean) * factor
+    return factor, folded if beta is None else folded + beta
+
+
+def _weight_of(graph: GraphModule, node: Node) -> tuple[Node | None, WeightFakeQuantizePerChannel | None]:
+    """The parameter that a weighted node reads, and its fake quantiser; (None, None) where it is computed."""
+    argument = node.args[1]
+    assert isinstance(argument, Node)
+    if argument.op == "get_attr":
+        return argument, None
+    if argument.op == "call_module":
+        module = graph.get_submodule(str(argument.target))
+        source = argument.args[0]
+        if isinstance(module, WeightFakeQuantizePerChannel) and isinstance(source, Node):
+            return source, module
+    return None, None
+
+
+def _activation_scale(graph: GraphModule, source: Node) -> float | None:
+    if source.op == "call_module":
+        module = graph.get_submodule(str(source.target))
+        if isinstance(module, ActivationFakeQuantize):
+            return float(module.scale)
+    return None
+
+
+def _bias_of(graph: GraphModule, node: Node) -> Tensor | None:
+    return _tensor(graph, node.args[2]) if len(node.args) > 2 else None
+
+
+def _tensor(graph: GraphModule, argument: object) -> Tensor | None:
+    """The value of a parameter or buffer that a node reads."""
+    if not isinstance(argument, Node):
+        return None
+    owner, _, name = str(argument.target).rpartition(".")
+    value = getattr(graph.get_submodule(owner), name)
+    assert isinstance(value, Tensor)
+    return value.detach()
+
+
+def _store(graph: GraphModule, node: Node, position: int, value: Tensor) -> None:
+    """Replace a weighted node's weight (behind its fake quantiser) or bias by a new parameter."""
+    parameter = _parameter(graph, f"{node.name}_{'weight' if position == 1 else 'bias'}", value)
+    reader = node.args[position] if position == 1 else None
+    behind = isinstance(reader, Node) and reader.op == "call_module"
+    target = reader if behind else node
+    assert isinstance(target, Node)
+    with graph.graph.inserting_before(target):
+        new = _get_attr(graph, parameter, node)
+    if behind:
+        target.update_arg(0, new)
+    elif len(node.args) > position:
+        node.update_arg(position, new)
+    else:
+        node.insert_arg(position, new)
+
+
+def _parameter(graph: GraphModule, name: str, value: Tensor) -> str:
+    name = f"folded_{name}"
+    graph.register_parameter(name, nn.Parameter(value, requires_grad=False))
+    return name
+
+
+def _get_attr(graph: GraphModule, name: str, like: Node) -> Node:
+    node = graph.graph.get_attr(name)
+    node.meta["nn_module_stack"] = like.meta.get("nn_module_stack", {})
+    return node
+
+
+def _per_channel(factor: Tensor, weight: Tensor) -> Tensor:
+    return factor.reshape([-1] + [1] * (weight.dim() - 1))

@@ -1,0 +1,245 @@
+"""Fake quantisation: round to the integer grid in the forward pass, let the gradient pass in the backward pass.
+
+Source: Jacob et al. 2018, arXiv:1712.05877, equations 1, 12 and 13; the straight-through gradient, Bengio et al. 2013,
+arXiv:1308.3432, with zero gradient where a value was clipped. The modules plug into torchao's pt2e flow.
+
+Why not torch.fake_quantize_per_tensor_affine: its CPU kernel (torch 2.13) is not vectorised and takes 2.0 ms for half a
+million values, where the four elementwise passes below take 0.15 ms (measured, one thread). On other devices
+torch's kernel is fused, and used.
+"""
+
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+from torchao.quantization.pt2e import FakeQuantizeBase
+
+from compress.qat.ranges import Method, estimate
+
+MOMENTUM = 0.01  # weight of a new batch in the moving average of activation ranges, once 100 batches were seen
+FLOOR = 2.0**-24  # least scale: of the largest scale of the tensor for weights, absolute for activations
+WEIGHT_CODE = 127  # weights use -127..127: negating a channel (batch norm with a negative factor) keeps its codes
+
+
+class _RoundToGrid(torch.autograd.Function):
+    """Codes low_code..high_code (zero point already taken off) times scale."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, scale: float, low_code: int, high_code: int) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.bounds = ((low_code - 0.5) * scale, (high_code + 0.5) * scale)  # type: ignore[attr-defined]
+        # bfloat16 has eight significant bits: a code computed in it is off by one in places, so compute in float32.
+        codes = x.float() * (1.0 / scale)
+        return codes.round_().clamp_(low_code, high_code).mul_(scale).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (x,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        low, high = ctx.bounds  # type: ignore[attr-defined]
+        # hardtanh's gradient is "pass strictly inside (low, high)", in one vectorised kernel.
+        return torch.ops.aten.hardtanh_backward(gradients[0], x, low, high), None, None, None
+
+
+class _RoundChannels(torch.autograd.Function):
+    """The same with one scale per channel (broadcast against x), codes -127..127."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, scale: Tensor) -> Tensor:
+        codes = (x * (1.0 / scale)).round_()
+        ctx.save_for_backward(codes.abs() <= WEIGHT_CODE)
+        return codes.clamp_(-WEIGHT_CODE, WEIGHT_CODE).mul_(scale)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
+        (inside,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        return gradients[0] * inside, None
+
+
+def round_to_grid(x: Tensor, scale: float, zero_point: int, low_code: int, high_code: int) -> Tensor:
+    """x rounded (half to even) to scale * (code - zero_point), code in low_code..high_code; straight-through gradient.
+
+    Args:
+        x: any shape. Gradient flows into it where it was not clipped.
+        scale: > 0, in units of x.
+        zero_point: the code of 0.0, within low_code..high_code.
+        low_code, high_code: ends of the grid.
+
+    Returns:
+        The shape and type of x.
+    """
+    if x.device.type != "cpu":
+        return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, low_code, high_code)
+    rounded = _RoundToGrid.apply(x, scale, low_code - zero_point, high_code - zero_point)  # type: ignore[no-untyped-call]
+    return cast(Tensor, rounded)
+
+
+def channel_scales(weight: Tensor, axis: int) -> Tensor:
+    """Symmetric scale of each channel: its largest magnitude over 127, floored.
+
+    Args:
+        weight: any shape with at least `axis + 1` dimensions.
+        axis: the channel dimension.
+
+    Returns:
+        (C,) float32, finite for finite weights, > 0: a dead channel (all zeros, as pruning leaves it) gets 2^-24 of the
+        largest scale, and 2^-24 where the whole tensor is zero.
+    """
+    others = [dim for dim in range(weight.dim()) if dim != axis]
+    magnitude = weight.detach().abs().amax(dim=others) if others else weight.detach().abs()
+    return floored(magnitude.float() / WEIGHT_CODE)
+
+
+def floored(scales: Tensor) -> Tensor:
+    """(C,) -> (C,): no scale below 2^-24 of the largest; all 2^-24 where every one is zero."""
+    largest = scales.max()
+    return torch.maximum(scales, torch.where(largest > 0, largest * FLOOR, torch.full_like(largest, FLOOR)))
+
+
+class ActivationFakeQuantize(FakeQuantizeBase):
+    """Per-tensor grid whose range follows a moving average of the batches' ranges.
+
+    Ranges move only in training mode or during calibration, never in evaluation. Before the first batch the module
+    passes its input through.
+
+    Args:
+        dtype: torch.int8 or torch.uint8.
+        quant_min, quant_max: ends of the grid.
+        qscheme: torch.per_tensor_symmetric (zero point 0) or torch.per_tensor_affine.
+        is_dynamic: must be False.
+        method: how a batch's range is found; see compress.qat.ranges.
+    """
+
+    scale: Tensor
+    zero_point: Tensor
+    low: Tensor
+    high: Tensor
+    seen: Tensor
+
+    def __init__(
+        self,
+        dtype: torch.dtype,
+        quant_min: int,
+        quant_max: int,
+        qscheme: torch.qscheme,
+        is_dynamic: bool = False,
+        method: Method = "minmax",
+    ) -> None:
+        super().__init__()
+        if is_dynamic:
+            raise ValueError("activation scales are constants here; dynamic quantisation is not offered")
+        self.dtype = dtype
+        self.quant_min = quant_min
+        self.quant_max = quant_max
+        self.qscheme = qscheme
+        self.is_dynamic = False
+        self.ch_axis = -1
+        self.method: Method = method
+        self.calibrating = False
+        self.register_buffer("scale", torch.ones(1))
+        self.register_buffer("zero_point", torch.zeros(1, dtype=torch.int32))
+        self.register_buffer("low", torch.zeros(1))
+        self.register_buffer("high", torch.zeros(1))
+        self.register_buffer("seen", torch.zeros(1, dtype=torch.int64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x, any shape -> x on the grid, same shape and type."""
+        if (self.training or self.calibrating) and bool(self.observer_enabled):
+            self.observe(x)
+        if bool(self.fake_quant_enabled) and int(self.seen) > 0:
+            return round_to_grid(x, float(self.scale), int(self.zero_point), self.quant_min, self.quant_max)
+        return x
+
+    def observe(self, x: Tensor) -> None:
+        """Move the range towards this batch's. A batch that is not finite leaves it where it was."""
+        low, high = estimate(x, self.method, self.quant_max - self.quant_min + 1)
+        if not (abs(low) < float("inf") and abs(high) < float("inf")):
+            return
+        # Equal weights for the first batches, so that calibration is their mean; a moving average afterwards.
+        weight = max(1.0 / (int(self.seen) + 1), MOMENTUM)
+        self.low.lerp_(torch.full_like(self.low, low), weight)
+        self.high.lerp_(torch.full_like(self.high, high), weight)
+        self.seen += 1
+        self._place_grid()
+
+    def _place_grid(self) -> None:
+        low, high = min(float(self.low), 0.0), max(float(self.high), 0.0)  # 0.0 must have a code: zero padding
+        if self.qscheme == torch.per_tensor_symmetric:
+            scale, zero_point = max(-low, high) / self.quant_max, 0
+        else:
+            scale = (high - low) / (self.quant_max - self.quant_min)
+            zero_point = self.quant_min - round(low / scale) if scale > FLOOR else 0
+            zero_point = min(max(zero_point, self.quant_min), self.quant_max)
+        self.scale.fill_(max(scale, FLOOR))
+        self.zero_point.fill_(zero_point)
+
+    def calculate_qparams(self) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """(scale, zero_point), each (1,): what torchao's convert writes into the graph."""
+        return self.scale, self.zero_point
+
+
+class WeightFakeQuantizePerChannel(FakeQuantizeBase):
+    """Symmetric grid -127..127 per output channel that follows the weights until it is frozen.
+
+    The codes of a channel do not change when the channel is multiplied by a factor, because its scale is multiplied
+    by the same one (Jacob et al. 2018, section 3.2, folds first and quantises then; per channel both agree). So batch
+    norm needs no folding while training: the weight is rounded as it is, and the fold only rescales.
+
+    Args:
+        dtype: torch.int8.
+        quant_min, quant_max: -127, 127.
+        qscheme: torch.per_channel_symmetric.
+        ch_axis: output channels: 0 of a convolution's or linear's weight, 1 of a MatMul's.
+        is_dynamic: must be False.
+    """
+
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(
+        self,
+        dtype: torch.dtype,
+        quant_min: int,
+        quant_max: int,
+        qscheme: torch.qscheme,
+        ch_axis: int,
+        is_dynamic: bool = False,
+    ) -> None:
+        super().__init__()
+        if is_dynamic or (quant_min, quant_max) != (-WEIGHT_CODE, WEIGHT_CODE):
+            raise ValueError(f"weights use codes -127..127 and constant scales, not {quant_min}..{quant_max}")
+        self.dtype = dtype
+        self.quant_min = quant_min
+        self.quant_max = quant_max
+        self.qscheme = qscheme
+        self.is_dynamic = False
+        self.ch_axis = ch_axis
+        self.register_buffer("scale", torch.ones(1))
+        self.register_buffer("zero_point", torch.zeros(1, dtype=torch.int32))
+
+    def fit(self, weight: Tensor) -> None:
+        """Size and set the scales for this weight."""
+        self.scale = channel_scales(weight, self.ch_axis)
+        self.zero_point = torch.zeros_like(self.scale, dtype=torch.int32)
+
+    def scales(self, weight: Tensor) -> Tensor:
+        """(C,): the frozen scales, or those of this weight."""
+        return channel_scales(weight, self.ch_axis) if bool(self.observer_enabled) else self.scale
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """A weight -> the weight on its grid, same shape and type."""
+        scale = self.scales(weight)
+        if self.training and bool(self.observer_enabled):
+            self.scale.copy_(scale)
+        if not bool(self.fake_quant_enabled):
+            return weight
+        rounded = _RoundChannels.apply(weight, self.broadcast(scale, weight))  # type: ignore[no-untyped-call]
+        return cast(Tensor, rounded)
+
+    def broadcast(self, scale: Tensor, weight: Tensor) -> Tensor:
+        """(C,) -> the shape that multiplies `weight` channel by channel."""
+        return scale.reshape([-1 if dim == self.ch_axis else 1 for dim in range(weight.dim())])
+
+    def calculate_qparams(self) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """(scale, zero_point), each (C,): what torchao's convert writes into the graph."""
+        return self.scale, self.zero_point

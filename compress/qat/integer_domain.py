@@ -1,0 +1,103 @@
+"""Marks for runtimes that compute whole operators in integers: every tensor between two operators is quantised.
+
+Shared by the x86 and the Cortex-M rules. An operator's inputs carry the scale of whatever computed them; its output is
+quantised once, after the batch norm and the clamp that fold into it. Source: Jacob et al. 2018, arXiv:1712.05877,
+section 3 and figure 1.1 (placement), appendix A.2 and A.3 (add and concatenation).
+"""
+
+from dataclasses import dataclass
+
+from torch.fx import Node
+
+from compress.qat import quantizer as q
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Where two such runtimes differ.
+
+    Args:
+        averages_keep_scale: average pools give codes of their input's scale; otherwise their output has its own.
+        network_output: quantise what the network returns too.
+    """
+
+    averages_keep_scale: bool
+    network_output: bool
+
+
+def mark(placement: q.Placement, choices: Choices) -> list[q.Site]:
+    """Mark one graph in topological order; returns the weighted operators and products."""
+    sites = []
+    for node in placement.nodes:
+        if node.target in q.CONVOLUTIONS or node.target is q.LINEAR:
+            sites.append(_weighted(placement, node, choices))
+        elif node.target in q.PRODUCTS:
+            sites.append(_product(placement, node, choices))
+        elif (node.target in q.ADDS or node.target is q.MULTIPLY) and _both_computed(node):
+            for source in q.tensors(node):
+                placement.input(source, node)
+            _output(placement, q.tail(node, q.CLAMPS), choices)
+        elif node.target is q.CONCAT:
+            placement.output_like(node, placement.one_scale(q.tensors(node), node))
+        elif node.target in q.AVERAGES or q.is_spatial_mean(node):
+            source = node.all_input_nodes[0]
+            placement.input(source, node)
+            if choices.averages_keep_scale:
+                placement.output_like(node, (source, node))
+            else:
+                _output(placement, node, choices)
+        elif node.target in q.CURVES:
+            placement.input(node.all_input_nodes[0], node)
+            _output(placement, node, choices)
+        elif node.target in q.MAX_POOLS or node.target in q.MOVES:
+            source = node.all_input_nodes[0]
+            if placement.is_quantized(source):
+                placement.input(source, node)
+                placement.output_like(node, (source, node))
+        elif node.target in q.CLAMPS and not placement.is_quantized(node):
+            source = node.all_input_nodes[0]  # a clamp that folds into nothing in front of it
+            if placement.is_quantized(source):
+                placement.input(source, node)
+                _output(placement, node, choices)
+    return sites
+
+
+def _weighted(placement: q.Placement, node: Node, choices: Choices) -> q.Site:
+    source, weight = node.args[0], node.args[1]
+    assert isinstance(source, Node)
+    assert isinstance(weight, Node)
+    if not placement.is_weight(weight):
+        return q.site(node, False, "its weight is computed")
+    placement.input(source, node)
+    placement.weight(weight, node, axis=0)
+    _output(placement, q.tail(node, q.CLAMPS), choices)
+    return q.site(node, True)
+
+
+def _product(placement: q.Placement, node: Node, choices: Choices) -> q.Site:
+    sources = q.tensors(node)
+    if len(sources) != 2:
+        return q.site(node, False, "it multiplies a tensor with itself")
+    left, right = sources
+    if placement.is_weight(left) or (placement.is_weight(right) and right.meta["val"].dim() != 2):
+        return q.site(node, False, "its constant is not a matrix on the right")
+    placement.input(left, node)
+    if placement.is_weight(right):
+        placement.weight(right, node, axis=1)
+    else:
+        placement.input(right, node)
+    _output(placement, q.tail(node, q.CLAMPS), choices)
+    return q.site(node, True)
+
+
+def _both_computed(node: Node) -> bool:
+    """Two computed tensors of real numbers, not a tensor and a constant."""
+    sources = q.tensors(node)
+    return len(sources) == 2 and all(
+        source.op != "get_attr" and source.meta["val"].is_floating_point() for source in sources
+    )
+
+
+def _output(placement: q.Placement, node: Node, choices: Choices) -> None:
+    if choices.network_output or any(reader.op != "output" for reader in node.users):
+        placement.output(node)

@@ -1,0 +1,219 @@
+"""Put fake quantisation into a trained student, find its first ranges, and say when they stop moving.
+
+Sources: Jacob et al. 2018, arXiv:1712.05877, section 3; Krishnamoorthi 2018, arXiv:1806.08342, section 3 (batch norm);
+torchao's pt2e flow (annotate, prepare, convert).
+
+Batch norm stays an operator of its own while training. Weights are rounded per output channel and symmetrically, so
+that rounding before or after the fold gives the same codes (see WeightFakeQuantizePerChannel): the network that trains
+is exactly the folded one, without the division of every activation that a fold inside the training graph costs.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+from torchao.quantization.pt2e.prepare import prepare as insert_fake_quantize
+
+from compress.errors import RecipeError, TaskError
+from compress.qat.convert import convert
+from compress.qat.phase import Phase, phase
+from compress.qat.prepared import Prepared
+from compress.qat.quantizer import PlacementQuantizer, module_path, rules
+from compress.qat.ranges import METHODS, Method
+
+aten = torch.ops.aten
+
+# torch.export keeps in-place operators; rounding a tensor that is then overwritten breaks its gradient.
+_OUT_OF_PLACE = {
+    aten.relu_.default: aten.relu.default,
+    aten.hardtanh_.default: aten.hardtanh.default,
+    aten.hardswish_.default: aten.hardswish.default,
+    aten.hardsigmoid_.default: aten.hardsigmoid.default,
+    aten.leaky_relu_.default: aten.leaky_relu.default,
+    aten.elu_.default: aten.elu.default,
+    aten.silu_.default: aten.silu.default,
+    aten.sigmoid_.default: aten.sigmoid.default,
+    aten.tanh_.default: aten.tanh.default,
+    aten.clamp_.default: aten.clamp.default,
+    aten.add_.Tensor: aten.add.Tensor,
+    aten.sub_.Tensor: aten.sub.Tensor,
+    aten.mul_.Tensor: aten.mul.Tensor,
+    aten.dropout_.default: aten.dropout.default,
+}
+
+
+def prepare(
+    model: nn.Module,
+    example: tuple[Tensor, ...],
+    quantizer: str,
+    *,
+    float_modules: tuple[str, ...] = ("frontend",),
+    ranges: Method = "minmax",
+) -> Prepared:
+    """A copy of the student with fake quantisation where its runtime needs it, in evaluation mode.
+
+    Equal networks give equal module and parameter names, so weights stored by one are loaded by another.
+
+    Args:
+        model: trained or untrained student; the batch is dimension 0 of every input and output. Left as it is, its
+            parameters are copied.
+        example: inputs of the right shapes and types, (B, ...) each; B may be 1.
+        quantizer: a file of compress/qat: tensorrt, onnxruntime_x86, cortex_m.
+        float_modules: children whose inside stays float (normalisation, log-mel); what they give to the first
+            quantised layer is quantised there.
+        ranges: how the range of a batch is found: minmax, percentile, mse.
+
+    Returns:
+        The prepared student. It computes in float until ranges were seen (`calibrate`, or training).
+
+    Raises:
+        RecipeError: no such quantizer or range method; or the student cannot be exported with a free batch size.
+    """
+    if ranges not in METHODS:
+        raise RecipeError(
+            f"no range method is called {ranges!r}; there are {', '.join(METHODS)}", fix="use one of these"
+        )
+    marks = PlacementQuantizer(rules(quantizer), ranges, float_modules)
+    graph = _export(model, example)
+    _replace_in_place(graph)
+    # torchao's prepare_qat_pt2e would first rewrite conv + batch norm into its own fold (fixed epsilon, and a division
+    # of every activation); this is the step after it.
+    scopes: dict[str, tuple[str, type]] = {node.name: (module_path(node), type(None)) for node in graph.graph.nodes}
+    marks.annotate(graph)
+    graph = insert_fake_quantize(graph, scopes, is_qat=True)
+    _name_once(graph)
+    prepared = Prepared(graph, quantizer, tuple(marks.sites))
+    _fit_weights(prepared)
+    return prepared
+
+
+def calibrate(prepared: Prepared, batches: Iterable[Tensor | tuple[Tensor, ...]]) -> None:
+    """Set the first ranges from data, on the float network in evaluation mode; the mean over batches.
+
+    The mode (training or evaluation) is as before afterwards; weights and batch norm do not change.
+
+    Args:
+        prepared: what `prepare` returned.
+        batches: inputs, (B, ...) each, or tuples of them. Ten batches of training data do.
+
+    Raises:
+        TaskError: no batch at all, or an activation that was never finite.
+    """
+    training = prepared.training
+    prepared.eval()
+    _switch(prepared, rounding=False, calibrating=True)
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                prepared(*(batch if isinstance(batch, tuple) else (batch,)))
+    finally:
+        _switch(prepared, rounding=True, calibrating=False)
+        prepared.train(training)
+    unseen = [
+        name
+        for name, module in prepared.graph.named_modules()
+        if any(module is found for found in prepared.activations()) and int(module.seen) == 0
+    ]
+    if unseen:
+        raise TaskError(
+            f"{len(unseen)} activations got no range during calibration ({unseen[0]} first)",
+            fix="calibrate with at least one batch of finite values, on a student whose weights are finite",
+        )
+
+
+def freeze_observers(prepared: Prepared, frozen: bool = True) -> None:
+    """Stop (or restart) all ranges: activations keep theirs, weights keep their scales."""
+    for module in [*prepared.activations(), *prepared.weights()]:
+        module.enable_observer(not frozen)
+
+
+def freeze_batchnorm(prepared: Prepared, frozen: bool = True) -> None:
+    """Make batch norm use its running statistics in training mode too (or no longer)."""
+    prepared.freeze_batchnorm(frozen)
+
+
+def set_phase(prepared: Prepared, now: Phase) -> None:
+    """Freeze and unfreeze what the phase says. Cheap when nothing changes: call it every step."""
+    prepared.freeze_batchnorm(now is not Phase.ADAPT)
+    freeze_observers(prepared, now is Phase.FIXED_RANGES)
+
+
+def _export(model: nn.Module, example: tuple[Tensor, ...]) -> GraphModule:
+    training = model.training
+    model.eval()
+    # A batch of one would be taken for a constant.
+    inputs = tuple(torch.cat([tensor, tensor]) if tensor.shape[0] == 1 else tensor for tensor in example)
+    batch = torch.export.Dim("batch", min=1)
+    shapes: Any = tuple({0: batch} for _ in inputs)
+    # A forward(self, *inputs) takes its tensors as one argument, so the shapes are given the same way by export itself.
+    try:
+        program = torch.export.export(model, inputs, dynamic_shapes=shapes, strict=False)
+    except (torch._dynamo.exc.UserError, RuntimeError, ValueError) as error:
+        raise RecipeError(
+            f"the student cannot be captured with a free batch size: {str(error).splitlines()[0]}",
+            fix="keep dimension 0 for the batch, and let no Python branch depend on values or on the batch size",
+        ) from error
+    finally:
+        model.train(training)
+    module = program.module(check_guards=False)
+    assert isinstance(module, GraphModule)
+    # The exported module holds the student's own tensors: copy them, so that training leaves the student as it is.
+    for owner in module.modules():
+        for name, parameter in list(owner.named_parameters(recurse=False)):
+            setattr(owner, name, nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad))
+        for name, buffer in list(owner.named_buffers(recurse=False)):
+            setattr(owner, name, buffer.detach().clone())
+    return module
+
+
+def _replace_in_place(graph: GraphModule) -> None:
+    for node in graph.graph.nodes:
+        if node.op == "call_function" and node.target in _OUT_OF_PLACE:
+            replaced = node.args[0]
+            later = [user for user in replaced.users if user is not node and user > node]
+            node.target = _OUT_OF_PLACE[node.target]
+            for user in later:  # they read the overwritten tensor
+                user.replace_input_with(replaced, node)
+    graph.recompile()
+
+
+def _name_once(graph: GraphModule) -> None:
+    """Give each shared fake quantiser one name: safetensors stores no tensor twice."""
+    first: dict[int, str] = {}
+    for node in graph.graph.nodes:
+        if node.op == "call_module":
+            node.target = first.setdefault(id(graph.get_submodule(node.target)), node.target)
+    graph.delete_all_unused_submodules()
+    graph.recompile()
+
+
+def _fit_weights(prepared: Prepared) -> None:
+    weights = {id(module): module for module in prepared.weights()}
+    for node in prepared.graph.graph.nodes:
+        if node.op == "call_module":
+            module = weights.get(id(prepared.graph.get_submodule(node.target)))
+            if module is not None:
+                module.fit(prepared.graph.get_parameter(str(node.args[0].target)))
+
+
+def _switch(prepared: Prepared, *, rounding: bool, calibrating: bool) -> None:
+    for module in prepared.activations():
+        module.enable_fake_quant(rounding)
+        module.calibrating = calibrating
+    for weight in prepared.weights():
+        weight.enable_fake_quant(rounding)
+
+
+__all__ = [
+    "Phase",
+    "Prepared",
+    "calibrate",
+    "convert",
+    "freeze_batchnorm",
+    "freeze_observers",
+    "phase",
+    "prepare",
+    "set_phase",
+]
