@@ -1,0 +1,183 @@
+"""What data must be before anything trains on it: for the tasks that ship, and for a user's own."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from compress.contracts.batch import Batch
+from compress.contracts.examples import Examples, Splits
+from compress.contracts.task import Task
+from compress.errors import TaskError
+from profiles import atomic
+
+CHUNK = 2048
+"""Examples that are read at a time: bounds memory, not what is checked; every example is."""
+
+
+def verified_files(task: str, data: Path | None, digests: Mapping[str, str], source: str) -> dict[str, Path]:
+    """Find a task's files and check their content. Nothing is ever downloaded.
+
+    Args:
+        task: its name.
+        data: the folder that `--data` names.
+        digests: file name -> SHA-256 as 64 hexadecimal digits.
+        source: where one gets the files, for the fix.
+
+    Raises:
+        TaskError: no folder was named, a file is absent, empty, unreadable, or its SHA-256 is another.
+    """
+    folder = data_folder(task, data, tuple(digests), source)
+    paths = {}
+    for name, expected in digests.items():
+        path = folder / name
+        try:
+            found = atomic.sha256(path)
+            size = path.stat().st_size
+        except OSError as error:
+            raise TaskError(f"{path} cannot be read: {error.strerror}", fix="make the file readable") from error
+        if found != expected:
+            raise TaskError(
+                f"{path} is not the file of task {task!r}: {size:,} bytes with sha256 {found}, expected {expected}",
+                fix=f"fetch the file again: {source}",
+            )
+        paths[name] = path
+    return paths
+
+
+def data_folder(task: str, data: Path | None, files: tuple[str, ...], source: str) -> Path:
+    """The folder with the task's files.
+
+    Raises:
+        TaskError: no folder was named, or it lacks a file.
+    """
+    wanted = ", ".join(files)
+    if data is None:
+        raise TaskError(
+            f"task {task!r} needs data, and no folder was named",
+            fix=f"pass --data <folder>, which holds {wanted}; {source}",
+        )
+    data = Path(data)
+    if not data.is_dir():
+        raise TaskError(
+            f"{data} is not a folder" if data.exists() else f"the data folder {data} does not exist",
+            fix=f"pass --data <folder>, which holds {wanted}; {source}",
+        )
+    absent = [name for name in files if not (data / name).exists()]
+    if absent:
+        below = [folder.name for folder in sorted(data.iterdir()) if (folder / files[0]).exists()]
+        raise TaskError(
+            f"{data} lacks {', '.join(absent)}",
+            fix=f"pass --data {data / below[0]}" if below else f"put {wanted} into that folder; {source}",
+        )
+    return data
+
+
+def check_splits(task: Task, splits: Splits) -> None:
+    """Read every example of every stream once and check that it fits the task.
+
+    Raises:
+        TaskError: a split is empty, two splits are the same data, an input has another shape than `task.input_shape`,
+            is not float32 or not finite, or a label is absent, not an integer or out of range (classification).
+    """
+    if not task.labels:
+        raise TaskError(f"task {task.name!r} names no labels", fix="set `labels` to the names of the outputs, in order")
+    for name, examples in splits.named().items():
+        _check_stream(task, name, examples, labelled=name in ("train", "val", "test"))
+    prints = {name: examples.fingerprint() for name, examples in splits.named().items()}
+    for first, second in (("train", "test"), ("val", "test"), ("train", "val")):
+        if prints[first] == prints[second]:
+            raise TaskError(
+                f"task {task.name!r}: {first} and {second} are the same data (fingerprint {prints[first][:16]})",
+                fix="split the examples so that none is in two splits, and let fingerprint() tell them apart",
+            )
+    _check_frontend(task, splits.train)
+
+
+def _check_stream(task: Task, name: str, examples: Examples, labelled: bool) -> None:
+    if len(examples) == 0:
+        raise TaskError(f"task {task.name!r}: split {name!r} is empty", fix="give every split at least one example")
+    for start in range(0, len(examples), CHUNK):
+        index = torch.arange(start, min(start + CHUNK, len(examples)))
+        batch = examples.batch(index)
+        if not torch.equal(batch.index, index):
+            raise TaskError(
+                f"task {task.name!r}: split {name!r} answers positions {start}.. with other positions",
+                fix="let batch(index) give Batch(..., index=index): caches are keyed by it",
+            )
+        where = f"task {task.name!r}, split {name!r}"
+        _check_inputs(task, where, batch)
+        if labelled or batch.labels is not None:
+            _check_labels(task, where, batch)
+
+
+def _check_inputs(task: Task, where: str, batch: Batch) -> None:
+    count = len(batch)
+    first = int(batch.index[0])
+    if not batch.inputs or tuple(batch.inputs[0].shape) != (count, *task.input_shape):
+        found = tuple(batch.inputs[0].shape[1:]) if batch.inputs else ()
+        raise TaskError(
+            f"{where}: an example has shape {found}, the task's input_shape is {tuple(task.input_shape)}",
+            fix="make input_shape one example's shape without the batch dimension",
+        )
+    for place, tensor in enumerate(batch.inputs):
+        if not tensor.is_floating_point():
+            continue  # tokens and indices: an integer is always finite
+        if tensor.dtype != torch.float32:
+            raise TaskError(
+                f"{where}: input {place} is {tensor.dtype}, not torch.float32", fix="let batch() give float32"
+            )
+        bad = (~torch.isfinite(tensor.reshape(count, -1))).any(dim=1) if tensor.numel() else None
+        if bad is None or bool(bad.any()):
+            position = first if bad is None else first + int(bad.nonzero()[0])
+            what = "nothing" if bad is None else "NaN or infinity"
+            raise TaskError(
+                f"{where}: the example at position {position} holds {what}", fix="repair or remove that example"
+            )
+
+
+def _check_labels(task: Task, where: str, batch: Batch) -> None:
+    labels = batch.labels
+    first = int(batch.index[0])
+    if labels is None or labels.shape[:1] != (len(batch),):
+        found = "none" if labels is None else f"shape {tuple(labels.shape)}"
+        raise TaskError(f"{where}: {len(batch)} examples, labels: {found}", fix="give one label per example")
+    if labels.is_floating_point():
+        bad = (~torch.isfinite(labels.reshape(len(batch), -1))).any(dim=1)
+        if bool(bad.any()):
+            raise TaskError(
+                f"{where}: the label at position {first + int(bad.nonzero()[0])} is NaN or infinite",
+                fix="repair or remove that example",
+            )
+    if task.kind != "classification":
+        return
+    if labels.dtype != torch.int64 or labels.ndim != 1:
+        raise TaskError(
+            f"{where}: labels are {labels.dtype} of shape {tuple(labels.shape)}",
+            fix="give class indices: torch.int64, one number per example",
+        )
+    bad = (labels < 0) | (labels >= len(task.labels))
+    if bool(bad.any()):
+        place = int(bad.nonzero()[0])
+        raise TaskError(
+            f"{where}: the label at position {first + place} is {int(labels[place])}, "
+            f"and the task has classes 0 to {len(task.labels) - 1}",
+            fix="correct that label, or name every class in the task's labels",
+        )
+
+
+def _check_frontend(task: Task, examples: Examples) -> None:
+    batch = examples.batch(torch.arange(min(4, len(examples))))
+    frontend = task.frontend().eval()
+    with torch.no_grad():
+        features = frontend(*batch.inputs)
+    if not isinstance(features, torch.Tensor) or len(features) != len(batch):
+        raise TaskError(
+            f"task {task.name!r}: the front-end does not give one tensor with a row per example",
+            fix="let frontend() map (B, ...) inputs to one (B, ...) tensor",
+        )
+    if not bool(torch.isfinite(features).all()):
+        raise TaskError(
+            f"task {task.name!r}: the front-end gives NaN or infinity for the first training examples",
+            fix="keep logarithms and divisions of the front-end away from zero",
+        )

@@ -1,0 +1,1 @@
+"""Preprocessing that belongs to a model and is exported with it."""

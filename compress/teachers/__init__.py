@@ -1,0 +1,1 @@
+"""Where knowledge comes from: frozen networks, black boxes, moving averages, ensembles, caches."""
