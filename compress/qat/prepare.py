@@ -134,7 +134,7 @@ def freeze_batchnorm(prepared: Prepared, frozen: bool = True) -> None:
     prepared.freeze_batchnorm(frozen)
 
 
-def set_phase(prepared: Prepared, now: Phase) -> None:
+def enter(prepared: Prepared, now: Phase) -> None:
     """Freeze and unfreeze what the phase says. Cheap when nothing changes: call it every step."""
     prepared.freeze_batchnorm(now is not Phase.ADAPT)
     freeze_observers(prepared, now is Phase.FIXED_RANGES)
@@ -215,5 +215,5 @@ __all__ = [
     "freeze_observers",
     "phase",
     "prepare",
-    "set_phase",
+    "enter",
 ]
