@@ -5,50 +5,40 @@ quantised once, after the batch norm and the clamp that fold into it. Source: Ja
 section 3 and figure 1.1 (placement), appendix A.2 and A.3 (add and concatenation).
 """
 
-from dataclasses import dataclass
-
 from torch.fx import Node
 
 from compress.qat import quantizer as q
 
 
-@dataclass(frozen=True)
-class Choices:
-    """Where two such runtimes differ.
+def mark(placement: q.Placement, *, network_output: bool) -> list[q.Site]:
+    """Mark one graph in topological order.
 
     Args:
-        averages_keep_scale: average pools give codes of their input's scale; otherwise their output has its own.
+        placement: the graph's marks.
         network_output: quantise what the network returns too.
+
+    Returns:
+        The weighted operators and products.
     """
-
-    averages_keep_scale: bool
-    network_output: bool
-
-
-def mark(placement: q.Placement, choices: Choices) -> list[q.Site]:
-    """Mark one graph in topological order; returns the weighted operators and products."""
     sites = []
     for node in placement.nodes:
         if node.target in q.CONVOLUTIONS or node.target is q.LINEAR:
-            sites.append(_weighted(placement, node, choices))
+            sites.append(_weighted(placement, node, network_output))
         elif node.target in q.PRODUCTS:
-            sites.append(_product(placement, node, choices))
+            sites.append(_product(placement, node, network_output))
         elif (node.target in q.ADDS or node.target is q.MULTIPLY) and _both_computed(node):
             for source in q.tensors(node):
                 placement.input(source, node)
-            _output(placement, q.tail(node, q.CLAMPS), choices)
+            _output(placement, q.tail(node, q.CLAMPS), network_output)
         elif node.target is q.CONCAT:
             placement.output_like(node, placement.one_scale(q.tensors(node), node))
         elif node.target in q.AVERAGES or q.is_spatial_mean(node):
-            source = node.all_input_nodes[0]
-            placement.input(source, node)
-            if choices.averages_keep_scale:
-                placement.output_like(node, (source, node))
-            else:
-                _output(placement, node, choices)
+            # An average spans less than its input does: a scale of its own saves most of the rounding error.
+            placement.input(node.all_input_nodes[0], node)
+            _output(placement, node, network_output)
         elif node.target in q.CURVES:
             placement.input(node.all_input_nodes[0], node)
-            _output(placement, node, choices)
+            _output(placement, node, network_output)
         elif node.target in q.MAX_POOLS or node.target in q.MOVES:
             source = node.all_input_nodes[0]
             if placement.is_quantized(source):
@@ -58,11 +48,11 @@ def mark(placement: q.Placement, choices: Choices) -> list[q.Site]:
             source = node.all_input_nodes[0]  # a clamp that folds into nothing in front of it
             if placement.is_quantized(source):
                 placement.input(source, node)
-                _output(placement, node, choices)
+                _output(placement, node, network_output)
     return sites
 
 
-def _weighted(placement: q.Placement, node: Node, choices: Choices) -> q.Site:
+def _weighted(placement: q.Placement, node: Node, network_output: bool) -> q.Site:
     source, weight = node.args[0], node.args[1]
     assert isinstance(source, Node)
     assert isinstance(weight, Node)
@@ -70,11 +60,11 @@ def _weighted(placement: q.Placement, node: Node, choices: Choices) -> q.Site:
         return q.site(node, False, "its weight is computed")
     placement.input(source, node)
     placement.weight(weight, node, axis=0)
-    _output(placement, q.tail(node, q.CLAMPS), choices)
+    _output(placement, q.tail(node, q.CLAMPS), network_output)
     return q.site(node, True)
 
 
-def _product(placement: q.Placement, node: Node, choices: Choices) -> q.Site:
+def _product(placement: q.Placement, node: Node, network_output: bool) -> q.Site:
     sources = q.tensors(node)
     if len(sources) != 2:
         return q.site(node, False, "it multiplies a tensor with itself")
@@ -86,7 +76,7 @@ def _product(placement: q.Placement, node: Node, choices: Choices) -> q.Site:
         placement.weight(right, node, axis=1)
     else:
         placement.input(right, node)
-    _output(placement, q.tail(node, q.CLAMPS), choices)
+    _output(placement, q.tail(node, q.CLAMPS), network_output)
     return q.site(node, True)
 
 
@@ -98,6 +88,6 @@ def _both_computed(node: Node) -> bool:
     )
 
 
-def _output(placement: q.Placement, node: Node, choices: Choices) -> None:
-    if choices.network_output or any(reader.op != "output" for reader in node.users):
+def _output(placement: q.Placement, node: Node, network_output: bool) -> None:
+    if network_output or any(reader.op != "output" for reader in node.users):
         placement.output(node)

@@ -11,12 +11,10 @@ import torch
 from compress.qat import integer_domain
 from compress.qat import quantizer as q
 
-CHOICES = integer_domain.Choices(averages_keep_scale=False, network_output=False)
-
 
 def mark(placement: q.Placement) -> list[q.Site]:
     """Mark one graph; see the module's docstring for the rules."""
-    return integer_domain.mark(placement, CHOICES)
+    return integer_domain.mark(placement, network_output=False)
 
 
 RULES = q.Rules(dtype=torch.uint8, low_code=0, high_code=255, symmetric=False, integer_bias=True, mark=mark)

@@ -211,9 +211,9 @@ __all__ = [
     "Prepared",
     "calibrate",
     "convert",
+    "enter",
     "freeze_batchnorm",
     "freeze_observers",
     "phase",
     "prepare",
-    "enter",
 ]
