@@ -25,3 +25,7 @@ class BudgetError(UserError):
 
 class GateError(UserError):
     """A check of the verify stage that failed: the stage, the number, the bound."""
+
+
+class TrainingError(UserError):
+    """A training that cannot go on: a loss that is not finite, a checkpoint of another run."""

@@ -1,7 +1,6 @@
 """What makes the student resemble the teacher."""
 
 from abc import abstractmethod
-from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -17,9 +16,9 @@ class Objective(nn.Module):
     The training loop alone weights and averages, so "mean over what?" has one answer.
     """
 
-    student_taps: ClassVar[tuple[str, ...]] = ()
+    student_taps: tuple[str, ...] = ()
     """Module names whose outputs `forward` wants in `student.taps`; instances may set their own."""
-    teacher_taps: ClassVar[tuple[str, ...]] = ()
+    teacher_taps: tuple[str, ...] = ()
 
     def prepare(self, preparation: Preparation) -> None:
         """Called once before the first step: size projections, build class averages from the teacher's answers."""

@@ -1,0 +1,1 @@
+"""How student and teacher relate: one file per measure."""

@@ -1,0 +1,1 @@
+"""One file is one published teacher-student system; it ends with `METHOD = Method(...)`."""

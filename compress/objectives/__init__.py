@@ -1,0 +1,1 @@
+"""Terms of the loss that several methods share: one file per objective."""

@@ -1,0 +1,1 @@
+"""Which examples a step sees: one file per strategy that several methods share."""

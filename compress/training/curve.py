@@ -1,0 +1,50 @@
+"""What a training leaves beside the weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One epoch.
+
+    Attributes:
+        phase: its name.
+        epoch: 0-based, in the phase; `epochs` is how many the phase has.
+        loss: what was minimised, mean over the epoch's updates.
+        terms: what the step logged, by name, mean over the updates that logged it; unweighted.
+        score: the task's metric on validation data, higher is better.
+        learning_rate: of the epoch's last step.
+        seconds: measured wall time of the epoch's steps, without validation.
+    """
+
+    phase: str
+    epoch: int
+    epochs: int
+    loss: float
+    terms: Mapping[str, float]
+    score: float
+    learning_rate: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished training; the weights are in the modules that were passed in.
+
+    Attributes:
+        curve: one point per epoch, phase after phase.
+        stopped: whether `stop` ended it before the last epoch.
+        precision: what was used: fp32 or bf16.
+        steps: optimiser steps of the loop that were taken, all phases together.
+    """
+
+    curve: tuple[CurvePoint, ...]
+    stopped: bool
+    precision: str
+    steps: int
+
+    @property
+    def score(self) -> float:
+        """The last epoch's validation score; nan where no epoch was trained."""
+        return self.curve[-1].score if self.curve else float("nan")

@@ -1,0 +1,100 @@
+"""The task's metric of one network on one split."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from compress.contracts.examples import Examples
+from compress.contracts.task import Task
+from compress.errors import TaskError
+from compress.taps import Taps, observe
+from compress.training.devices import laid_out, placed
+from compress.training.observe import Autocast, as_float32
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a network reaches on a split.
+
+    Attributes:
+        score: mean of the task's score, higher is better.
+        count: examples that were scored.
+        outputs: (count, ...) float32 on the CPU where they were asked for, in the order of the split.
+    """
+
+    score: float
+    count: int
+    outputs: Tensor | None = None
+
+
+def evaluate(
+    module: nn.Module,
+    examples: Examples,
+    task: Task,
+    *,
+    batch_size: int = 256,
+    outputs: bool = False,
+    autocast: Autocast = nullcontext,
+) -> Evaluation:
+    """Score a network on all examples, in order, in eval mode; its own modes are restored afterwards.
+
+    Args:
+        module: raw inputs -> outputs, on whatever device it is.
+        examples: with labels.
+        outputs: whether to keep what the network said.
+        autocast: mixed precision of the forward pass; none by default.
+
+    Raises:
+        TaskError: the split is empty or has no labels.
+    """
+    if len(examples) == 0:
+        raise TaskError("there are no examples to evaluate on", fix="give the split at least one example")
+    total, count, kept = score_part(module, examples, task, range(len(examples)), batch_size, outputs, autocast)
+    return Evaluation(total / count, count, torch.cat(kept) if outputs else None)
+
+
+def score_part(
+    module: nn.Module,
+    examples: Examples,
+    task: Task,
+    positions: range,
+    batch_size: int,
+    keep: bool,
+    autocast: Autocast,
+) -> tuple[float, int, list[Tensor]]:
+    """Sum of scores, number of examples, and outputs where wanted, of some consecutive positions."""
+    parameter = next(iter(module.parameters()), None)
+    device = torch.device("cpu") if parameter is None else parameter.device
+    scores: list[float] = []
+    count, kept = 0, []
+    with evaluating(module), torch.no_grad(), Taps(module, ()) as taps:
+        for start in range(positions.start, positions.stop, batch_size):
+            index = torch.arange(start, min(start + batch_size, positions.stop))
+            batch = laid_out(placed(examples.batch(index), device))
+            if batch.labels is None:
+                raise TaskError("the split has no labels to score against", fix="evaluate on a labelled split")
+            with autocast():
+                answer = as_float32(observe(module, batch, taps)).output
+            # In double precision the sum does not depend on how the split is cut into batches or processes.
+            scores.append(float(task.score(answer, batch.labels).double().sum()))
+            count += len(batch)
+            if keep:
+                kept.append(answer.cpu())
+    return math.fsum(scores), count, kept
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode inside; afterwards every submodule is in the mode that it was in."""
+    training, modes = module.training, [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)  # exported graphs switch their own nodes here
+        for part, mode in modes:
+            part.training = mode

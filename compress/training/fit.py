@@ -1,0 +1,560 @@
+"""The training loop: any method, any number of students, one process or several, from any checkpoint of its own."""
+
+import hashlib
+import inspect
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from compress.contracts.batch import Batch
+from compress.contracts.clock import Clock
+from compress.contracts.examples import Examples, Splits
+from compress.contracts.method import Method, Phase
+from compress.contracts.objective import Objective
+from compress.contracts.preparation import Preparation
+from compress.contracts.signals import Signals
+from compress.contracts.step import Update
+from compress.contracts.strategy import DataStrategy
+from compress.contracts.task import Task, TrainingNumbers
+from compress.contracts.teacher import Teacher
+from compress.contracts.world import World
+from compress.errors import TrainingError
+from compress.strategies.plain import Plain
+from compress.training import checkpoint as disk
+from compress.training.curve import CurvePoint, Outcome
+from compress.training.devices import Precision, laid_out, open_fabric, placed, repeatable
+from compress.training.evaluate import evaluating, score_part
+from compress.training.global_batchnorm import global_batchnorm
+from compress.training.observe import Autocast, Observer, as_float32
+from compress.training.order import EpochPlan, derived_seed, generator, steps_per_epoch
+from compress.training.schedule import Weight, weight_at
+from compress.training.updates import Updates, one_cycle
+
+EXAMPLES = 8  # shown to objectives before training, for shapes
+WITHIN_EPOCH = 12  # a checkpoint inside an epoch waits this many times longer than one at its end
+
+
+def fit(
+    *,
+    method: Method,
+    students: Mapping[str, nn.Module],
+    teachers: Mapping[str, Teacher],
+    objectives: Mapping[str, Objective],
+    weights: Mapping[str, Weight],
+    splits: Splits,
+    task: Task,
+    numbers: TrainingNumbers,
+    seed: int,
+    precision: Precision = "auto",
+    clip: float | None = None,
+    strategy: DataStrategy | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_every_s: float = 5.0,
+    before_epoch: Callable[[Clock], None] | None = None,
+    on_point: Callable[[CurvePoint], None] | None = None,
+    stop: Callable[[CurvePoint], bool] | None = None,
+) -> Outcome:
+    """Train the students in place, as the method says.
+
+    The same call under `torchrun --nproc-per-node n` splits every batch over n processes and, but for the order in
+    which sums are rounded, trains the same weights: batch statistics and gradients are those of the whole batch.
+
+    Args:
+        method: its phases, modules and rates drive the loop.
+        students: by name; on return they hold the trained weights, on the CPU, in eval mode.
+        teachers: by name; empty for a method that asks none.
+        objectives: by name, already built with their numbers.
+        weights: of each objective; those absent here have the method's own, or 1.
+        splits: the train split is trained on (or the strategy's streams), the val split gives the curve's score.
+        task: its loss, metric and augmentation.
+        numbers: epochs of all phases together, global batch size, peak learning rate.
+        seed: of data order, augmentation and dropout. Initial weights are the caller's.
+        precision: "auto" is bf16 where the hardware has it natively.
+        clip: largest gradient norm of one update; None for no limit.
+        strategy: None for the method's own, or the train split with the task's augmentation.
+        checkpoint: file to resume from and to write to; the run is bit-identical to one that was never interrupted.
+        checkpoint_every_s: seconds that lie between two checkpoints at least.
+        before_epoch: called before every epoch, also after a resume, to freeze parts of a network and so on.
+        on_point: called in the first process after every epoch.
+        stop: called after every epoch; true ends the training.
+
+    Raises:
+        TrainingError: the loss is not finite (the last good checkpoint is kept), or the checkpoint is another run's.
+        RecipeError: a tap that the student has not.
+    """
+    fabric, exact = open_fabric(precision)
+    chosen = strategy or (method.strategy() if method.strategy else Plain(task))
+    with ExitStack() as stack:
+        stack.enter_context(repeatable(fabric.device))
+        loop = _Loop(
+            stack=stack,
+            method=method,
+            students=dict(students),
+            teachers=dict(teachers),
+            objectives=dict(objectives),
+            weights={**dict.fromkeys(objectives, 1.0), **method.weights, **weights},
+            strategy=chosen,
+            splits=splits,
+            task=task,
+            numbers=numbers,
+            seed=seed,
+            device=fabric.device,
+            rank=fabric.global_rank,
+            processes=fabric.world_size,
+            autocast=fabric.autocast if exact == "bf16" else nullcontext,
+            precision=exact,
+            clip=clip,
+            before_epoch=before_epoch,
+            on_point=on_point,
+            stop=stop,
+            saver=_Saver(checkpoint if fabric.global_rank == 0 else None, checkpoint, checkpoint_every_s),
+        )
+        return loop.run()
+
+
+@dataclass
+class _Saver:
+    """When to write, and where; only the first process writes."""
+
+    target: Path | None
+    source: Path | None
+    every_s: float
+    last: float = field(default_factory=time.monotonic)
+
+    def due(self, *, epoch_ended: bool) -> bool:
+        wait = self.every_s * (1 if epoch_ended else WITHIN_EPOCH)
+        return self.target is not None and time.monotonic() - self.last >= wait
+
+
+@dataclass
+class _Sums:
+    """Running means of one epoch."""
+
+    loss: float = 0.0
+    updates: int = 0
+    terms: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def add(self, loss: float, logs: Mapping[str, float]) -> None:
+        self.loss += loss
+        self.updates += 1
+        for name, value in logs.items():
+            self.terms[name] = self.terms.get(name, 0.0) + value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def means(self) -> tuple[float, dict[str, float]]:
+        return self.loss / max(1, self.updates), {name: self.terms[name] / self.counts[name] for name in self.terms}
+
+
+@dataclass
+class _Pending:
+    """An update whose figures were not looked at yet: on a GPU looking would wait for it."""
+
+    clock: Clock
+    index: Tensor
+    loss: Tensor
+    logs: Mapping[str, Tensor]
+
+
+@dataclass
+class _Loop:
+    stack: ExitStack
+    method: Method
+    students: dict[str, nn.Module]
+    teachers: dict[str, Teacher]
+    objectives: dict[str, Objective]
+    weights: dict[str, Weight]
+    strategy: DataStrategy
+    splits: Splits
+    task: Task
+    numbers: TrainingNumbers
+    seed: int
+    device: torch.device
+    rank: int
+    processes: int
+    autocast: Autocast
+    precision: str
+    clip: float | None
+    before_epoch: Callable[[Clock], None] | None
+    on_point: Callable[[CurvePoint], None] | None
+    stop: Callable[[CurvePoint], bool] | None
+    saver: _Saver
+
+    def run(self) -> Outcome:
+        """Prepare, take up a checkpoint where there is one, and run what is left."""
+        self._clock = Clock(self.method.phases[0].name, 0, 1, 0, 1)
+        self._place()
+        preparation = self._prepare()
+        self._modules = {
+            name: build(preparation).to(self.device).train() for name, build in self.method.modules.items()
+        }
+        for objective in self.objectives.values():
+            objective.to(self.device).train()
+        self._synchronise()
+        if self.processes > 1:
+            self.stack.enter_context(global_batchnorm([*self.objectives.values(), *self._modules.values()]))
+        self._world = self._build_world()
+        self._curve: list[CurvePoint] = []
+        self._taken, self._stopped = 0, False
+        self._identity = self._fingerprint()
+        saved = disk.read(self.saver.source, self._identity, self.device) if self.saver.source else None
+        lengths = _epochs(self.method.phases, self.numbers.epochs)
+        first = 0 if saved is None else int(saved["phase"])
+        if saved is not None and saved["done"]:
+            self._restore_weights(saved)
+        for number in range(first, len(self.method.phases)):
+            if lengths[number] > 0 and not self._stopped:
+                self._phase(number, lengths[number], saved if number == first else None)
+        if self.saver.target is not None and not (saved and saved["done"]):
+            self._save(len(self.method.phases), 0, 0, 0, _Sums(), None, done=True)
+        return Outcome(tuple(self._curve), self._stopped, self.precision, self._taken)
+
+    # -- before the first step ---------------------------------------------------------------------------------------
+
+    def _trained(self) -> list[nn.Module]:
+        return [*self.students.values(), *self.objectives.values(), *self._modules.values()]
+
+    def _place(self) -> None:
+        for student in self.students.values():
+            student.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+            self.stack.callback(_give_back, student)
+        if self.processes > 1:  # before the taps, which may be on such a module
+            self.stack.enter_context(global_batchnorm(self.students.values()))
+        for teacher in self.teachers.values():
+            for module in teacher.modules().values():
+                module.to(self.device)
+        taps = [tap for objective in self.objectives.values() for tap in objective.student_taps]
+        self._observers = {name: Observer(student, taps, self.autocast) for name, student in self.students.items()}
+        for observer in self._observers.values():
+            self.stack.callback(observer.close)
+
+    def _prepare(self) -> Preparation:
+        index = torch.arange(min(EXAMPLES, len(self.splits.train)))
+        batch = laid_out(placed(replace(self.splits.train.batch(index), stream="train"), self.device))
+        name = next(iter(self.students))
+        with evaluating(self.students[name]), torch.no_grad():
+            student = self._observers[name](batch).detach()
+        teacher = self._ask(next(iter(self.teachers)), batch) if self.teachers else student
+        preparation = Preparation(
+            self.splits, self._answers, student, teacher, len(self.task.labels), self.seed, self._supervised
+        )
+        torch.manual_seed(derived_seed(self.seed, "objectives"))
+        for objective in self.objectives.values():
+            objective.prepare(preparation)
+        self.strategy.prepare(preparation)
+        return preparation
+
+    def _answers(self, split: str) -> Iterator[tuple[Batch, Signals]]:
+        examples, teacher = self.splits.named()[split], next(iter(self.teachers))
+        for start in range(0, len(examples), self.numbers.batch_size):
+            index = torch.arange(start, min(start + self.numbers.batch_size, len(examples)))
+            batch = laid_out(placed(replace(examples.batch(index), stream=split), self.device))
+            yield batch, self._ask(teacher, batch)
+
+    def _synchronise(self) -> None:
+        """All processes start from the first one's weights."""
+        if self.processes > 1:
+            for module in self._trained():
+                for tensor in (*module.parameters(), *module.buffers()):
+                    dist.broadcast(tensor.detach(), 0)
+
+    def _build_world(self) -> World:
+        groups: dict[str, tuple[nn.Parameter, ...]] = {
+            **{name: tuple(student.parameters()) for name, student in self.students.items()},
+            "objectives": tuple(p for objective in self.objectives.values() for p in objective.parameters()),
+            **{name: tuple(module.parameters()) for name, module in self._modules.items()},
+        }
+        return World(
+            self.students,
+            self.teachers,
+            self.objectives,
+            self._modules,
+            lambda name: weight_at(self.weights[name], self._clock),
+            lambda name, batch: self._observers[name](batch),
+            self._ask,
+            groups,
+            self._supervised,
+        )
+
+    def _ask(self, name: str, batch: Batch) -> Signals:
+        with torch.no_grad(), self.autocast():
+            return as_float32(self.teachers[name].observe(batch))
+
+    def _supervised(self, output: Tensor, labels: Tensor) -> Tensor:
+        loss = self.task.loss(output, labels)
+        share = self.numbers.label_smoothing
+        if share and self.task.kind == "classification":
+            loss = (1.0 - share) * loss - share * output.log_softmax(dim=1).mean(dim=1)
+        return loss
+
+    # -- one phase ---------------------------------------------------------------------------------------------------
+
+    def _phase(self, number: int, epochs: int, saved: dict[str, Any] | None) -> None:
+        phase = self.method.phases[number]
+        streams = self.splits.named()
+        length = len(streams[next(iter(self.strategy.streams))])
+        batch_size = min(self.numbers.batch_size, length)
+        steps = steps_per_epoch(length, batch_size)
+        self._clock = Clock(phase.name, 0, epochs * steps, 0, epochs)
+        if saved is None and phase.begin is not None:
+            phase.begin(self._world)
+        members = {n: g for n, g in self._world.groups.items() if phase.groups is None or n in phase.groups}
+        self._updates = Updates(members, self.numbers, self.method.rates, self.clip)
+        first, offset, sums = 0, 0, _Sums()
+        if saved is not None:
+            first, offset, sums = self._restore(saved)
+        for epoch in range(first, epochs):
+            self._clock = Clock(phase.name, epoch * steps + offset, epochs * steps, epoch, epochs)
+            if self.before_epoch is not None:
+                self.before_epoch(self._clock)
+            plan = EpochPlan.draw(self.strategy, streams, batch_size, steps, self.seed, phase.name, epoch)
+            self._epoch(number, phase, plan, streams, offset, steps, sums)
+            self._finish(number, phase, epoch, epochs, steps, sums)
+            offset, sums = 0, _Sums()
+            if self._stopped:
+                return
+
+    def _epoch(
+        self,
+        number: int,
+        phase: Phase,
+        plan: EpochPlan,
+        streams: Mapping[str, Examples],
+        offset: int,
+        steps: int,
+        sums: _Sums,
+    ) -> None:
+        epoch, start = self._clock.epoch, time.monotonic()
+        earlier = sums.seconds
+        pending: list[_Pending] = []
+        for step in range(offset, steps):
+            self._clock = replace(self._clock, step=epoch * steps + step)
+            pending = self._step(phase, plan, streams, step, pending, sums)
+            if self.saver.due(epoch_ended=False) and step + 1 < steps:
+                self._look(pending, sums)
+                pending = []
+                sums.seconds = earlier + time.monotonic() - start
+                self._save(number, epoch, step + 1, steps, sums, self._updates, done=False)
+        self._look(pending, sums)
+        sums.seconds = earlier + time.monotonic() - start
+
+    def _step(
+        self,
+        phase: Phase,
+        plan: EpochPlan,
+        streams: Mapping[str, Examples],
+        step: int,
+        pending: list[_Pending],
+        sums: _Sums,
+    ) -> list[_Pending]:
+        clock = self._clock
+        batches, share = self._batches(plan, streams, step)
+        # Dropout and the like: repeatable from any step, and different in every process.
+        torch.manual_seed(derived_seed(self.seed, "step", phase.name, clock.step, self.rank))
+        factor = one_cycle(clock.step, clock.steps)
+        index = next(iter(batches.values())).index
+        fresh: list[_Pending] = []
+        for update in phase.step(self._world, batches, clock):
+            self._check_groups(update)
+            loss, logs = self._updates.apply(update, factor, share)
+            fresh.append(_Pending(clock, index, loss, logs))
+            if self.device.type == "cpu":
+                self._look(fresh, sums)
+                fresh = []
+            if update.feedback:
+                self.strategy.learn(batches, {name: value.detach() for name, value in update.feedback.items()})
+            for teacher in self.teachers.values():
+                teacher.after_step(self.students)
+        self._taken += 1
+        self._look(pending, sums)  # of the step before: on a GPU this one is still being computed
+        return fresh
+
+    def _batches(
+        self, plan: EpochPlan, streams: Mapping[str, Examples], step: int
+    ) -> tuple[Mapping[str, Batch], float]:
+        """This process's part of the step's batches, and its share of the first stream's batch."""
+        part, parts = self.rank, self.processes
+        whole = len(next(iter(plan.positions.values()))[step])
+        if self.strategy.deterministic:
+            batches = plan.batches(streams, step, part, parts)
+            batches = {name: placed(batch, self.device) for name, batch in batches.items()}
+            ready = self.strategy.transform(batches, self.teachers, self._clock, generator(self.seed, "transform"))
+            ready = {name: laid_out(batch) for name, batch in ready.items()}
+            return ready, len(next(iter(ready.values()))) / whole if parts > 1 else 1.0
+        # Every process draws the whole batch's random changes, so that they do not depend on how many there are.
+        batches = {name: placed(batch, self.device) for name, batch in plan.batches(streams, step).items()}
+        source = generator(self.seed, "transform", self._clock.phase, self._clock.step)
+        with torch.no_grad():
+            changed = self.strategy.transform(batches, self.teachers, self._clock, source)
+        whole = len(next(iter(changed.values())))
+        ready = {name: laid_out(replace(batch, stream="").part(part, parts)) for name, batch in changed.items()}
+        return ready, len(next(iter(ready.values()))) / whole if parts > 1 else 1.0
+
+    def _check_groups(self, update: Update) -> None:
+        unknown = [name for name in update.groups if name not in self._world.groups]
+        # "student" is the usual name; a method that calls its students otherwise says so in its updates.
+        if unknown and unknown != ["student"]:
+            raise ValueError(f"an update moves {unknown[0]!r}; there are the groups {', '.join(self._world.groups)}")
+
+    def _look(self, pending: list[_Pending], sums: _Sums) -> None:
+        for item in pending:
+            loss = float(item.loss)
+            logs = {name: float(value) for name, value in item.logs.items()}
+            if not math.isfinite(loss):
+                self._refuse(item, loss, logs)
+            sums.add(loss, logs)
+
+    def _refuse(self, item: _Pending, loss: float, logs: Mapping[str, float]) -> None:
+        terms = [f"{name} is {value}" for name, value in logs.items() if not math.isfinite(value)]
+        clock, positions = item.clock, item.index.tolist()
+        shown = ", ".join(map(str, positions[:8])) + (", ..." if len(positions) > 8 else "")
+        kept = "" if self.saver.source is None else "; the last good checkpoint is kept"
+        raise TrainingError(
+            f"the loss became {loss} in phase {clock.phase!r}, epoch {clock.epoch}, step {clock.step} of {clock.steps} "
+            f"({'; '.join(terms) or 'no logged term shows it'}), on the examples {shown}{kept}",
+            fix="lower the learning rate, set a gradient clip, train in fp32, or look at these examples",
+        )
+
+    def _finish(self, number: int, phase: Phase, epoch: int, epochs: int, steps: int, sums: _Sums) -> None:
+        self._share_buffers()
+        for teacher in self.teachers.values():
+            teacher.after_epoch(self.students)
+        loss, terms = sums.means()
+        rate = self.numbers.learning_rate * one_cycle(self._clock.step, self._clock.steps)
+        point = CurvePoint(phase.name, epoch, epochs, loss, terms, self._validate(), rate, sums.seconds)
+        self._curve.append(point)
+        if self.on_point is not None and self.rank == 0:
+            self.on_point(point)
+        self._stopped = self._agreed(self.stop is not None and self.stop(point))
+        if self.saver.due(epoch_ended=True) and not self._stopped:
+            self._save(number, epoch + 1, 0, steps, _Sums(), self._updates, done=False)
+
+    def _agreed(self, decision: bool) -> bool:
+        """The first process's decision, in every process."""
+        if self.processes == 1:
+            return decision
+        told = torch.tensor([int(decision)], device=self.device)
+        dist.broadcast(told, 0)
+        return bool(told.item())
+
+    def _share_buffers(self) -> None:
+        """Statistics that only one process saw (observers of ranges) follow the first one's."""
+        if self.processes > 1:
+            for module in self._trained():
+                for buffer in module.buffers():
+                    dist.broadcast(buffer, 0)
+
+    def _validate(self) -> float:
+        """The task's metric of the first student, each process scoring its part."""
+        examples = self.splits.val
+        if len(examples) == 0:
+            return float("nan")
+        count = len(examples)
+        part = range(count * self.rank // self.processes, count * (self.rank + 1) // self.processes)
+        student = next(iter(self.students.values()))
+        total, _, _ = score_part(student, examples, self.task, part, self.numbers.batch_size, False, self.autocast)
+        if self.processes > 1:
+            summed = torch.tensor([total], dtype=torch.float64, device=self.device)
+            dist.all_reduce(summed)
+            total = float(summed)
+        return total / count
+
+    # -- checkpoints -------------------------------------------------------------------------------------------------
+
+    def _parts(self) -> dict[str, nn.Module]:
+        """Everything whose weights the training changes, by a name that says where it belongs."""
+        parts = {f"student/{name}": module for name, module in self.students.items()}
+        parts |= {f"objective/{name}": module for name, module in self.objectives.items()}
+        parts |= {f"module/{name}": module for name, module in self._modules.items()}
+        for name, teacher in self.teachers.items():
+            if not teacher.cacheable:
+                parts |= {f"teacher/{name}/{part}": module for part, module in teacher.modules().items()}
+        return parts
+
+    def _save(
+        self, phase: int, epoch: int, step: int, steps: int, sums: _Sums, updates: Updates | None, *, done: bool
+    ) -> None:
+        assert self.saver.target is not None
+        disk.write(
+            self.saver.target,
+            self._identity,
+            {
+                "phase": phase,
+                "epoch": epoch,
+                "step": step,
+                "done": done,
+                "stopped": self._stopped,
+                "taken": self._taken,
+                "sums": vars(sums),
+                "curve": disk.curve_to_plain(self._curve),
+                "weights": {name: module.state_dict() for name, module in self._parts().items()},
+                "optimizers": updates.state() if updates is not None else {},
+                "strategy": dict(self.strategy.state()),
+            },
+        )
+        self.saver.last = time.monotonic()
+
+    def _restore(self, saved: dict[str, Any]) -> tuple[int, int, _Sums]:
+        self._restore_weights(saved)
+        self._updates.restore(saved["optimizers"])
+        return int(saved["epoch"]), int(saved["step"]), _Sums(**saved["sums"])
+
+    def _restore_weights(self, saved: dict[str, Any]) -> None:
+        for name, module in self._parts().items():
+            module.load_state_dict(saved["weights"][name])
+        self.strategy.restore(saved["strategy"])
+        self._curve = disk.curve_from_plain(saved["curve"])
+        self._taken, self._stopped = int(saved["taken"]), bool(saved["stopped"])
+
+    def _fingerprint(self) -> str:
+        """Changes with everything that decides the weights, as far as it can be named."""
+        described = [
+            self.method.source,
+            [(phase.name, phase.share, phase.groups) for phase in self.method.phases],
+            sorted(self.method.rates.items()),
+            sorted((name, repr(weight)) for name, weight in self.weights.items() if not inspect.isfunction(weight)),
+            self.numbers,
+            self.seed,
+            self.precision,
+            self.clip,
+            [(name, part.fingerprint()) for name, part in self.splits.named().items() if name != "test"],
+            [(name, teacher.fingerprint) for name, teacher in self.teachers.items() if teacher.cacheable],
+            [
+                (name, key, tuple(value.shape))
+                for name, module in self._parts().items()
+                for key, value in module.state_dict().items()
+                if isinstance(value, Tensor)
+            ],
+        ]
+        return hashlib.sha256(repr(described).encode()).hexdigest()
+
+
+def _give_back(student: nn.Module) -> None:
+    # Exporters and safetensors want the plain layout.
+    student.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    student.eval()
+    for parameter in student.parameters():
+        parameter.grad = None
+
+
+def _epochs(phases: tuple[Phase, ...], epochs: int) -> list[int]:
+    """Epochs of each phase by largest remainder; each has one at least where there are enough."""
+    total = sum(phase.share for phase in phases)
+    exact = [epochs * phase.share / total for phase in phases]
+    whole = [math.floor(value) for value in exact]
+    order = sorted(range(len(phases)), key=lambda n: exact[n] - whole[n], reverse=True)
+    for number in order[: epochs - sum(whole)]:
+        whole[number] += 1
+    while epochs >= len(phases) and 0 in whole:
+        whole[whole.index(max(whole))] -= 1
+        whole[whole.index(0)] += 1
+    return whole
