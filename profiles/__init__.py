@@ -1,0 +1,127 @@
+"""What a device is, and what a model costs there.
+
+    import profiles
+    cost = profiles.profile("student.onnx", target="jetson", batch=1)
+    cost.macs, cost.weight_bytes, cost.peak_activation_bytes, cost.latency_ms, cost.interval_ms, cost.origin
+
+Importing this package loads nothing heavy; each function loads what it needs. Neither torch nor a GPU is required
+to read ONNX files and to predict.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from profiles.cost import Cost, LayerCost, Precision
+from profiles.errors import ProfileError, UserError
+from profiles.target import Target, names, target  # the function, from here on, hides the module of that name
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+    import torch
+    from numpy.typing import NDArray
+
+    from profiles.graph import Graph
+
+    Model = str | Path | onnx.ModelProto | torch.nn.Module | Graph
+    Example = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor] | Mapping[str, NDArray[np.generic]]
+
+__all__ = [
+    "Cost",
+    "LayerCost",
+    "ProfileError",
+    "Target",
+    "UserError",
+    "compare",
+    "profile",
+    "read",
+    "target",
+    "targets",
+]
+
+
+def profile(
+    model: "Model",
+    target: str | Target,
+    batch: int = 1,
+    precision: Precision | None = None,
+    example: "Example | None" = None,
+    layers: bool = True,
+) -> Cost:
+    """Predict what one forward pass costs on a target. Nothing runs; see `measure_cost` for what can be measured here.
+
+    Args:
+        model: an ONNX file or ModelProto, a torch module, or a graph from `read`.
+        target: a name, or what `profiles.target` returned.
+        batch: >= 1; takes the place of the first dimension of every input.
+        precision: what the network will run in; None takes what the model says (Q/DQ pairs are int8).
+        example: inputs of a torch module, or of an ONNX model with dynamic dimensions beside the batch.
+        layers: whether to list the fused kernels.
+
+    Raises:
+        ProfileError: no such target, or the model cannot be read.
+    """
+    from profiles.predict import predict
+
+    return predict(read(model, batch, example), _target(target), precision, layers)
+
+
+def compare(
+    models: "Sequence[Model]",
+    targets: Sequence[str | Target],
+    batch: int = 1,
+    precision: Precision | None = None,
+    example: "Example | None" = None,
+) -> list[list[Cost]]:
+    """Predict several models on several targets: one row per model, one column per target, in the order given."""
+    from profiles.predict import predict
+
+    devices = [_target(item) for item in targets]
+    graphs = [read(model, batch, example) for model in models]
+    return [[predict(graph, device, precision) for device in devices] for graph in graphs]
+
+
+def read(model: "Model", batch: int = 1, example: "Example | None" = None) -> "Graph":
+    """The model's operators as a neutral graph; costing one graph on several targets reads it once."""
+    from profiles.graph import Graph
+
+    if isinstance(model, Graph):
+        return model
+    if isinstance(model, str | Path):
+        from profiles import read_onnx
+
+        return read_onnx.read(model, batch, _shapes(example))
+    package = type(model).__module__.split(".")[0]
+    if package == "onnx":
+        from profiles import read_onnx
+
+        return read_onnx.read(cast("onnx.ModelProto", model), batch, _shapes(example))
+    if callable(model):
+        from profiles import read_torch
+
+        if example is None:
+            raise ProfileError(
+                f"{type(model).__name__} was passed without example inputs", fix="pass example=torch.zeros(1, ...)"
+            )
+        return read_torch.read(cast("torch.nn.Module", model), example, batch)
+    raise ProfileError(
+        f"a {type(model).__name__} cannot be costed", fix="pass an ONNX path, an onnx.ModelProto or a torch module"
+    )
+
+
+def targets(search: Path | None = None) -> list[Target]:
+    """Every target there is, sorted by name."""
+    return [target(name, search) for name in names(search)]
+
+
+def _target(given: str | Target) -> Target:
+    return target(given) if isinstance(given, str) else given
+
+
+def _shapes(example: Any) -> dict[str, tuple[int, ...]] | None:
+    if example is None:
+        return None
+    if isinstance(example, Mapping):
+        return {name: tuple(value.shape) for name, value in example.items()}
+    raise ProfileError("the example of an ONNX model is not a dictionary", fix="pass example={input name: array}")

@@ -1,0 +1,130 @@
+"""A network as operators and edges, without the format it came from.
+
+Both readers (`read_onnx`, `read_torch`) make this; folding, fusion, liveness and prediction read only this.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from math import log2, prod
+from typing import Literal
+
+Kind = Literal[
+    "conv",
+    "conv_transpose",
+    "gemm",  # activations times weights
+    "matmul",  # activations times activations
+    "recurrent",
+    "fft",
+    "batchnorm",
+    "norm",  # over the features: layer, group, instance, RMS
+    "softmax",
+    "pointwise",
+    "pool",
+    "reduce",
+    "resize",
+    "copy",  # moves data without arithmetic: transpose, slice, pad, concatenate, gather
+    "view",  # the same bytes under another shape
+    "quantize",
+    "dequantize",
+    "other",
+]
+HEAVY: frozenset[Kind] = frozenset({"conv", "conv_transpose", "gemm", "matmul", "recurrent", "fft"})
+
+BITS: Mapping[str, int] = {
+    "float64": 64, "int64": 64, "uint64": 64, "complex64": 64, "complex128": 128,
+    "float32": 32, "int32": 32, "uint32": 32,
+    "float16": 16, "bfloat16": 16, "int16": 16, "uint16": 16,
+    "int8": 8, "uint8": 8, "bool": 8, "float8": 8,
+    "int4": 4, "uint4": 4, "float4": 4,
+}  # fmt: skip
+FLOATS = frozenset({"float64", "float32", "float16", "bfloat16", "float8", "float4"})
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """One tensor that flows between operators."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str  # a key of BITS
+    elements: int
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """One constant tensor that the device has to store."""
+
+    name: str  # equal names are one tensor
+    elements: int
+    dtype: str  # as stored
+    bias: bool = False  # stays in 32 bits when the weights are int8
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One operator of the network."""
+
+    name: str
+    operator: str  # as the format calls it
+    kind: Kind
+    inputs: tuple[str, ...]  # edges; weights are not among them
+    outputs: tuple[str, ...]
+    macs: int = 0
+    weights: tuple[Weight, ...] = ()
+    depth: int = 0  # K: multiply-accumulates per output element
+    groups: int = 1
+    channels: int = 0  # of the output, where the kind has them
+    int8: bool = False  # both operands come from int8 codes
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Operators in an order that can be executed."""
+
+    ops: tuple[Op, ...]
+    edges: Mapping[str, Edge]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    batch: int
+    uncounted: Mapping[str, int] = field(default_factory=dict)  # operator -> times met without a counter
+    notes: tuple[str, ...] = ()
+
+
+def edge(name: str, shape: Iterable[int], dtype: str) -> Edge:
+    """An edge with its number of elements worked out."""
+    dims = tuple(shape)
+    return Edge(name, dims, dtype, prod(dims))
+
+
+def operators(text: str) -> frozenset[str]:
+    """The set of names in a text."""
+    return frozenset(text.split())
+
+
+def conv_macs(output: int, channels_in: int, groups: int, kernel: Iterable[int]) -> tuple[int, int]:
+    """Multiply-accumulates of a convolution and its depth K.
+
+    Args:
+        output: elements of the output, batch included. For a transposed convolution: elements of the input.
+        channels_in: of the whole input. For a transposed convolution: of the output.
+    """
+    depth = channels_in // groups * prod(kernel)
+    return output * depth, depth
+
+
+def recurrent_macs(gates: int, steps: int, batch: int, inputs: int, hidden: int, directions: int = 1) -> int:
+    """Multiply-accumulates of one recurrent layer: per step, `gates` products with the input and with the state."""
+    return directions * steps * batch * gates * hidden * (inputs + hidden)
+
+
+def fft_macs(transforms: int, length: int, real: bool) -> int:
+    """Multiply-accumulates that Fourier transforms are counted as.
+
+    A complex transform of N points counts 5 N log2 N floating-point operations and a real one half of that, the
+    convention of FFTW's benchmark (M. Frigo, S. G. Johnson, "The Design and Implementation of FFTW3", Proc. IEEE 93(2),
+    2005, section V); two operations are one multiply-accumulate.
+    """
+    if length < 2:
+        return 0
+    flops = 5.0 * length * log2(length) * (0.5 if real else 1.0)
+    return transforms * round(flops / 2)

@@ -1,0 +1,51 @@
+"""Layers on a Cortex-M in generated int8 C: instructions per multiply-accumulate and per element, times cycles.
+
+Instruction counts are those of an emulated core and exact for the networks they were counted on; cycles per
+instruction depend on the part's memories and are a range.
+"""
+
+from dataclasses import dataclass
+
+from profiles.fuse import Kernel
+from profiles.target import Hardware
+
+
+@dataclass(frozen=True)
+class Constants:
+    """Instructions per multiply-accumulate by kind, and what comes beside them."""
+
+    dense: float
+    grouped: float
+    depthwise: float
+    gemm: float
+    matmul: float
+    recurrent: float
+    fft: float
+    element: float  # instructions per output element: requantisation, activation, storing
+    moved_byte: float  # per byte that a kernel without arithmetic reads and writes
+    call: float  # per kernel
+    cycles_per_instruction: float
+    cycles_per_instruction_range: tuple[float, float]
+
+
+def instructions(kernel: Kernel, constants: Constants) -> float:
+    """Instructions of one kernel."""
+    per_mac = {
+        "dense": constants.dense,
+        "grouped": constants.grouped,
+        "depthwise": constants.depthwise,
+        "gemm": constants.gemm,
+        "matmul": constants.matmul,
+        "recurrent": constants.recurrent,
+        "fft": constants.fft,
+    }.get(kernel.kind, 0.0)
+    work = constants.call + kernel.macs * per_mac + constants.element * (kernel.elements + kernel.vector_elements)
+    if not kernel.macs:
+        work += constants.moved_byte * kernel.activation_bytes
+    return work
+
+
+def kernel_ms(kernel: Kernel, hardware: Hardware, constants: Constants) -> tuple[float, str]:
+    """Milliseconds of one kernel at the middle of the range of cycles per instruction, and what bounds it."""
+    cycles = instructions(kernel, constants) * constants.cycles_per_instruction
+    return cycles / (hardware.clock_mhz * 1e3), "compute" if kernel.macs else "memory"
