@@ -28,6 +28,16 @@ def load(package: str, name: str) -> ModuleType:
     Raises:
         RecipeError: the package has no file of that name; says which there are, and which is closest.
     """
+    require(package, name)
+    return importlib.import_module(f"{package}.{name}")
+
+
+def require(package: str, name: str) -> None:
+    """Refuse a name that no file has, without importing anything.
+
+    Raises:
+        RecipeError: as `load`.
+    """
     there = names(package)
     if name not in there:
         folder = package.rpartition(".")[2]
@@ -37,7 +47,6 @@ def load(package: str, name: str) -> ModuleType:
                 name, there, otherwise=f"use one of these names, or add {package.replace('.', '/')}/<name>.py"
             ),
         )
-    return importlib.import_module(f"{package}.{name}")
 
 
 def suggestion(name: str, there: list[str], otherwise: str) -> str:

@@ -1,0 +1,53 @@
+"""`compress list methods | targets | tasks | spaces | selectors | recipes`: what there is, loading none of it."""
+
+import argparse
+import ast
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from compress import catalog
+from compress.cli.common import add_output
+
+KINDS = ("methods", "targets", "tasks", "spaces", "selectors", "recipes")
+HERE = Path(__file__).parents[1]
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    command = commands.add_parser("list", help="names of methods, targets, tasks, spaces, selectors or recipes")
+    command.add_argument("kind", choices=KINDS)
+    add_output(command)
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Names with one line each."""
+    found = _found(options.kind)
+    width = max(map(len, found), default=0)
+    return {options.kind: found}, "\n".join(f"{name:<{width}}  {line}" for name, line in found.items())
+
+
+def _found(kind: str) -> dict[str, str]:
+    if kind == "targets":
+        import profiles
+
+        return {target.name: _target_line(target) for target in profiles.targets()}
+    if kind == "recipes":
+        return {path.stem: _recipe_line(path) for path in sorted((HERE / "recipes").glob("*.toml"))}
+    return {name: _first_line(HERE / kind / f"{name}.py") for name in catalog.names(f"compress.{kind}")}
+
+
+def _target_line(target: Any) -> str:
+    aliases = f" (also {', '.join(target.aliases)})" if target.aliases else ""
+    return f"{target.device}, {target.runtime} {target.runtime_version}{aliases}"
+
+
+def _first_line(path: Path) -> str:
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return text.strip().splitlines()[0] if text else ""
+
+
+def _recipe_line(path: Path) -> str:
+    data = tomllib.loads(path.read_text(encoding="utf-8"))
+    return f"task {data.get('task', {}).get('name', '?')}, target {data.get('target', 'jetson')}"

@@ -1,0 +1,93 @@
+"""`compress`: parse, call, print; turn what a user can mend into one message and an exit code."""
+
+import argparse
+import errno
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from compress import __version__
+from compress.cli import doctor, init, listing, pipeline, stage
+from compress.errors import GateError
+from profiles.errors import UserError
+
+COMMANDS = (pipeline, stage, init, listing, doctor)
+GATE_FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what to do as our other messages do."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UserError(message, fix=f"see: {self.prog} --help")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = _Parser(
+        prog="compress",
+        description="From a trained teacher and data to a small model proven on its target.",
+        epilog="Start with: compress pipeline --target jetson",
+    )
+    top.add_argument("--version", action="version", version=f"compress {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in COMMANDS:
+        module.add(commands)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0; 1 where a finished run failed a gate; 2 for what the user can mend; 130 after Ctrl-C.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in given
+    try:
+        options = parser().parse_args(given)
+        result, text = options.run(options)
+        _print(json.dumps(result, indent=1, default=str) if as_json else text)
+        return 0
+    except GateError as error:
+        _complain(error, as_json)
+        return GATE_FAILED
+    except UserError as error:
+        _complain(error, as_json)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("compress: interrupted; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        _complain(
+            UserError(
+                f"the disk is full{'' if error.filename is None else f' (writing {error.filename})'}",
+                fix="free some space, then give the same command again: finished stages are kept",
+            ),
+            as_json,
+        )
+        return USER_ERROR
+
+
+def _print(text: str) -> None:
+    if text:
+        print(text, flush=True)
+
+
+def _complain(error: UserError, as_json: bool) -> None:
+    if as_json:
+        content: dict[str, Any] = {"error": {"kind": type(error).__name__, "what": error.what, "fix": error.fix}}
+        print(json.dumps(content, indent=1))
+    print(f"compress: {error.what}\n  fix: {error.fix}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

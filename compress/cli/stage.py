@@ -1,0 +1,60 @@
+"""`compress distill | quantize | export | build | verify | report RUN`: one stage again, on an existing run."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from compress.cli.common import add_output
+from compress.progress import choose
+from compress.store import RUN, open_store, read_run
+
+AGAIN = {
+    "distill": "train the chosen student again",
+    "quantize": "fine-tune with fake quantisation again",
+    "export": "write the ONNX file again",
+    "build": "build the target's artifact again; needs no torch, so it also runs on the device",
+    "verify": "run every artifact and check it again",
+    "report": "write the report again",
+}
+
+
+def add(commands: Any) -> None:
+    """Add one command for each stage."""
+    for name, text in AGAIN.items():
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        command.add_argument("folder", type=Path, metavar="RUN", help="folder of a run, as compress pipeline wrote it")
+        command.add_argument("--remote", metavar="USER@HOST", help="build and measure there, by ssh")
+        add_output(command)
+        command.set_defaults(run=run, stage=name)
+
+
+def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Do the stage again; stages before it are finished first where they are not."""
+    recipe_data = read_run(options.folder)["recipe"]
+    if options.stage == "build":
+        return _build(options, recipe_data)
+    from compress import pipeline
+    from compress.recipe import Recipe
+    from compress.summary import summarize
+
+    recipe = Recipe.from_json(recipe_data, str(options.folder / RUN))
+    result = pipeline.run(
+        recipe,
+        options.folder,
+        choose(options.quiet),
+        until=options.stage,
+        redo=frozenset({options.stage}),
+        remote=options.remote,
+    )
+    return summarize(result.folder, result.reached, result.repeated)
+
+
+def _build(options: argparse.Namespace, recipe: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Without torch: the export is there already, and the target's compiler is on this machine."""
+    import profiles
+    from compress.stages.build import build
+    from compress.summary import summarize
+
+    with open_store(options.folder, frozenset({"build"})) as store:
+        build(store, profiles.target(recipe["target"]), options.remote, choose(options.quiet))
+        return summarize(store.folder, "build", tuple(store.repeated))

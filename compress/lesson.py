@@ -1,0 +1,94 @@
+"""One training of one student by the recipe's method: what select, distill and quantize have in common."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from compress import catalog
+from compress.contracts.clock import Clock
+from compress.contracts.method import Method
+from compress.contracts.objective import Objective
+from compress.contracts.task import TrainingNumbers
+from compress.contracts.teacher import Teacher
+from compress.errors import RecipeError
+from compress.job import Job
+from compress.training.fit import CurvePoint, Outcome, fit
+
+
+def lesson(
+    job: Job,
+    student: nn.Module,
+    numbers: TrainingNumbers,
+    *,
+    title: str,
+    checkpoint: Path | None,
+    precision: Literal["auto", "fp32", "bf16"],
+    before_epoch: Callable[[Clock], None] | None = None,
+) -> Outcome:
+    """Train `student` in place.
+
+    Args:
+        student: raw inputs -> outputs.
+        numbers: epochs and rates of this lesson.
+        checkpoint: file to resume from and to save to after each epoch; None for a short look.
+        before_epoch: called before every epoch, for what follows the clock outside the method.
+    """
+    part = job.recipe.distill
+    method: Method = catalog.load("compress.methods", part.method).METHOD
+    objectives, weights = _objectives(method, part.objectives, part.method)
+    taps = tuple(dict.fromkeys(tap for objective in objectives.values() for tap in objective.teacher_taps))
+    student.requires_grad_(True)
+    students = method.students(lambda: student)
+    teachers = method.teachers(_teacher(job, taps), students)
+    with job.progress.bar(title, numbers.epochs) as bar:
+
+        def point(at: CurvePoint) -> None:
+            note = "" if at.validation is None else f"{job.task.metric} {100 * at.validation:.2f} %"
+            bar.advance(1.0, note)
+
+        return fit(
+            method=method,
+            students=students,
+            teachers=teachers,
+            objectives=objectives,
+            weights=weights,
+            splits=job.splits,
+            task=job.task,
+            numbers=numbers,
+            seed=job.recipe.seed,
+            precision=precision,
+            checkpoint=checkpoint,
+            before_epoch=before_epoch,
+            on_point=point,
+        )
+
+
+def _teacher(job: Job, taps: tuple[str, ...]) -> Teacher:
+    return job.teacher.tapped(taps) if taps else job.teacher.teacher
+
+
+def _objectives(
+    method: Method, given: Mapping[str, Mapping[str, Any]], name: str
+) -> tuple[dict[str, Objective], dict[str, Any]]:
+    """Make the method's objectives with the recipe's numbers."""
+    unknown = sorted(set(given) - set(method.objectives))
+    if unknown:
+        raise RecipeError(
+            f"method {name} has no objective '{unknown[0]}'; there are {', '.join(sorted(method.objectives))}",
+            fix="name one of these under [distill.objectives]",
+        )
+    objectives: dict[str, Objective] = {}
+    weights: dict[str, Any] = {}
+    for key, make in method.objectives.items():
+        numbers = dict(given.get(key, {}))
+        weights[key] = numbers.pop("weight", method.weights.get(key, 1.0))
+        try:
+            objectives[key] = make(**numbers)
+        except (TypeError, ValueError) as error:
+            raise RecipeError(
+                f"objective '{key}' of method {name} refuses its numbers: {error}",
+                fix=f"see the arguments of {getattr(make, '__name__', key)}",
+            ) from error
+    return objectives, weights

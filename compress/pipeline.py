@@ -1,0 +1,115 @@
+"""From a trained teacher and data to a small model proven on its target: read this page first."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from compress.errors import BudgetError, GateError
+from compress.progress import Progress
+from compress.recipe import Recipe
+from compress.stages.build import build
+from compress.stages.distill import distill
+from compress.stages.export import export
+from compress.stages.prepare import prepare
+from compress.stages.quantize import quantize
+from compress.stages.report import report
+from compress.stages.select import Learned, select
+from compress.stages.verify import verify
+from compress.store import RUN, STAGES, Store, open_store
+from profiles.atomic import write_text
+
+
+@dataclass(frozen=True)
+class Result:
+    """Where a run ended.
+
+    Attributes:
+        reached: the last stage that is finished.
+        repeated: the stages that did work this time; the others were finished already.
+        failed: gates that did not hold, as sentences.
+    """
+
+    folder: Path
+    reached: str
+    repeated: tuple[str, ...]
+    failed: tuple[str, ...] = ()
+
+
+def run(
+    recipe: Recipe,
+    out: Path,
+    progress: Progress,
+    *,
+    until: str = "report",
+    redo: frozenset[str] = frozenset(),
+    remote: str | None = None,
+) -> Result:
+    """Run the stages in order; finished ones are kept by content.
+
+    A measured cost that breaks the budget sends the search back with what was learned, `select.rounds` times.
+
+    Args:
+        until: the last stage to run.
+        redo: stages to do again although they are finished.
+        remote: user@host that builds and measures in place of this machine.
+
+    Raises:
+        UserError: what the user can mend; nothing is left half-written.
+        BudgetError: nothing meets the budget; says which constraint binds.
+    """
+    with open_store(out, redo) as store:
+        remember(store, recipe)
+        last = STAGES.index(until)
+        learned: tuple[Learned, ...] = ()
+        job = prepare(recipe, store, progress, remote)
+        while True:
+            if last < STAGES.index("select"):
+                return _result(store, "prepare")
+            choice = select(job, learned)
+            if last < STAGES.index("distill"):
+                return _result(store, "select")
+            student = distill(job, choice)
+            if last < STAGES.index("quantize"):
+                return _result(store, "distill")
+            quantized = quantize(job, choice, student)
+            if last < STAGES.index("export"):
+                return _result(store, "quantize")
+            exported = export(job, choice, student, quantized)
+            if last < STAGES.index("build"):
+                return _result(store, "export")
+            built = build(store, job.target, remote, progress)
+            if last < STAGES.index("verify"):
+                return _result(store, "build")
+            checks = verify(job, choice, student, quantized, exported, built)
+            if checks.cost_missed is None:
+                break
+            learned = (*learned, checks.cost_missed)
+            if len(learned) >= recipe.select.rounds:
+                raise BudgetError(
+                    f"the cost of {len(learned)} students in a row broke the budget when built: {checks.cost_missed.why}",
+                    fix="allow more with --budget, or raise select.rounds",
+                )
+            progress.say(f"back to select: {checks.cost_missed.why}")
+            store.redo = frozenset()
+        if last >= STAGES.index("report"):
+            report(job, choice, checks)
+        if checks.failed and last >= STAGES.index("report"):
+            raise GateError(
+                "; ".join(checks.failed), fix=f"read {store.folder / 'report.html'}: it shows where and why"
+            )
+        return _result(store, until)
+
+
+def remember(store: Store, recipe: Recipe) -> None:
+    """Write what the folder is for, so that one stage can be run again without naming it all."""
+    write_text(store.folder / RUN, json.dumps({"format": 1, "recipe": recipe.to_json()}, indent=1))
+
+
+def default_folder(recipe: Recipe) -> Path:
+    """`runs/<recipe>-<target>`."""
+    return Path("runs") / f"{recipe.name}-{recipe.target.replace(os.sep, '_')}"
+
+
+def _result(store: Store, reached: str) -> Result:
+    return Result(store.folder, reached, tuple(dict.fromkeys(store.repeated)))

@@ -1,0 +1,128 @@
+"""Stage 5: from ONNX to what the target runs. Needs no torch: it also runs on the device."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.errors import RunError
+from compress.progress import Progress
+from compress.store import Store, digest, read_record
+from exporters import builder, parity
+from exporters.artifact import Artifact
+from profiles.atomic import sha256
+from profiles.target import Target
+
+MODEL = "model.onnx"
+GOLDEN = "golden.npz"
+
+
+@dataclass(frozen=True)
+class Built:
+    """What there is now.
+
+    Attributes:
+        artifacts: what the user ships, and checks beside it.
+        skipped: builders that could not run here, and why.
+    """
+
+    artifacts: tuple[Artifact, ...]
+    skipped: Mapping[str, str]
+
+
+def build(store: Store, target: Target, remote: str | None, progress: Progress) -> Built:
+    """Build the target's artifact with the first of its builders that can run here, and every check beside it.
+
+    Raises:
+        RunError: the run has no exported model yet.
+        ExportError: the model is refused by the target's compiler.
+    """
+    exported = store.path("export")
+    if read_record(exported) is None:
+        raise RunError(
+            f"{store.folder} has no finished export, so there is nothing to build",
+            fix=f"run: compress pipeline --out {store.folder} --until export",
+        )
+    skipped: dict[str, str] = {}
+    chosen = None
+    for name in target.builders:
+        reason = builder.load(name).can_run(target, remote=remote)
+        if reason is None:
+            chosen = name
+            break
+        skipped[name] = reason
+    checks = []
+    for name in target.checks:
+        reason = builder.load(name).can_run(target)
+        if reason is None:
+            checks.append(name)
+        else:
+            skipped[name] = reason
+    for name, reason in skipped.items():
+        progress.say(f"build: {name} skipped: {reason}")
+    inputs = {
+        "model": sha256(exported / MODEL),
+        "golden": sha256(exported / GOLDEN),
+        "target": digest(target),
+        "builders": digest([chosen, checks, remote]),
+    }
+
+    def work(folder: Path) -> tuple[Mapping[str, Path], Mapping[str, Any]]:
+        options = _options(exported, remote)
+        artifacts: list[Artifact] = []
+        if chosen is not None:
+            progress.say(f"build: {chosen} for {target.device}")
+            artifacts.append(builder.load(chosen).convert(exported / MODEL, target, folder, options=options))
+        for name in checks:
+            progress.say(f"build: check with {name}")
+            checking = replace(options, purpose="check", capability=target.check_capability or None, remote=None)
+            artifacts.append(builder.load(name).convert(exported / MODEL, target, folder, options=checking))
+        files = {f"{artifact.purpose} ({artifact.kind})": artifact.path for artifact in artifacts}
+        if len(files) < len(artifacts):  # two of one kind: name them by their files
+            files = {f"{artifact.purpose} ({artifact.path.name})": artifact.path for artifact in artifacts}
+        return files | _logs(folder, artifacts), {
+            "artifacts": [
+                {
+                    "path": artifact.path.relative_to(folder).as_posix(),
+                    "kind": artifact.kind,
+                    "purpose": artifact.purpose,
+                    "note": artifact.note,
+                    "facts": dict(artifact.facts),
+                }
+                for artifact in artifacts
+            ],
+            "skipped": skipped,
+        }
+
+    record = store.once("build", inputs, work)
+    folder = store.path("build")
+    artifacts = tuple(
+        Artifact(folder / row["path"], row["kind"], row["purpose"], row["note"], row["facts"])
+        for row in record.values["artifacts"]
+    )
+    return Built(artifacts, record.values["skipped"])
+
+
+def _options(exported: Path, remote: str | None) -> builder.BuildOptions:
+    with np.load(exported / GOLDEN, allow_pickle=False) as golden:
+        inputs = {name.removeprefix("input:"): golden[name] for name in golden.files if name.startswith("input:")}
+        outputs = {name.removeprefix("output:"): golden[name] for name in golden.files if name.startswith("output:")}
+    return builder.BuildOptions(
+        golden_inputs=inputs,
+        golden_outputs=outputs,
+        output_step=parity.output_step(exported / MODEL),
+        remote=remote,
+    )
+
+
+def _logs(folder: Path, artifacts: list[Artifact]) -> dict[str, Path]:
+    """Files that builders leave beside their artifact: logs, layer reports."""
+    shipped = {artifact.path for artifact in artifacts}
+    beside = [
+        path
+        for path in sorted(folder.iterdir())
+        if path not in shipped and path.name not in ("begun.json", "stage.json")
+    ]
+    return {f"log ({path.name})": path for path in beside if not path.name.startswith(".")}

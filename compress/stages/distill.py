@@ -1,0 +1,73 @@
+"""Stage 2: train the chosen student with the teacher."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from compress.contracts.task import TrainingNumbers
+from compress.job import Job
+from compress.lesson import lesson
+from compress.stages.select import Choice, build_student
+from compress.store import Record, digest
+from compress.training.evaluate import evaluate
+from profiles.atomic import write_text, writing
+
+STUDENT = "student.safetensors"
+CURVE = "curve.json"
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """The trained float student.
+
+    Attributes:
+        model: raw inputs -> outputs, in eval mode.
+        validation: its score on validation data.
+    """
+
+    model: nn.Module
+    validation: float
+    record: Record
+
+
+def distill(job: Job, choice: Choice) -> Distilled:
+    """Train the student; an interrupted training goes on from its last checkpoint with the same random streams.
+
+    Raises:
+        TrainingError: the loss is not finite; says where.
+    """
+    part = job.recipe.distill
+    inputs = {**job.identities, "choice": choice.identity, "distill": digest(part), "lesson": digest(_numbers(job))}
+
+    def work(folder: Path) -> tuple[Mapping[str, Path], Mapping[str, Any]]:
+        model = build_student(job, choice)
+        outcome = lesson(
+            job,
+            model,
+            _numbers(job),
+            title=f"distill: {part.method}",
+            checkpoint=folder / "checkpoint.pt",
+            precision=part.precision,
+        )
+        write_text(folder / CURVE, json.dumps([asdict(point) for point in outcome.curve]))
+        with writing(folder / STUDENT) as temporary:
+            save_file({k: v.detach().contiguous().clone() for k, v in model.state_dict().items()}, temporary)
+        (folder / "checkpoint.pt").unlink(missing_ok=True)
+        validation = evaluate(model, job.splits.val, job.task).score
+        job.progress.say(f"distill: {job.task.metric} {100 * validation:.2f} % on validation data")
+        return {"float student": folder / STUDENT, "learning curve": folder / CURVE}, {"validation": validation}
+
+    record = job.store.once("distill", inputs, work)
+    model = build_student(job, choice)
+    model.load_state_dict(load_file(job.store.path("distill") / STUDENT))
+    return Distilled(model.eval(), record.values["validation"], record)
+
+
+def _numbers(job: Job) -> TrainingNumbers:
+    part = job.recipe.distill
+    return TrainingNumbers(part.epochs, part.batch_size, part.learning_rate, part.weight_decay)

@@ -1,0 +1,142 @@
+"""Stage 7: everything that was found, for machines and for people."""
+
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import compress
+from compress import page
+from compress.job import Job
+from compress.stages.distill import CURVE
+from compress.stages.select import CANDIDATES, Choice
+from compress.stages.verify import Checks
+from compress.store import digest, read_record
+from profiles.atomic import write_text
+
+PACKAGES = (
+    "torch",
+    "torchao",
+    "onnx",
+    "onnxruntime",
+    "torch-pruning",
+    "lightning-fabric",
+    "numpy",
+    "tensorrt-rtx-cu13",
+)
+JSON = "report.json"
+HTML = "report.html"
+
+
+def report(job: Job, choice: Choice, checks: Checks) -> Path:
+    """Write `report.json` and the self-contained `report.html` into the run's folder."""
+    inputs = {"verify": checks.record.identity, "choice": choice.identity, "labels": digest(list(job.task.labels))}
+
+    def work(folder: Path) -> tuple[Mapping[str, Path], Mapping[str, Any]]:
+        content = _content(job, choice, checks)
+        write_text(folder / JSON, json.dumps(content, indent=1, default=str))
+        write_text(folder / HTML, page.render(content))
+        return {"report for machines": folder / JSON, "report for people": folder / HTML}, {}
+
+    job.store.once("report", inputs, work)
+    for name in (JSON, HTML):  # also where people look first
+        write_text(job.store.folder / name, (job.store.path("report") / name).read_text(encoding="utf-8"))
+    job.progress.say(f"report: {job.store.folder / HTML}")
+    return job.store.folder / HTML
+
+
+def _content(job: Job, choice: Choice, checks: Checks) -> dict[str, Any]:
+    store = job.store
+    values = dict(checks.record.values)
+    return {
+        "format": 1,
+        "name": job.recipe.name,
+        "task": {
+            "name": job.task.name,
+            "kind": job.task.kind,
+            "metric": job.task.metric,
+            "labels": list(job.task.labels),
+            "input_shape": list(job.task.input_shape),
+            "preprocessing": job.task.preprocessing,
+            "examples": job.teacher.record.values["data"],
+        },
+        "target": {
+            "name": job.target.name,
+            "device": job.target.device,
+            "description": job.target.description,
+            "runtime": job.target.runtime,
+            "runtime_version": job.target.runtime_version,
+            "quantizer": job.target.quantizer,
+            "sources": dict(job.target.sources),
+        },
+        "choice": {"space": choice.space, "plan": choice.plan, "why": choice.why},
+        "selection": json.loads((store.path("select") / CANDIDATES).read_text(encoding="utf-8")),
+        "verify": values,
+        "curves": {
+            stage: json.loads((store.path(stage) / CURVE).read_text(encoding="utf-8"))
+            for stage in ("distill", "quantize")
+        },
+        "quantize": _values(job, "quantize"),
+        "failed": list(checks.failed),
+        "stages": [
+            _stage(job, name) for name in ("prepare", "select", "distill", "quantize", "export", "build", "verify")
+        ],
+        "files": [entry.__dict__ for entry in store.manifest().values()],
+        "provenance": _provenance(job),
+    }
+
+
+def _values(job: Job, stage: str) -> dict[str, Any]:
+    record = read_record(job.store.path(stage))
+    return {} if record is None else dict(record.values)
+
+
+def _stage(job: Job, name: str) -> dict[str, Any]:
+    record = read_record(job.store.path(name))
+    return {"name": name, "seconds": None if record is None else record.seconds}
+
+
+def _provenance(job: Job) -> dict[str, Any]:
+    return {
+        "compress": compress.__version__,
+        "git": _git_revision(),
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "seed": job.recipe.seed,
+        "recipe": job.recipe.to_json(),
+        "identities": dict(job.identities),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_revision() -> str | None:
+    """The revision of the source that runs, where it is a checkout."""
+    here = Path(__file__).resolve().parents[2]
+    if not (here / ".git").exists():
+        return None
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None

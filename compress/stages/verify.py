@@ -1,0 +1,302 @@
+"""Stage 6: run every artifact on the whole test split, compare it with the stage before, hold cost to budget."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+import profiles
+from compress.job import Job
+from compress.stages.build import Built
+from compress.stages.distill import Distilled
+from compress.stages.export import Exported
+from compress.stages.quantize import Quantized
+from compress.stages.select import Choice, Learned, budget_of, learned_from, teacher_cost
+from compress.store import Record, digest
+from compress.training.evaluate import outputs_of
+from exporters import parity
+from exporters.artifact import Artifact
+from profiles.atomic import write_text
+from profiles.cost import Cost
+
+CHECKS = "checks.json"
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One bound that an artifact must keep.
+
+    Attributes:
+        stage: the one to blame where it fails.
+        origin: how `value` was obtained: measured, emulated or predicted.
+    """
+
+    name: str
+    stage: str
+    artifact: str
+    value: float
+    bound: float
+    unit: str
+    at_most: bool
+    origin: str
+
+    @property
+    def passed(self) -> bool:
+        """NaN never passes."""
+        return self.value <= self.bound if self.at_most else self.value >= self.bound
+
+    def sentence(self) -> str:
+        """What a person reads where it fails."""
+        relation = "above" if self.at_most else "below"
+        return (
+            f"{self.stage}: {self.name} of {self.artifact} is {_short(self.value)} {self.unit} ({self.origin}), "
+            f"{relation} the bound of {_short(self.bound)} {self.unit}"
+        )
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What was found.
+
+    Attributes:
+        accuracy: artifact -> test metric, as a fraction. Only of artifacts that were run.
+        cost_missed: what the search must learn if a measured or emulated cost breaks the budget; else None.
+        failed: sentences of the other gates that failed.
+    """
+
+    accuracy: Mapping[str, float]
+    failed: tuple[str, ...]
+    cost_missed: Learned | None
+    record: Record
+
+
+def verify(
+    job: Job, choice: Choice, student: Distilled, quantized: Quantized, exported: Exported, built: Built
+) -> Checks:
+    """Check everything that can be run here; what cannot says so and reports nothing else.
+
+    A failed gate does not raise: the report is written first, then the pipeline ends with it.
+    """
+    inputs = {
+        "export": exported.record.identity,
+        "build": digest([[str(a.path.name), dict(a.facts)] for a in built.artifacts]),
+        "budget": digest([budget_of(job), job.recipe.verify]),
+        "teacher": job.teacher.record.identity,
+        "runners": digest(_available(job)),
+        "remote": str(job.remote),
+    }
+
+    def work(folder: Path) -> tuple[Mapping[str, Path], Mapping[str, Any]]:
+        checks = _check(job, choice, student, quantized, exported, built)
+        write_text(folder / CHECKS, json.dumps(checks, indent=1, default=str))
+        return {"checks": folder / CHECKS}, checks
+
+    record = job.store.once("verify", inputs, work)
+    gates = [Gate(**{k: v for k, v in row.items() if k != "passed"}) for row in record.values["gates"]]
+    missed = [gate for gate in gates if gate.stage == "select" and not gate.passed]
+    failed = tuple(gate.sentence() for gate in gates if gate.stage != "select" and not gate.passed)
+    learned = learned_from(choice, record.values["costs"], missed[0].sentence()) if missed else None
+    return Checks(record.values["accuracy"], failed, learned, record)
+
+
+def _check(
+    job: Job, choice: Choice, student: Distilled, quantized: Quantized, exported: Exported, built: Built
+) -> dict[str, Any]:
+    say = job.progress.say
+    labels = _labels(job)
+    accuracy: dict[str, float] = {"teacher": job.teacher.accuracy}
+    parities: list[dict[str, Any]] = []
+    gates: list[Gate] = []
+    bounds = job.recipe.verify
+    step = parity.output_step(exported.model)
+
+    def enter(name: str, outputs: NDArray[np.generic]) -> None:
+        accuracy[name] = _score(job, outputs, labels)
+        say(f"verify: {name}: {job.task.metric} {100 * accuracy[name]:.2f} % on {len(labels)} test examples")
+
+    def compare(
+        reference: str, before: NDArray[np.generic], name: str, after: NDArray[np.generic], stage: str | None
+    ) -> None:
+        found = parity.compare(before, after, step)
+        parities.append({"reference": reference, "artifact": name, "stage": stage, **asdict(found)})
+        if stage is None:
+            return
+        change = abs(accuracy[reference] - accuracy[name])
+        gates.append(
+            Gate("change of " + job.task.metric, stage, name, change, bounds.accuracy_change, "", True, "measured")
+        )
+        gates.append(
+            Gate("top-1 agreement", stage, name, found.top1_agreement, bounds.top1_agreement, "", False, "measured")
+        )
+        if step is not None:
+            gates.append(
+                Gate(
+                    "share within one step",
+                    stage,
+                    name,
+                    found.within_one_step,
+                    bounds.within_one_step,
+                    "",
+                    False,
+                    "measured",
+                )
+            )
+
+    floats = _torch_outputs(job, student.model)
+    enter("float student", floats)
+    fake = _torch_outputs(job, quantized.model)
+    enter("fake-quantised student", fake)
+    compare("float student", floats, "fake-quantised student", fake, None)
+    onnx = _run(job, "on_onnxruntime", exported.model)
+    enter("ONNX", onnx)
+    compare("fake-quantised student", fake, "ONNX", onnx, "export")
+
+    artifacts = []
+    final = "ONNX"
+    for artifact in built.artifacts:
+        name = artifact.path.name
+        row: dict[str, Any] = {
+            "name": name,
+            "kind": artifact.kind,
+            "purpose": artifact.purpose,
+            "note": artifact.note,
+            "facts": dict(artifact.facts),
+        }
+        runner, why = _runner_for(job, artifact)
+        if runner is None:
+            row["run"] = f"built, not run here: {why}"
+            say(f"verify: {name}: {row['run']}")
+        else:
+            outputs = _run(job, runner, artifact.path)
+            enter(name, outputs)
+            compare("ONNX", onnx, name, outputs, "build")
+            row["run"] = f"run by {runner}"
+            final = name if artifact.purpose == "artifact" else final
+        artifacts.append(row)
+    for name, why in built.skipped.items():
+        artifacts.append(
+            {"name": name, "kind": "", "purpose": "skipped", "note": "", "facts": {}, "run": f"not built: {why}"}
+        )
+
+    budget = budget_of(job)
+    costs = _costs(job, student, exported, built)
+    cost = costs["int8 student"]
+    if budget.accuracy_drop is not None:
+        drop = job.teacher.accuracy - accuracy[final]
+        gates.append(
+            Gate(f"drop of {job.task.metric}", "quantize", final, drop, budget.accuracy_drop, "", True, "measured")
+        )
+    gates.extend(_cost_gates(job, cost))
+    return {
+        "accuracy": accuracy,
+        "final": final,
+        "step": step,
+        "parity": parities,
+        "gates": [asdict(gate) | {"passed": gate.passed} for gate in gates],
+        "costs": {name: _cost_json(value) for name, value in costs.items()},
+        "budget": {k: v for k, v in asdict(budget).items() if v is not None},
+        "artifacts": artifacts,
+        "examples": len(labels),
+    }
+
+
+def _cost_gates(job: Job, cost: Cost) -> list[Gate]:
+    """Cost against budget. `select` is to blame: it chose the student."""
+    budget = budget_of(job)
+    limit = budget.latency_limit_ms(job.task.decision_period_ms)
+    rows: list[tuple[str, float, float | None, str, str]] = [
+        ("latency", cost.latency_ms, limit, "ms", cost.origin),
+        ("peak activation memory", cost.peak_activation_bytes, budget.peak_activation_bytes, "bytes", "counted"),
+        ("weights", cost.weight_bytes, budget.weight_bytes, "bytes", "counted"),
+        ("multiply-accumulates", cost.macs, budget.macs, "", "counted"),
+    ]
+    return [
+        Gate(name, "select", "int8 student", float(value), float(bound), unit, True, origin)
+        for name, value, bound, unit, origin in rows
+        if bound is not None
+    ]
+
+
+def _costs(job: Job, student: Distilled, exported: Exported, built: Built) -> dict[str, Cost]:
+    """Teacher, float and int8 student on the target; the last one measured or emulated where that can be done."""
+    costs = {"teacher": teacher_cost(job), "float student": profiles.profile(exported.float_model, target=job.target)}
+    shipped = [artifact for artifact in built.artifacts if artifact.purpose == "artifact"]
+    for artifact in shipped:
+        runner, _ = _runner_for(job, artifact)
+        if runner is not None:
+            predicted = profiles.profile(exported.model, target=job.target)
+            measured = profiles.measure_cost(artifact.path, job.target, model=exported.model, inputs=_one_example(job))
+            costs["int8 student"] = dataclasses.replace(measured, layers=measured.layers or predicted.layers)
+            costs["int8 student, predicted"] = predicted
+            return costs
+    costs["int8 student"] = profiles.profile(exported.model, target=job.target)
+    return costs
+
+
+def _available(job: Job) -> dict[str, str]:
+    return {name: profiles.runner(name).available() or "yes" for name in job.target.runners}
+
+
+def _runner_for(job: Job, artifact: Artifact) -> tuple[str | None, str]:
+    """The target's first runner that can run the artifact here, or why there is none."""
+    if artifact.purpose != "artifact":
+        return None, artifact.note or "it is a check"
+    if artifact.kind == "bundle":
+        return None, "it builds and checks itself on the device"
+    reasons = []
+    for name in job.target.runners:
+        reason = profiles.runner(name).available()
+        if reason is None:
+            return name, ""
+        reasons.append(reason)
+    return None, "; ".join(reasons) or f"no runner for {job.target.name}"
+
+
+def _one_example(job: Job) -> dict[str, NDArray[np.generic]]:
+    batch = job.splits.val.batch(torch.arange(1))
+    return {name: tensor.numpy() for name, tensor in zip(job.task.input_names, batch.inputs, strict=True)}
+
+
+def _labels(job: Job) -> torch.Tensor:
+    parts = []
+    for index in torch.arange(len(job.splits.test)).split(512):
+        labels = job.splits.test.batch(index).labels
+        if labels is not None:
+            parts.append(labels)
+    return torch.cat(parts)
+
+
+def _score(job: Job, outputs: NDArray[np.generic], labels: torch.Tensor) -> float:
+    return float(job.task.score(torch.from_numpy(np.ascontiguousarray(outputs)), labels).double().mean())
+
+
+def _torch_outputs(job: Job, model: nn.Module) -> NDArray[np.generic]:
+    outputs: NDArray[np.generic] = outputs_of(model, job.splits.test).numpy()
+    return outputs
+
+
+def _run(job: Job, runner: str, path: Path) -> NDArray[np.generic]:
+    """The first output for the whole test split."""
+    loaded = profiles.runner(runner).load(path)
+    batches = torch.arange(len(job.splits.test)).split(256)
+    outputs = []
+    for index in batches:
+        batch = job.splits.test.batch(index)
+        inputs = {name: tensor.numpy() for name, tensor in zip(job.task.input_names, batch.inputs, strict=True)}
+        outputs.append(loaded.run(inputs)[job.task.output_names[0]])
+    return np.concatenate(outputs)
+
+
+def _cost_json(cost: Cost) -> dict[str, Any]:
+    return asdict(cost) | {"flops": cost.flops}
+
+
+def _short(value: float) -> str:
+    return f"{value:.4g}" if abs(value) < 1e6 else f"{value:,.0f}"

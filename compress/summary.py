@@ -1,0 +1,77 @@
+"""The last lines of a run: where its files are and what they are worth."""
+
+from pathlib import Path
+from typing import Any
+
+from compress.store import STAGES, read_manifest, read_record
+
+
+def summarize(folder: Path, reached: str, repeated: tuple[str, ...]) -> tuple[dict[str, Any], str]:
+    """(for machines, for people), from what the run's folder says.
+
+    Args:
+        folder: the run's.
+        reached: the last finished stage.
+        repeated: stages that did work this time.
+    """
+    files = {
+        name: {"sha256": row.sha256, "size": row.size, "origin": row.origin}
+        for name, row in read_manifest(folder).items()
+    }
+    result: dict[str, Any] = {"folder": str(folder), "reached": reached, "repeated": list(repeated), "files": files}
+    lines = []
+    verified = None
+    if STAGES.index(reached) >= STAGES.index("verify"):
+        verified = read_record(folder / f"{STAGES.index('verify')}_verify")
+    if verified is not None:
+        values = verified.values
+        result |= {"accuracy": values["accuracy"], "gates": values["gates"], "artifacts": values["artifacts"]}
+        result["costs"] = {name: _brief(cost) for name, cost in values["costs"].items()}
+        lines += _table(values)
+    lines += [
+        f"{name}  {_size(row['size'])}" for name, row in files.items() if "log" not in row["origin"] and _shown(name)
+    ]
+    page = folder / "report.html"
+    if reached == "report" and page.exists():
+        lines.append(f"report: {page}")
+    elif reached != "report":
+        lines.append(f"finished up to {reached}: {folder}")
+    return result, "\n".join(lines)
+
+
+def _shown(name: str) -> bool:
+    return (
+        not name.endswith(("curve.json", "golden.npz", "float.onnx", "checks.json", "candidates.json"))
+        and "report" not in name
+    )
+
+
+def _table(values: dict[str, Any]) -> list[str]:
+    costs, accuracy = values["costs"], values["accuracy"]
+    rows = [("", "accuracy", "MACs", "weights", "latency")]
+    for name, scored in (("teacher", "teacher"), ("float student", "float student"), ("int8 student", values["final"])):
+        cost = costs[name]
+        low, high = cost["interval_ms"]
+        rows.append(
+            (
+                name,
+                f"{100 * accuracy[scored]:.2f} %",
+                f"{cost['macs'] / 1e6:.2f} M",
+                _size(cost["weight_bytes"]),
+                f"{cost['latency_ms']:.3g} ms {cost['origin']} ({low:.3g} to {high:.3g})",
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    passed = sum(gate["passed"] for gate in values["gates"])
+    lines.append(f"gates: {passed} of {len(values['gates'])} hold")
+    lines += [f"{row['name']}: {row['run']}" for row in values["artifacts"]]
+    return lines
+
+
+def _brief(cost: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in cost.items() if name not in ("layers",)}
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"

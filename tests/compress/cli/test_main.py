@@ -1,0 +1,81 @@
+"""What a user types, and what comes back."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from compress.cli.main import main
+
+
+def test_help_is_quick() -> None:
+    """The promise is 0.3 s; the bound here leaves room for a busy machine and still fails if torch (1.4 s) is loaded."""
+    best = min(_seconds([sys.executable, "-m", "compress.cli.main", "--help"]) for _ in range(3))
+    assert best < 1.0
+
+
+def _seconds(command: list[str]) -> float:
+    start = time.perf_counter()
+    subprocess.run(command, capture_output=True, check=True)
+    return time.perf_counter() - start
+
+
+@pytest.mark.parametrize("kind", ["methods", "targets", "tasks", "spaces", "selectors", "recipes"])
+def test_every_listed_name_has_a_line(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", kind, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)[kind]
+    assert found
+    assert all(line for line in found.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what", "fix"),
+    [
+        (["pipeline", "--target", "jetsn", "--quiet"], "jetsn", "jetson"),
+        (["pipeline", "--task", "digit"], "there are", "digits"),
+        (["pipeline", "--budget", "latency=3"], "latency_ms", "--budget"),
+        (["pipeline", "--method", "hinton"], "vanilla_kd", ""),
+        (["pipeline", "none.toml"], "none.toml", "compress init"),
+        (["pipeline", "--until", "sleep"], "sleep", "--help"),
+        (["pipelin"], "pipelin", "--help"),
+        (["verify", "nowhere"], "is not a run", "compress pipeline"),
+    ],
+)
+def test_wrong_words_get_one_message_and_exit_code_2(
+    arguments: list[str],
+    what: str,
+    fix: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert what in said
+    assert fix in said
+    assert "Traceback" not in said
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_errors_are_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pipeline", "--target", "jetsn", "--json", "--quiet"]) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert "jetsn" in error["what"]
+    assert error["fix"]
+
+
+def test_init_writes_a_project_that_loads_and_keeps_an_existing_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from compress.recipe import load
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["init"]) == 0
+    assert load(tmp_path / "project.toml").task.name == "digits"
+    (tmp_path / "project.toml").write_text("mine")
+    assert main(["init"]) == 2
+    assert (tmp_path / "project.toml").read_text() == "mine"
