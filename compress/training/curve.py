@@ -13,7 +13,7 @@ class CurvePoint:
         epoch: 0-based, in the phase; `epochs` is how many the phase has.
         loss: what was minimised, mean over the epoch's updates.
         terms: what the step logged, by name, mean over the updates that logged it; unweighted.
-        score: the task's metric on validation data, higher is better.
+        validation: the task's metric on validation data, higher is better; None where there are no such data.
         learning_rate: of the epoch's last step.
         seconds: measured wall time of the epoch's steps, without validation.
     """
@@ -23,7 +23,7 @@ class CurvePoint:
     epochs: int
     loss: float
     terms: Mapping[str, float]
-    score: float
+    validation: float | None
     learning_rate: float
     seconds: float
 
@@ -45,6 +45,6 @@ class Outcome:
     steps: int
 
     @property
-    def score(self) -> float:
-        """The last epoch's validation score; nan where no epoch was trained."""
-        return self.curve[-1].score if self.curve else float("nan")
+    def validation(self) -> float | None:
+        """The last epoch's validation score; None where there is none."""
+        return self.curve[-1].validation if self.curve else None

@@ -1,5 +1,6 @@
 """Where and how precisely a training computes: one process, or as many as torchrun started."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +39,8 @@ def local_processes() -> tuple[int, int]:
 
 def open_fabric(precision: Precision) -> tuple[Fabric, Literal["fp32", "bf16"]]:
     """Fabric on the GPU where there is one, else on the CPU; joined with the other processes that torchrun started."""
+    # Fabric announces its precision and its processes on stderr; a run has its own way to speak.
+    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
     local, machines = local_processes()
     accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     exact = resolved_precision(precision, torch.device(accelerator))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from compress.contracts.examples import Examples
 from compress.contracts.task import Task
+from compress.contracts.teacher import Teacher
 from compress.errors import TaskError
 from compress.taps import Taps, observe
 from compress.training.devices import laid_out, placed
@@ -57,6 +58,33 @@ def evaluate(
     return Evaluation(total / count, count, torch.cat(kept) if outputs else None)
 
 
+def evaluate_teacher(teacher: Teacher, examples: Examples, task: Task, *, batch_size: int = 256) -> float:
+    """What `evaluate` calls the score, for a teacher of whatever kind.
+
+    Raises:
+        TaskError: the split is empty or has no labels.
+    """
+    if len(examples) == 0:
+        raise TaskError("there are no examples to evaluate on", fix="give the split at least one example")
+    modules = list(teacher.modules().values())
+    device = _device_of(modules[0]) if modules else torch.device("cpu")
+    scores = []
+    for index in torch.arange(len(examples)).split(batch_size):
+        batch = laid_out(placed(examples.batch(index), device))
+        scores.append(_scored(task, as_float32(teacher.observe(batch)).output, batch.labels))
+    return math.fsum(scores) / len(examples)
+
+
+def outputs_of(module: nn.Module, examples: Examples, *, batch_size: int = 256) -> Tensor:
+    """First outputs of a network for all examples, (N, ...) float32 on the CPU, in order, in eval mode."""
+    device, kept = _device_of(module), []
+    with evaluating(module), torch.no_grad(), Taps(module, ()) as taps:
+        for index in torch.arange(len(examples)).split(batch_size):
+            batch = laid_out(placed(examples.batch(index), device))
+            kept.append(as_float32(observe(module, batch, taps)).output.cpu())
+    return torch.cat(kept)
+
+
 def score_part(
     module: nn.Module,
     examples: Examples,
@@ -67,24 +95,32 @@ def score_part(
     autocast: Autocast,
 ) -> tuple[float, int, list[Tensor]]:
     """Sum of scores, number of examples, and outputs where wanted, of some consecutive positions."""
-    parameter = next(iter(module.parameters()), None)
-    device = torch.device("cpu") if parameter is None else parameter.device
+    device = _device_of(module)
     scores: list[float] = []
     count, kept = 0, []
     with evaluating(module), torch.no_grad(), Taps(module, ()) as taps:
         for start in range(positions.start, positions.stop, batch_size):
             index = torch.arange(start, min(start + batch_size, positions.stop))
             batch = laid_out(placed(examples.batch(index), device))
-            if batch.labels is None:
-                raise TaskError("the split has no labels to score against", fix="evaluate on a labelled split")
             with autocast():
                 answer = as_float32(observe(module, batch, taps)).output
-            # In double precision the sum does not depend on how the split is cut into batches or processes.
-            scores.append(float(task.score(answer, batch.labels).double().sum()))
+            scores.append(_scored(task, answer, batch.labels))
             count += len(batch)
             if keep:
                 kept.append(answer.cpu())
     return math.fsum(scores), count, kept
+
+
+def _scored(task: Task, output: Tensor, labels: Tensor | None) -> float:
+    """Sum of the scores. In double precision it does not depend on how a split is cut into batches or processes."""
+    if labels is None:
+        raise TaskError("the split has no labels to score against", fix="evaluate on a labelled split")
+    return float(task.score(output, labels).double().sum())
+
+
+def _device_of(module: nn.Module) -> torch.device:
+    parameter = next(iter(module.parameters()), None)
+    return torch.device("cpu") if parameter is None else parameter.device
 
 
 @contextmanager

@@ -35,7 +35,7 @@ from compress.training.evaluate import evaluating, score_part
 from compress.training.global_batchnorm import global_batchnorm
 from compress.training.observe import Autocast, Observer, as_float32
 from compress.training.order import EpochPlan, derived_seed, generator, steps_per_epoch
-from compress.training.schedule import Weight, weight_at
+from compress.training.schedule import Weight, read_weight, weight_at
 from compress.training.updates import Updates, one_cycle
 
 EXAMPLES = 8  # shown to objectives before training, for shapes
@@ -48,7 +48,7 @@ def fit(
     students: Mapping[str, nn.Module],
     teachers: Mapping[str, Teacher],
     objectives: Mapping[str, Objective],
-    weights: Mapping[str, Weight],
+    weights: Mapping[str, Weight | Mapping[str, Any]],
     splits: Splits,
     task: Task,
     numbers: TrainingNumbers,
@@ -72,7 +72,7 @@ def fit(
         students: by name; on return they hold the trained weights, on the CPU, in eval mode.
         teachers: by name; empty for a method that asks none.
         objectives: by name, already built with their numbers.
-        weights: of each objective; those absent here have the method's own, or 1.
+        weights: of each objective, also as recipes write them; those absent here have the method's own, or 1.
         splits: the train split is trained on (or the strategy's streams), the val split gives the curve's score.
         task: its loss, metric and augmentation.
         numbers: epochs of all phases together, global batch size, peak learning rate.
@@ -88,7 +88,7 @@ def fit(
 
     Raises:
         TrainingError: the loss is not finite (the last good checkpoint is kept), or the checkpoint is another run's.
-        RecipeError: a tap that the student has not.
+        RecipeError: a tap that the student has not, or a weight that cannot be used.
     """
     fabric, exact = open_fabric(precision)
     chosen = strategy or (method.strategy() if method.strategy else Plain(task))
@@ -100,7 +100,7 @@ def fit(
             students=dict(students),
             teachers=dict(teachers),
             objectives=dict(objectives),
-            weights={**dict.fromkeys(objectives, 1.0), **method.weights, **weights},
+            weights={**dict.fromkeys(objectives, 1.0), **method.weights, **_read_weights(weights)},
             strategy=chosen,
             splits=splits,
             task=task,
@@ -453,11 +453,11 @@ class _Loop:
                 for buffer in module.buffers():
                     dist.broadcast(buffer, 0)
 
-    def _validate(self) -> float:
+    def _validate(self) -> float | None:
         """The task's metric of the first student, each process scoring its part."""
         examples = self.splits.val
         if len(examples) == 0:
-            return float("nan")
+            return None
         count = len(examples)
         part = range(count * self.rank // self.processes, count * (self.rank + 1) // self.processes)
         student = next(iter(self.students.values()))
@@ -536,6 +536,13 @@ class _Loop:
             ],
         ]
         return hashlib.sha256(repr(described).encode()).hexdigest()
+
+
+def _read_weights(weights: Mapping[str, Weight | Mapping[str, Any]]) -> dict[str, Weight]:
+    return {
+        name: weight if callable(weight) else read_weight(weight, f"objective '{name}'")
+        for name, weight in weights.items()
+    }
 
 
 def _give_back(student: nn.Module) -> None:

@@ -1,6 +1,6 @@
 """A network trained on labels alone: the reference teacher of a task whose user brings none."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from torch import nn
@@ -13,6 +13,7 @@ from compress.contracts.step import Update
 from compress.contracts.task import Task, TrainingNumbers
 from compress.contracts.world import World
 from compress.objectives.labels import Labels
+from compress.progress import Progress, Quiet
 from compress.training.curve import CurvePoint, Outcome
 from compress.training.devices import Precision
 from compress.training.fit import fit
@@ -31,37 +32,45 @@ SUPERVISED = Method(
 )
 
 
-def supervise(
+def train(
     network: nn.Module,
-    splits: Splits,
     task: Task,
+    splits: Splits,
+    numbers: TrainingNumbers,
     *,
     seed: int,
-    numbers: TrainingNumbers | None = None,
     precision: Precision = "auto",
     checkpoint: Path | None = None,
-    on_point: Callable[[CurvePoint], None] | None = None,
+    progress: Progress | None = None,
+    title: str = "training on labels",
 ) -> Outcome:
     """Train `network`, raw inputs -> outputs, in place on the labels of the train split.
 
     Args:
-        numbers: None for the task's own numbers of its reference teacher.
-        others: as `fit` takes them.
+        numbers: `task.teacher_numbers` are the task's own for its reference teacher.
+        checkpoint: as `fit` takes it.
+        progress: shown a bar with `title`; None for silence.
 
     Raises:
         TrainingError: as `fit` does.
     """
-    return fit(
-        method=SUPERVISED,
-        students={"student": network},
-        teachers={},
-        objectives={"labels": Labels()},
-        weights={},
-        splits=splits,
-        task=task,
-        numbers=numbers or task.teacher_numbers,
-        seed=seed,
-        precision=precision,
-        checkpoint=checkpoint,
-        on_point=on_point,
-    )
+    with (progress or Quiet()).bar(title, numbers.epochs) as bar:
+
+        def show(point: CurvePoint) -> None:
+            score = "" if point.validation is None else f"{task.metric} {100 * point.validation:.2f} %"
+            bar.advance(1.0, score)
+
+        return fit(
+            method=SUPERVISED,
+            students={"student": network},
+            teachers={},
+            objectives={"labels": Labels()},
+            weights={},
+            splits=splits,
+            task=task,
+            numbers=numbers,
+            seed=seed,
+            precision=precision,
+            checkpoint=checkpoint,
+            on_point=show,
+        )
