@@ -1,11 +1,13 @@
 """A torch module as a neutral graph, traced on the meta device: no arithmetic, no export.
 
 The module's own forward runs once under a dispatch mode with parameters that have shapes and no data. A module that
-asks for values (`tensor.item()`, control flow on data) cannot run so; it is then run once on its real parameters.
+asks for values (`tensor.item()`, control flow on data) cannot run so; it is then run once on its real parameters and
+the example itself.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -30,35 +32,76 @@ def read(module: "nn.Module", example: "Tensor | Sequence[Tensor] | Mapping[str,
         ProfileError: the module's forward fails on such inputs.
     """
     import torch
-    from torch.func import functional_call
 
     positional, keywords = _resized(example, batch)
-    stored = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    with torch.no_grad(), _inference(module):
+        try:
+            return _trace(
+                module, [_shell(item) for item in positional], {k: _shell(v) for k, v in keywords.items()}, batch
+            )
+        except (RuntimeError, NotImplementedError, ValueError):
+            pass  # it needs values: try with some
+        try:
+            return _trace(module, positional, keywords, batch)
+        except (RuntimeError, NotImplementedError, ValueError, TypeError, IndexError) as error:
+            shapes = ", ".join(str(tuple(item.shape)) for item in (*positional, *keywords.values()))
+            raise ProfileError(
+                f"{type(module).__name__} fails on inputs of shape {shapes}: {str(error).splitlines()[0]}",
+                fix="pass example inputs that its forward takes, with the batch in the first dimension",
+            ) from error
+
+
+@contextmanager
+def _inference(module: "nn.Module") -> Iterator[None]:
+    """Evaluation mode for a while, set on the flags themselves: `eval()` may be overridden or refused."""
     training = [child for child in module.modules() if child.training]
-    module.eval()
+    for child in training:
+        child.training = False
     try:
-        with torch.no_grad():
-            try:
-                shells = {name: torch.empty_like(tensor, device="meta") for name, tensor in stored.items()}
-                inputs, named = [_shell(item) for item in positional], {key: _shell(v) for key, v in keywords.items()}
-                trace = _Trace({shells[name]: name for name in shells}, [*inputs, *named.values()])
-                with trace.recording(module):
-                    result = functional_call(module, shells, tuple(inputs), named)
-            except (RuntimeError, NotImplementedError, ValueError):
-                inputs, named = [torch.zeros_like(item) for item in positional], dict(keywords)
-                trace = _Trace({tensor: name for name, tensor in stored.items()}, [*inputs, *named.values()])
-                with trace.recording(module):
-                    result = module(*inputs, **named)
-    except (RuntimeError, NotImplementedError, ValueError, TypeError, IndexError) as error:
-        shapes = ", ".join(str(tuple(item.shape)) for item in (*positional, *keywords.values()))
-        raise ProfileError(
-            f"{type(module).__name__} fails on inputs of shape {shapes}: {str(error).splitlines()[0]}",
-            fix="pass example inputs that its forward takes, with the batch in the first dimension",
-        ) from error
+        yield
     finally:
         for child in training:
             child.training = True
-    return trace.graph(result, batch)
+
+
+def _trace(module: "nn.Module", inputs: "list[Tensor]", keywords: "dict[str, Tensor]", batch: int) -> Graph:
+    given = [*inputs, *keywords.values()]
+    if not any(item.is_meta for item in given):
+        stored = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        trace = _Trace({tensor: name for name, tensor in stored.items()}, given)
+        with trace.recording(module):
+            return trace.graph(module(*inputs, **keywords), batch)
+    with _without_data(module) as shells:
+        trace = _Trace(shells, given)
+        with trace.recording(module):
+            return trace.graph(module(*inputs, **keywords), batch)
+
+
+@contextmanager
+def _without_data(module: "nn.Module") -> "Iterator[dict[Tensor, str]]":
+    """The module's parameters and buffers replaced by shells on the meta device, which have a shape and no data.
+
+    `torch.func.functional_call` does the same and takes longer than the whole trace of a small network.
+    """
+    names: dict[Tensor, str] = {}
+    shells: dict[int, Tensor] = {}  # of the real tensor: shared tensors share their shell
+    replaced: list[tuple[dict[str, Tensor | None], str, Tensor]] = []
+    try:
+        for prefix, child in module.named_modules():
+            for table in (child._parameters, child._buffers):
+                for key, real in table.items():
+                    if real is None:
+                        continue
+                    shell = shells.get(id(real))
+                    if shell is None:
+                        shell = shells[id(real)] = _shell(real)
+                        names[shell] = f"{prefix}.{key}" if prefix else key
+                    replaced.append((table, key, real))
+                    table[key] = shell
+        yield names
+    finally:
+        for table, key, real in replaced:
+            table[key] = real
 
 
 def _resized(example: Any, batch: int) -> "tuple[list[Tensor], dict[str, Tensor]]":
@@ -88,9 +131,6 @@ def _shell(item: "Tensor") -> "Tensor":
     import torch
 
     return torch.empty_like(item, device="meta")
-
-
-_Rule = Callable[[tuple[Any, ...], Any], tuple[Kind, int, int, int, int]]  # -> kind, macs, depth, groups, channels
 
 
 class _Trace:
@@ -164,7 +204,9 @@ class _Trace:
         first = args[0] if args else None
         if not isinstance(first, torch.Tensor) or not first.is_meta:
             return None
-        name = func._schema.name[6:]  # after "aten::"
+        name = _name(func)
+        if name == "convolution" and not args[6]:
+            return first.new_empty(_conv_shape(first.shape, args[1].shape, *args[3:6]))
         if name in BATCHNORMS:
             none = first.new_empty(0)
             return (torch.empty_like(first), none, none, none)[: len(func._schema.returns)]
@@ -181,7 +223,7 @@ class _Trace:
         if self._muted:
             self._held.append(result)
             return
-        name = func._schema.name.split("::")[-1]
+        name = _name(func)
         taken = _tensors((args, tuple(kwargs.values())) if kwargs else args)
         made = _tensors(result)
         self._held.append(result)
@@ -328,6 +370,32 @@ def _with_bias(name: str, args: tuple[Any, ...], weights: tuple[Weight, ...]) ->
         Weight(item.name, item.elements, item.dtype, bias=True) if index == at else item
         for index, item in enumerate(weights)
     )
+
+
+def _conv_shape(
+    source: Sequence[int], weight: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> list[int]:
+    """Shape of a convolution's output; a single stride, padding or dilation holds for every axis."""
+    axes = len(source) - 2
+    strides, paddings, dilations = (
+        list(item) * (axes if len(item) == 1 else 1) for item in (stride, padding, dilation)
+    )
+    shape = [source[0], weight[0]]
+    for axis in range(axes):
+        reach = dilations[axis] * (weight[axis + 2] - 1) + 1
+        shape.append((source[axis + 2] + 2 * paddings[axis] - reach) // strides[axis] + 1)
+    return shape
+
+
+def _name(func: Any) -> str:
+    """An operator's name without its namespace and overload."""
+    known = _NAMES.get(func)
+    if known is None:
+        known = _NAMES[func] = str(func._schema.name).split("::")[-1]
+    return known
+
+
+_NAMES: dict[Any, str] = {}
 
 
 def _tensors(value: Any) -> "list[Tensor]":
