@@ -1,0 +1,125 @@
+"""Open an ONNX file that may be truncated, hostile or made for another runtime."""
+
+import re
+from pathlib import Path, PurePosixPath
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import ModelProto, TensorProto
+
+from exporters import graph
+from exporters.errors import ExportError
+
+LARGEST_BYTES = 2**31 - 1  # protobuf's limit
+CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
+
+
+def load(path: Path) -> ModelProto:
+    """Read and check an ONNX file.
+
+    Args:
+        path: the file; tensors kept in files of their own must lie in its folder or below.
+
+    Returns:
+        A model of standard operators only, fully checked, with all its data inside.
+
+    Raises:
+        ExportError: there is no such file, it is not (a whole) ONNX file, its external data leaves the folder or is
+            missing, it has operators of another domain or control flow, or it fails onnx's full check.
+    """
+    path = Path(path)
+    model = _read(path)
+    _check_external(model, path)
+    _check_operators(model, path)
+    try:
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise ExportError(
+            f"external data of {path.name} cannot be read: {_sentence(error)}",
+            fix="copy the data files beside the model, or save it as one file",
+        ) from error
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(
+            f"{path.name} fails onnx's check: {_sentence(error)}", fix="export the model again"
+        ) from error
+    return model
+
+
+def _read(path: Path) -> ModelProto:
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise ExportError(f"no ONNX file at {path}", fix="run the export stage first, or correct the path") from error
+    if not path.is_file():
+        raise ExportError(f"{path} is not a file", fix="name the .onnx file itself")
+    if size == 0 or size > LARGEST_BYTES:
+        raise ExportError(f"{path.name} has {size} bytes, which no ONNX file has", fix="export the model again")
+    model = ModelProto()
+    try:
+        model.ParseFromString(path.read_bytes())
+    except DecodeError as error:
+        raise ExportError(
+            f"{path.name} is not an ONNX file, or only a part of one ({size} bytes)",
+            fix="copy it again and compare its SHA-256 with the one recorded at export",
+        ) from error
+    if not model.graph.node or not model.opset_import or not model.graph.output:
+        raise ExportError(f"{path.name} holds no ONNX graph", fix="export the model again")
+    return model
+
+
+def _tensors(model: ModelProto) -> list[TensorProto]:
+    found = list(model.graph.initializer)
+    for node in model.graph.node:
+        for item in node.attribute:
+            if item.HasField("t"):
+                found.append(item.t)
+            found.extend(item.tensors)
+    return found
+
+
+def _check_external(model: ModelProto, path: Path) -> None:
+    folder = path.parent.resolve()
+    for tensor in _tensors(model):
+        if tensor.data_location != TensorProto.EXTERNAL:
+            continue
+        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+        relative = PurePosixPath(location)
+        parts = re.split(r"[/\\]", location)
+        inside = (folder / relative).resolve().is_relative_to(folder)
+        if not location or relative.is_absolute() or ".." in parts or not inside:
+            raise ExportError(
+                f"{path.name} keeps tensor {tensor.name!r} at {location!r}, outside its own folder",
+                fix="do not use this file, or save it as one file where you trust it",
+            )
+
+
+def _check_operators(model: ModelProto, path: Path) -> None:
+    opset = graph.opset(model)
+    foreign, unknown = set(), set()
+    for node in model.graph.node:
+        if node.domain not in graph.STANDARD_DOMAINS:
+            foreign.add(f"{node.domain}::{node.op_type}")
+        elif node.op_type in CONTROL_FLOW:
+            foreign.add(node.op_type)
+        else:
+            try:
+                onnx.defs.get_schema(node.op_type, max_inclusive_version=opset)
+            except onnx.defs.SchemaError:
+                unknown.add(node.op_type)
+    if foreign:
+        raise ExportError(
+            f"{path.name} uses {', '.join(sorted(foreign))}, which the targets' runtimes do not share",
+            fix="export the model with standard operators and without control flow",
+        )
+    if unknown:
+        raise ExportError(
+            f"{path.name} uses {', '.join(sorted(unknown))}, which ONNX opset {opset} does not have",
+            fix="export the model again, or with a later opset",
+        )
+
+
+def _sentence(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
