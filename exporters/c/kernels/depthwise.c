@@ -1,0 +1,65 @@
+/* Depthwise convolution: one filter per channel, int8 channel-last tensors. Weights are (row, column, channel) with
+ * the channels padded with zeros to a multiple of four. */
+typedef struct {
+    int32_t in_h, in_w, channels, out_h, out_w;
+    int32_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
+    int32_t in_zero, out_zero, low, high;
+    const int8_t *weight;
+    const int32_t *bias;
+    const float *multiplier;
+} model_depthwise_t;
+
+/* zeros: room for channels + 4 bytes. taps: room for kernel_h * kernel_w pointers. */
+MODEL_KERNEL void model_depthwise(const model_depthwise_t *p, const int8_t *x, int8_t *y, int8_t *zeros,
+                                  const int8_t **taps)
+{
+    const int32_t channels = p->channels, padded = (channels + 3) & ~3, count = p->kernel_h * p->kernel_w;
+    memset(zeros, p->in_zero, (size_t)channels + 4);
+    for (int32_t oy = 0; oy < p->out_h; oy++) {
+        for (int32_t ox = 0; ox < p->out_w; ox++) {
+            const int32_t top = oy * p->stride_h - p->pad_top, left = ox * p->stride_w - p->pad_left;
+            const int8_t **tap = taps;
+            for (int32_t ky = 0; ky < p->kernel_h; ky++) {
+                const int32_t iy = top + ky * p->dilation_h;
+                const int8_t *const row = x + (iy * p->in_w + left) * channels;
+                for (int32_t kx = 0; kx < p->kernel_w; kx++) {
+                    const int32_t ix = left + kx * p->dilation_w;
+                    const int32_t inside = iy >= 0 && iy < p->in_h && ix >= 0 && ix < p->in_w;
+                    *tap++ = inside ? row + kx * p->dilation_w * channels : zeros;
+                }
+            }
+            for (int32_t c = 0; c < channels; c += 4) {
+                const int32_t left_over = channels - c;
+                const int8_t *weight = p->weight + c;
+                int32_t s0 = p->bias[c], s1 = p->bias[c + 1], s2 = p->bias[c + 2], s3 = p->bias[c + 3];
+                for (int32_t t = 0; t < count; t++, weight += padded) {
+                    const int8_t *const in = taps[t] + c;
+#if MODEL_DSP
+                    const int32_t xs = model_word(in), ws = model_word(weight);
+                    const int32_t xe = model_even(xs), xo = model_odd(xs), we = model_even(ws), wo = model_odd(ws);
+                    s0 = __smlabb(xe, we, s0);
+                    s1 = __smlabb(xo, wo, s1);
+                    s2 = __smlatt(xe, we, s2);
+                    s3 = __smlatt(xo, wo, s3);
+#else
+                    s0 += in[0] * weight[0];
+                    s1 += (left_over > 1 ? in[1] : 0) * weight[1];
+                    s2 += (left_over > 2 ? in[2] : 0) * weight[2];
+                    s3 += (left_over > 3 ? in[3] : 0) * weight[3];
+#endif
+                }
+                y[c] = model_requantize(s0, p->multiplier[c], p->out_zero, p->low, p->high);
+                if (left_over > 1) {
+                    y[c + 1] = model_requantize(s1, p->multiplier[c + 1], p->out_zero, p->low, p->high);
+                }
+                if (left_over > 2) {
+                    y[c + 2] = model_requantize(s2, p->multiplier[c + 2], p->out_zero, p->low, p->high);
+                }
+                if (left_over > 3) {
+                    y[c + 3] = model_requantize(s3, p->multiplier[c + 3], p->out_zero, p->low, p->high);
+                }
+            }
+            y += channels;
+        }
+    }
+}

@@ -1,0 +1,116 @@
+/* Float kernels, for what stands outside the quantised part. Row-major tensors (channel, row, column). */
+typedef struct {
+    int32_t in_c, in_h, in_w, out_c, out_h, out_w;
+    int32_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left, groups;
+    const float *weight, *bias;
+} model_real_conv_t;
+
+MODEL_UNUSED MODEL_KERNEL void model_real_conv(const model_real_conv_t *p, const float *x, float *y)
+{
+    const int32_t count = p->in_c / p->groups, made = p->out_c / p->groups;
+    for (int32_t c = 0; c < p->out_c; c++) {
+        const float *const in = x + c / made * count * p->in_h * p->in_w;
+        for (int32_t oy = 0; oy < p->out_h; oy++) {
+            for (int32_t ox = 0; ox < p->out_w; ox++) {
+                const float *weight = p->weight + c * count * p->kernel_h * p->kernel_w;
+                float sum = p->bias[c];
+                for (int32_t k = 0; k < count; k++) {
+                    for (int32_t ky = 0; ky < p->kernel_h; ky++) {
+                        const int32_t iy = oy * p->stride_h - p->pad_top + ky * p->dilation_h;
+                        for (int32_t kx = 0; kx < p->kernel_w; kx++, weight++) {
+                            const int32_t ix = ox * p->stride_w - p->pad_left + kx * p->dilation_w;
+                            if (iy >= 0 && iy < p->in_h && ix >= 0 && ix < p->in_w) {
+                                sum += in[(k * p->in_h + iy) * p->in_w + ix] * *weight;
+                            }
+                        }
+                    }
+                }
+                *y++ = sum;
+            }
+        }
+    }
+}
+
+/* y (rows, columns) = x (rows, depth) * weight (columns, depth) transposed + bias (columns). */
+MODEL_UNUSED MODEL_KERNEL void model_real_product(const float *x, const float *weight, const float *bias, float *y,
+                                                  int32_t rows, int32_t depth, int32_t columns)
+{
+    for (int32_t row = 0; row < rows; row++, x += depth) {
+        const float *w = weight;
+        for (int32_t column = 0; column < columns; column++) {
+            float sum = 0.0f;
+            for (int32_t k = 0; k < depth; k++) {
+                sum += x[k] * *w++;
+            }
+            *y++ = sum + bias[column];
+        }
+    }
+}
+
+/* Over rows of `size` floats. */
+MODEL_UNUSED MODEL_KERNEL void model_softmax(const float *x, float *y, int32_t rows, int32_t size, int32_t logarithm)
+{
+    for (int32_t row = 0; row < rows; row++, x += size, y += size) {
+        float top = x[0], sum = 0.0f;
+        for (int32_t k = 1; k < size; k++) {
+            top = x[k] > top ? x[k] : top;
+        }
+        for (int32_t k = 0; k < size; k++) {
+            sum += model_exp(x[k] - top);
+        }
+        for (int32_t k = 0; k < size; k++) {
+            y[k] = logarithm ? x[k] - top - model_log(sum) : model_exp(x[k] - top) / sum;
+        }
+    }
+}
+
+/* kind 0: sum, 1: mean, 2: maximum, 3: minimum, 4: root of the sum of squares. Over rows of `size` floats. */
+MODEL_UNUSED MODEL_KERNEL void model_reduce(const float *x, float *y, int32_t rows, int32_t size, int32_t kind)
+{
+    for (int32_t row = 0; row < rows; row++, x += size) {
+        float result = kind == 4 ? x[0] * x[0] : x[0];
+        for (int32_t k = 1; k < size; k++) {
+            if (kind == 2) {
+                result = x[k] > result ? x[k] : result;
+            } else if (kind == 3) {
+                result = x[k] < result ? x[k] : result;
+            } else {
+                result += kind == 4 ? x[k] * x[k] : x[k];
+            }
+        }
+        y[row] = kind == 1 ? result / (float)size : kind == 4 ? sqrtf(result) : result;
+    }
+}
+
+typedef struct {
+    int32_t channels, in_h, in_w, out_h, out_w;
+    int32_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
+    int32_t maximum, count_padding;
+} model_real_pool_t;
+
+MODEL_UNUSED MODEL_KERNEL void model_real_pool(const model_real_pool_t *p, const float *x, float *y)
+{
+    for (int32_t c = 0; c < p->channels; c++, x += p->in_h * p->in_w) {
+        for (int32_t oy = 0; oy < p->out_h; oy++) {
+            for (int32_t ox = 0; ox < p->out_w; ox++) {
+                float result = p->maximum ? -INFINITY : 0.0f;
+                int32_t count = 0;
+                for (int32_t ky = 0; ky < p->kernel_h; ky++) {
+                    const int32_t iy = oy * p->stride_h - p->pad_top + ky * p->dilation_h;
+                    for (int32_t kx = 0; kx < p->kernel_w; kx++) {
+                        const int32_t ix = ox * p->stride_w - p->pad_left + kx * p->dilation_w;
+                        if (iy >= 0 && iy < p->in_h && ix >= 0 && ix < p->in_w) {
+                            const float value = x[iy * p->in_w + ix];
+                            result = !p->maximum ? result + value : value > result ? value : result;
+                            count++;
+                        }
+                    }
+                }
+                if (!p->maximum) {
+                    result /= (float)(p->count_padding ? p->kernel_h * p->kernel_w : count);
+                }
+                *y++ = result;
+            }
+        }
+    }
+}

@@ -1,0 +1,280 @@
+"""Run generated C on an emulated Cortex-M, count its instructions, and run the same C on this machine.
+
+QEMU executes every instruction but has no pipeline, cache or flash wait states: outputs and instruction counts are
+exact, time is not. Time is instructions * CPI / clock, with the range of cycles per instruction (CPI) that published
+boards show for int8 networks.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from profiles.cost import Cost, LayerCost
+from profiles.errors import ProfileError
+from profiles.runners.cortex_m import toolchain
+from profiles.runners.cortex_m.toolchain import Core, Footprint
+from profiles.target import Target
+
+Array = NDArray[Any]
+
+CALIBRATION = 1_000_000  # instructions of the loop in board.c
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Cycles:
+    """Cycles per instruction: median and range over published results, and where from."""
+
+    median: float
+    low: float
+    high: float
+    source: str
+
+
+_PUBLISHED = "published MLPerf Tiny cycles over emulated instructions of the same networks"
+CYCLES: Mapping[str, Cycles] = MappingProxyType(
+    {
+        "cortex-m3": Cycles(1.38, 0.76, 1.65, "assumed: the range of the Cortex-M4, no published network was found"),
+        "cortex-m4": Cycles(1.38, 0.76, 1.65, f"{_PUBLISHED}, 26 values"),
+        "cortex-m7": Cycles(0.76, 0.66, 0.94, f"{_PUBLISHED}, 4 values"),
+        "cortex-m33": Cycles(1.25, 0.84, 1.64, f"{_PUBLISHED}, 16 values"),
+        "cortex-m55": Cycles(1.5, 1.3, 1.7, "assumed: no published network was found"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Emulation:
+    """What one run gave.
+
+    Attributes:
+        outputs: one array (inputs, elements) per graph output, float32.
+        instructions: inside the model, per input, (inputs,). Resolution: `per_tick` instructions for each step.
+        steps: the same per step, (inputs, steps).
+        per_tick: instructions per tick of the counter.
+    """
+
+    outputs: tuple[Array, ...]
+    instructions: NDArray[np.int64]
+    steps: NDArray[np.int64]
+    per_tick: int
+
+
+class Loaded:
+    """A model linked for one emulated core; close it (or use `with`) to remove its files."""
+
+    def __init__(self, folder: Path, core: Core, facts: Mapping[str, Any], footprint: Footprint) -> None:
+        self.folder = folder
+        self.core = core
+        self.facts = facts
+        self.footprint = footprint
+
+    def run(self, inputs: Array | Sequence[Array], timeout_s: float = toolchain.TIMEOUT_S) -> Emulation:
+        """Run the model on every input, in one emulator process.
+
+        Args:
+            inputs: (N, ...) float32 for the graph's input, or one such array for each of its inputs.
+
+        Raises:
+            ProfileError: sizes do not fit the model, or the emulator failed or took longer than `timeout_s`.
+        """
+        count = _write_inputs(self.folder / "in.bin", self.facts, inputs)
+        command = ["qemu-system-arm", "-M", self.core.machine, "-nographic", "-monitor", "none", "-serial", "none"]
+        command += ["-semihosting-config", "enable=on,target=native", "-icount", "shift=0", "-kernel", "board.elf"]
+        toolchain.run(command, self.folder, timeout_s)
+        ticks = np.fromfile(self.folder / "ticks.bin", dtype="<u4").astype(np.int64)
+        steps = len(self.facts["steps"])
+        if ticks.size != 1 + count * steps:
+            raise ProfileError(
+                f"the emulated board stopped after {(ticks.size - 1) // max(1, steps)} of {count} inputs",
+                fix="check that the model fits the board's memory",
+            )
+        per_tick = round(CALIBRATION / int(ticks[0]))
+        counted = ticks[1:].reshape(count, steps) * per_tick
+        outputs = _read_outputs(self.folder / "out.bin", self.facts, count)
+        return Emulation(outputs, counted.sum(axis=1), counted, per_tick)
+
+    def close(self) -> None:
+        """Remove the linked program."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> "Loaded":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def available() -> str | None:
+    """Why nothing can be emulated here; None where it can."""
+    absent = toolchain.missing("arm-none-eabi-gcc", "arm-none-eabi-size", "qemu-system-arm")
+    return None if absent is None else f"{absent}: {toolchain.PACKAGES}"
+
+
+def load(folder: Path, core: str) -> Loaded:
+    """Compile and link the C files of `folder` for an emulated board with that core.
+
+    Args:
+        folder: has model.c, model.h and model.json.
+        core: cortex-m3, cortex-m4, cortex-m7, cortex-m33 or cortex-m55.
+
+    Raises:
+        ProfileError: a tool or a file is missing, or the model does not compile.
+    """
+    chosen = toolchain.core_of(core)
+    absent = toolchain.missing("arm-none-eabi-gcc", "arm-none-eabi-size", "qemu-system-arm")
+    if absent is not None:
+        raise ProfileError(f"emulating a {chosen.name} needs tools that are not here: {absent}", fix=toolchain.PACKAGES)
+    facts = _facts(folder)
+    work = Path(tempfile.mkdtemp(prefix="cortex-m-"))
+    try:
+        for name in ("board.c", "step.h"):
+            shutil.copyfile(toolchain.FOLDER / name, work / name)
+        (work / "board.ld").write_text(_linker_script(chosen), encoding="utf-8")
+        toolchain.archive(chosen, folder, work, "libmodel.a")
+        footprint = toolchain.footprint(chosen, work)
+        compiler = ["arm-none-eabi-gcc", *chosen.flags, *toolchain.OPTIMISATION]
+        toolchain.run([*compiler, "-include", "step.h", "-c", "model.c", "-o", "model.o"], work)
+        toolchain.run([*compiler, "-fno-tree-loop-distribute-patterns", "-c", "board.c", "-o", "board.o"], work)
+        link = ["-nostartfiles", "--specs=nano.specs", "-T", "board.ld", "board.o", "model.o", "-lm", "-o", "board.elf"]
+        toolchain.run(["arm-none-eabi-gcc", *chosen.flags, *link], work)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    return Loaded(work, chosen, facts, footprint)
+
+
+def measure(folder: Path, target: Target, inputs: Array | Sequence[Array] | None = None) -> Cost:
+    """Cost of one inference on `target`'s core, from emulated instructions and published cycles per instruction.
+
+    Args:
+        inputs: (N, ...) float32 as `Loaded.run` takes them; the mean over N is reported. None: one input of normal
+            numbers with a fixed seed. Instructions depend little on the values: loops have fixed lengths.
+
+    Raises:
+        ProfileError: as `load` and `Loaded.run`.
+    """
+    with load(folder, target.hardware.core) as model:
+        if inputs is None:
+            rng = np.random.default_rng(SEED)
+            inputs = [rng.standard_normal((1, size)).astype(np.float32) for size in model.facts["inputs"].values()]
+        run = model.run(inputs)
+        return _cost(model, run, target)
+
+
+def run_on_host(
+    folder: Path, inputs: Array | Sequence[Array], timeout_s: float = toolchain.TIMEOUT_S
+) -> tuple[Array, ...]:
+    """Compile the same C with this machine's compiler and run it: one array (N, elements) per graph output.
+
+    The results equal the emulated core's bit for bit.
+
+    Raises:
+        ProfileError: there is no C compiler, or sizes do not fit the model.
+    """
+    compiler = toolchain.host_compiler()
+    if compiler is None:
+        raise ProfileError("this machine has no C compiler (cc, gcc, clang)", fix="apt-get install gcc")
+    facts = _facts(folder)
+    with tempfile.TemporaryDirectory(prefix="host-c-") as scratch:
+        work = Path(scratch)
+        for source in (folder / "model.c", folder / "model.h", toolchain.FOLDER / "host.c"):
+            shutil.copyfile(source, work / source.name)
+        flags = ("-O2", "-std=c99", "-ffp-contract=off", "-fno-math-errno")
+        toolchain.run([compiler, *flags, "model.c", "host.c", "-o", "host", "-lm"], work, timeout_s)
+        count = _write_inputs(work / "in.bin", facts, inputs)
+        toolchain.run([str(work / "host")], work, timeout_s)
+        return _read_outputs(work / "out.bin", facts, count)
+
+
+def _cost(model: Loaded, run: Emulation, target: Target) -> Cost:
+    cycles = CYCLES[model.core.name]
+    clock_hz = target.hardware.clock_mhz * 1e6
+    instructions = float(run.instructions.mean())
+    low, middle, high = (1e3 * instructions * cpi / clock_hz for cpi in (cycles.low, cycles.median, cycles.high))
+    per_step = run.steps.mean(axis=0)
+    layers = tuple(
+        LayerCost(
+            name=step["name"],
+            ops=tuple(step["ops"]),
+            macs=step["macs"],
+            weight_bytes=step["weight_bytes"],
+            activation_bytes=step["activation_bytes"],
+            latency_ms=1e3 * float(count) * cycles.median / clock_hz,
+            bound_by="compute",
+            precision=step["precision"],
+        )
+        for step, count in zip(model.facts["steps"], per_step, strict=True)
+    )
+    return Cost(
+        target=target.name,
+        runtime="c",
+        batch=1,
+        precision="int8" if any(layer.precision == "int8" for layer in layers) else "fp32",
+        macs=model.facts["macs"],
+        params=model.facts["params"],
+        weight_bytes=model.facts["weight_bytes"],
+        peak_activation_bytes=model.facts["arena_bytes"],
+        latency_ms=middle,
+        interval_ms=(low, high),
+        origin="emulated",
+        layers=layers,
+        notes=(
+            f"{instructions:.0f} instructions on an emulated {model.core.name} ({model.core.machine}), "
+            f"{instructions / max(1, model.facts['macs']):.2f} per multiply-accumulate",
+            f"{cycles.median:g} cycles per instruction ({cycles.low:g} to {cycles.high:g}; {cycles.source}) "
+            f"at {target.hardware.clock_mhz:g} MHz",
+            f"flash {model.footprint.flash} bytes, static RAM {model.footprint.ram} bytes, "
+            f"input {4 * sum(model.facts['inputs'].values())} bytes held by the caller",
+        ),
+    )
+
+
+def _facts(folder: Path) -> Mapping[str, Any]:
+    for name in ("model.c", "model.h", "model.json"):
+        if not (folder / name).is_file():
+            raise ProfileError(f"{folder} has no {name}", fix="pass the folder that the C exporter wrote")
+    facts: Mapping[str, Any] = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    return facts
+
+
+def _linker_script(core: Core) -> str:
+    text = (toolchain.FOLDER / "board.ld").read_text(encoding="utf-8")
+    for name, (origin, length) in (("code", core.code), ("data", core.data)):
+        text = text.replace(f"@{name}_origin@", f"{origin:#x}").replace(f"@{name}_length@", str(length))
+    return text
+
+
+def _write_inputs(path: Path, facts: Mapping[str, Any], inputs: Array | Sequence[Array]) -> int:
+    arrays = [inputs] if isinstance(inputs, np.ndarray) else list(inputs)
+    sizes = facts["inputs"]
+    counts = {len(array) for array in arrays}
+    fits = len(arrays) == len(sizes) and len(counts) == 1
+    rows = []
+    for array, size in zip(arrays, sizes.values(), strict=False):
+        fits = fits and len(array) > 0 and array.size == len(array) * size
+        rows.append(np.ascontiguousarray(array, dtype="<f4").reshape(len(array), -1))
+    if not fits:
+        raise ProfileError(
+            f"inputs of shapes {[array.shape for array in arrays]} do not fit; the model takes (N, elements) with "
+            f"elements {dict(sizes)}",
+            fix="pass one array per graph input, all with the same first dimension",
+        )
+    np.concatenate(rows, axis=1).tofile(path)
+    return len(rows[0])
+
+
+def _read_outputs(path: Path, facts: Mapping[str, Any], count: int) -> tuple[Array, ...]:
+    sizes = list(facts["outputs"].values())
+    flat = np.fromfile(path, dtype="<f4").reshape(count, sum(sizes))
+    return tuple(np.split(flat, np.cumsum(sizes)[:-1], axis=1))
