@@ -55,7 +55,7 @@ class FashionMnist(Task):
     preprocessing = f"grey pixels 0..255 divided by 255, then (x - {MEAN}) / {STD}"
     augments = True
     teacher_numbers: ClassVar[TrainingNumbers] = TrainingNumbers(
-        epochs=12, batch_size=128, learning_rate=4e-3, weight_decay=0.02, label_smoothing=0.05
+        epochs=10, batch_size=128, learning_rate=3e-3, weight_decay=0.02, label_smoothing=0.05
     )
 
     def load(self, data: Path | None) -> Splits:
@@ -81,7 +81,7 @@ class FashionMnist(Task):
         return Normalise([MEAN], [STD])
 
     def teacher(self) -> nn.Module:
-        return ResidualNetwork(1, widths=(32, 64, 128), depths=(1, 2, 2), outputs=10)
+        return ResidualNetwork(1, widths=(64, 128), depths=(2, 2), outputs=10, stem_stride=2)
 
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Mirror images, shifts by up to two pixels, a square of nothing in half of the pictures."""

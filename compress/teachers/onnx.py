@@ -1,0 +1,163 @@
+"""A teacher that is an ONNX file: a black box with answers but neither gradients nor features."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from compress.contracts.batch import Batch
+from compress.contracts.signals import Signals
+from compress.contracts.task import Task
+from compress.contracts.teacher import Teacher
+from compress.errors import TeacherError
+from profiles import atomic
+
+NUMBERS = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(uint8)": np.uint8,
+}
+
+
+class OnnxTeacher(Teacher):
+    """Runs on onnxruntime's CPU provider. The file takes the task's raw inputs: its preprocessing is inside.
+
+    A fixed batch size in the file is met by cutting and padding. The output is the one called like the task's first
+    output, or else the file's first; the rest are `others` by name.
+
+    Args:
+        path: the file; external data lie beside it.
+        task: whose inputs it must take and whose labels it must give.
+
+    Raises:
+        TeacherError: the file is absent, truncated or not ONNX, or its shapes do not fit the task.
+    """
+
+    def __init__(self, path: Path, task: Task) -> None:
+        self._path = Path(path)
+        self._fingerprint = _fingerprint(self._path)
+        self._session = _session(self._path)
+        self._inputs = self._session.get_inputs()
+        names = [output.name for output in self._session.get_outputs()]
+        wanted = task.output_names[0]
+        self._names = [wanted, *(name for name in names if name != wanted)] if wanted in names else names
+        self._check(task)
+        size = self._inputs[0].shape[0]
+        self._batch = size if isinstance(size, int) else None
+
+    @property
+    def cacheable(self) -> bool:
+        return True
+
+    @property
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    def observe(self, batch: Batch) -> Signals:
+        """The file's answers as float32, on the device of the batch."""
+        device = batch.inputs[0].device
+        arrays = [
+            tensor.detach().cpu().numpy().astype(NUMBERS[wanted.type], copy=False)
+            for wanted, tensor in zip(self._inputs, batch.inputs, strict=True)
+        ]
+        step = self._batch or max(1, len(batch))
+        parts = [self._run([array[start : start + step] for array in arrays]) for start in range(0, len(batch), step)]
+        whole = [
+            torch.from_numpy(np.concatenate(pieces).astype(np.float32)).to(device)
+            for pieces in zip(*parts, strict=True)
+        ]
+        return Signals(whole[0], dict(zip(self._names[1:], whole[1:], strict=True)))
+
+    def _run(self, arrays: list[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+        count = len(arrays[0])
+        lacking = (self._batch or count) - count
+        padded = [np.concatenate([array, np.repeat(array[-1:], lacking, axis=0)]) for array in arrays]
+        feed = {wanted.name: array for wanted, array in zip(self._inputs, padded, strict=True)}
+        return [np.asarray(answer)[:count] for answer in self._session.run(self._names, feed)]
+
+    def _check(self, task: Task) -> None:
+        if len(self._inputs) != len(task.input_names):
+            raise TeacherError(
+                f"{self._path} takes {len(self._inputs)} inputs, task {task.name!r} gives {len(task.input_names)}",
+                fix="export the teacher with the task's inputs only",
+            )
+        for wanted in self._inputs:
+            if wanted.type not in NUMBERS:
+                raise TeacherError(
+                    f"{self._path}: input {wanted.name!r} is {wanted.type}",
+                    fix=f"export it as one of {', '.join(NUMBERS)}",
+                )
+        taken = self._inputs[0].shape[1:]
+        if not _fits(taken, task.input_shape):
+            raise TeacherError(
+                f"{self._path} takes examples of shape {_printed(taken)}, task {task.name!r} gives "
+                f"{_printed(task.input_shape)}",
+                fix="export the teacher with its preprocessing, so that it takes the task's raw inputs",
+            )
+        given = next(output.shape for output in self._session.get_outputs() if output.name == self._names[0])
+        if task.kind == "classification" and not _fits(given[1:], (len(task.labels),)):
+            raise TeacherError(
+                f"{self._path}: output {self._names[0]!r} has shape {_printed(given[1:])} per example, task "
+                f"{task.name!r} has {len(task.labels)} labels",
+                fix="use a teacher that was trained for these labels",
+            )
+
+
+def _session(path: Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()  # type: ignore[attr-defined]
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 4  # what goes wrong comes as an exception, and is said once
+    try:
+        return onnxruntime.InferenceSession(  # type: ignore[attr-defined]
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime's errors share no narrower base class
+        reason = str(error).splitlines()[0]
+        raise TeacherError(
+            f"onnxruntime cannot load {path}: {reason}", fix="export the file again, or copy it again if it was cut off"
+        ) from error
+
+
+def _fingerprint(path: Path) -> str:
+    """SHA-256 over the file and the external data that it names."""
+    import onnx
+
+    if not path.is_file():
+        raise TeacherError(f"there is no teacher file {path}", fix="name the teacher's .onnx file")
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # protobuf's decoding error has no typed name
+        raise TeacherError(
+            f"{path} is not a whole ONNX file ({path.stat().st_size:,} bytes)",
+            fix="export the file again, or copy it again if it was cut off",
+        ) from error
+    locations = {
+        entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"
+    }
+    digest = hashlib.sha256(atomic.sha256(path).encode())
+    for location in sorted(locations):
+        beside = path.parent / location
+        if not beside.is_file():
+            raise TeacherError(
+                f"{path} keeps its weights in {location}, which is absent", fix="copy that file beside it"
+            )
+        digest.update(atomic.sha256(beside).encode())
+    return digest.hexdigest()
+
+
+def _fits(found: Any, wanted: tuple[int, ...]) -> bool:
+    # A dynamic dimension has a name or None instead of a number.
+    return len(found) == len(wanted) and all(
+        not isinstance(have, int) or have == want for have, want in zip(found, wanted, strict=True)
+    )
+
+
+def _printed(shape: Any) -> str:
+    return "(" + ", ".join(str(size) for size in shape) + ")"
