@@ -1,1 +1,1 @@
-"""How students are proposed, costed against the budget, ranked and chosen."""
+"""Who is trained a little before one is chosen: one file is one selector; each ends with `SELECTOR = <class>`."""
