@@ -4,52 +4,79 @@ What is quantised runs in integers and gives onnxruntime's results bit for bit b
 (a spectral front-end, for one) runs in single-precision floats. No heap; one static arena, planned from liveness.
 """
 
+import os
 import re
+import shutil
 import tempfile
 from pathlib import Path
 
 from exporters.artifact import Artifact
+from exporters.builder import BuildOptions
 from exporters.c import arena, emit, graph
 from exporters.c.lower import lower
 from exporters.errors import ExportError
-from profiles.atomic import write_bytes, write_text
+from profiles.atomic import TEMPORARY_MARK, write_bytes, write_text
 from profiles.runners.cortex_m import toolchain
 from profiles.target import Target
 
+FOLDER = "c"
 
-def can_run(target: Target) -> str | None:
+
+def can_run(target: Target, *, remote: str | None = None) -> str | None:
     """Why no C can be made for `target` here; None where it can. The sources need no compiler."""
+    if remote is not None:
+        return "C is generated on this machine; it needs no remote one"
     if target.family != "cortex-m":
         return f"C is generated for Cortex-M cores; {target.name} is {target.family}"
     return None
 
 
-def convert(model: Path, target: Target, out: Path) -> Artifact:
-    """Write model.c, model.h, main.c, model.json and, where there is a cross-compiler, lib<name>.a into `out`.
+def convert(model: Path, target: Target, out: Path, *, options: BuildOptions | None = None) -> Artifact:
+    """Write a folder `c` below `out`: model.c, model.h, main.c, model.json and, where there is a cross-compiler,
+    lib<name>.a.
 
     Args:
         model: ONNX with float32 inputs. int8 or uint8 activations with one scale, int8 weights with one scale per
             output channel or one in all. Dynamic first dimensions become 1.
         target: its core decides the compiler's flags.
-        out: folder; made where it is missing.
+        out: folder; made where it is missing. A folder of the same name in it is replaced.
+        options: its name, where it has one, is the folder's.
 
     Returns:
-        The folder as a "c-library". Its facts: flash_bytes and static_ram_bytes of the model linked alone (None
-        without a compiler), arena_bytes, input_bytes (the caller's), kernels, fallback (quantised tensors that went
-        through a float kernel), weight_bytes, macs.
+        The folder, kind "c-library". Its facts: core, flash_bytes and static_ram_bytes of the model linked alone (None
+        without a compiler), arena_bytes, input_bytes (the caller's), weight_bytes, macs, kernels, fallback (nodes that
+        decode quantised tensors because no integer kernel fits). The same model and core give the same bytes.
 
     Raises:
         ExportError: the graph cannot be read, or a node has no kernel.
     """
-    core = toolchain.core_of(target.hardware.core)
-    context = lower(graph.read(Path(model)))
-    plan = arena.plan(context.program)
-    name = re.sub(r"[^A-Za-z0-9_]", "_", Path(model).stem)
+    missing = can_run(target)
+    if missing is not None:
+        raise ExportError(missing, fix="choose a target of the family cortex-m")
     out.mkdir(parents=True, exist_ok=True)
+    final = out / ((options.name if options else None) or FOLDER)
+    partial = Path(tempfile.mkdtemp(prefix=f".{final.name}{TEMPORARY_MARK}", dir=out))
+    try:
+        partial.chmod(0o755)
+        note, facts = _write(Path(model), target, partial)
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(partial, final)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    purpose = options.purpose if options else "artifact"
+    return Artifact(final, "c-library", purpose, note, facts)
+
+
+def _write(model: Path, target: Target, out: Path) -> tuple[str, dict[str, object]]:
+    core = toolchain.core_of(target.hardware.core)
+    context = lower(graph.read(model))
+    plan = arena.plan(context.program)
+    name = re.sub(r"[^A-Za-z0-9_]", "_", model.stem)
     write_text(out / "model.c", emit.source(context, plan, name))
     write_text(out / "model.h", emit.header(context, plan, name))
     write_text(out / "main.c", emit.example())
-    write_text(out / "model.json", emit.table(context, plan))
+    write_text(out / "model.json", emit.table(context, plan, core.name))
     program = context.program
     facts: dict[str, object] = {
         "core": core.name,
@@ -59,7 +86,7 @@ def convert(model: Path, target: Target, out: Path) -> Artifact:
         "input_bytes": sum(buffer.bytes for buffer in program.buffers if buffer.place == "input"),
         "weight_bytes": sum(values.nbytes for _, values in program.constants.values()),
         "macs": sum(step.macs for step in program.steps),
-        "kernels": sorted(set().union(*(step.kernels for step in program.steps))),
+        "kernels": sorted(frozenset[str]().union(*(step.kernels for step in program.steps))),
         "fallback": context.fallback,
     }
     library = f"lib{name}.a"
@@ -71,14 +98,11 @@ def convert(model: Path, target: Target, out: Path) -> Artifact:
             f"{library} was not built: {absent}. Build it with: {toolchain.PACKAGES}; "
             f"arm-none-eabi-gcc {flags} -c model.c && arm-none-eabi-ar rcsD {library} model.o"
         )
-        return Artifact(out, "c-library", note=note, facts=facts)
+        return note, facts
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         built = toolchain.archive(core, out, folder, library)
         used = toolchain.footprint(core, folder)
         write_bytes(out / library, built.read_bytes())
     facts.update(flash_bytes=used.flash, static_ram_bytes=used.ram, library=library)
-    return Artifact(out, "c-library", note=note, facts=facts)
-
-
-__all__ = ["ExportError", "can_run", "convert"]
+    return note, facts

@@ -135,7 +135,7 @@ def example() -> str:
     return _EXAMPLE
 
 
-def table(context: Context, plan: Plan) -> str:
+def table(context: Context, plan: Plan, core: str) -> str:
     """model.json: what the steps are, for whoever counts or measures them."""
     program = context.program
     inputs, outputs = _callers(program, "input"), _callers(program, "output")
@@ -151,6 +151,7 @@ def table(context: Context, plan: Plan) -> str:
         for step in program.steps
     ]
     facts = {
+        "core": core,
         "inputs": {buffer.label: buffer.size for buffer in inputs},
         "outputs": {buffer.label: buffer.size for buffer in outputs},
         "arena_bytes": plan.bytes,

@@ -8,7 +8,7 @@ boards show for int8 networks.
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -56,13 +56,13 @@ class Emulation:
     """What one run gave.
 
     Attributes:
-        outputs: one array (inputs, elements) per graph output, float32.
+        outputs: graph output -> (N, elements), float32.
         instructions: inside the model, per input, (inputs,). Resolution: `per_tick` instructions for each step.
         steps: the same per step, (inputs, steps).
         per_tick: instructions per tick of the counter.
     """
 
-    outputs: tuple[Array, ...]
+    outputs: Mapping[str, Array]
     instructions: NDArray[np.int64]
     steps: NDArray[np.int64]
     per_tick: int
@@ -77,11 +77,15 @@ class Loaded:
         self.facts = facts
         self.footprint = footprint
 
-    def run(self, inputs: Array | Sequence[Array], timeout_s: float = toolchain.TIMEOUT_S) -> Emulation:
-        """Run the model on every input, in one emulator process.
+    def run(self, inputs: Mapping[str, Array], timeout_s: float = toolchain.TIMEOUT_S) -> Mapping[str, Array]:
+        """Outputs (N, elements) by name for inputs (N, ...) by name; see `emulate`."""
+        return self.emulate(inputs, timeout_s).outputs
+
+    def emulate(self, inputs: Mapping[str, Array], timeout_s: float = toolchain.TIMEOUT_S) -> Emulation:
+        """Run the model on every input, in one emulator process, and count.
 
         Args:
-            inputs: (N, ...) float32 for the graph's input, or one such array for each of its inputs.
+            inputs: graph input -> (N, ...) float32.
 
         Raises:
             ProfileError: sizes do not fit the model, or the emulator failed or took longer than `timeout_s`.
@@ -121,21 +125,21 @@ def available() -> str | None:
     return None if absent is None else f"{absent}: {toolchain.PACKAGES}"
 
 
-def load(folder: Path, core: str) -> Loaded:
-    """Compile and link the C files of `folder` for an emulated board with that core.
+def load(folder: Path, core: str | None = None) -> Loaded:
+    """Compile and link the C files of `folder` for an emulated board.
 
     Args:
         folder: has model.c, model.h and model.json.
-        core: cortex-m3, cortex-m4, cortex-m7, cortex-m33 or cortex-m55.
+        core: cortex-m3, cortex-m4, cortex-m7, cortex-m33 or cortex-m55; None is the one that the C was generated for.
 
     Raises:
         ProfileError: a tool or a file is missing, or the model does not compile.
     """
-    chosen = toolchain.core_of(core)
+    facts = _facts(folder)
+    chosen = toolchain.core_of(facts["core"] if core is None else core)
     absent = toolchain.missing("arm-none-eabi-gcc", "arm-none-eabi-size", "qemu-system-arm")
     if absent is not None:
         raise ProfileError(f"emulating a {chosen.name} needs tools that are not here: {absent}", fix=toolchain.PACKAGES)
-    facts = _facts(folder)
     work = Path(tempfile.mkdtemp(prefix="cortex-m-"))
     try:
         for name in ("board.c", "step.h"):
@@ -154,11 +158,11 @@ def load(folder: Path, core: str) -> Loaded:
     return Loaded(work, chosen, facts, footprint)
 
 
-def measure(folder: Path, target: Target, inputs: Array | Sequence[Array] | None = None) -> Cost:
+def measure(folder: Path, target: Target, inputs: Mapping[str, Array] | None = None) -> Cost:
     """Cost of one inference on `target`'s core, from emulated instructions and published cycles per instruction.
 
     Args:
-        inputs: (N, ...) float32 as `Loaded.run` takes them; the mean over N is reported. None: one input of normal
+        inputs: graph input -> (N, ...) float32; the mean over N is reported. None: one input of normal
             numbers with a fixed seed. Instructions depend little on the values: loops have fixed lengths.
 
     Raises:
@@ -167,15 +171,15 @@ def measure(folder: Path, target: Target, inputs: Array | Sequence[Array] | None
     with load(folder, target.hardware.core) as model:
         if inputs is None:
             rng = np.random.default_rng(SEED)
-            inputs = [rng.standard_normal((1, size)).astype(np.float32) for size in model.facts["inputs"].values()]
-        run = model.run(inputs)
-        return _cost(model, run, target)
+            sizes = model.facts["inputs"]
+            inputs = {name: rng.standard_normal((1, size)).astype(np.float32) for name, size in sizes.items()}
+        return _cost(model, model.emulate(inputs), target)
 
 
 def run_on_host(
-    folder: Path, inputs: Array | Sequence[Array], timeout_s: float = toolchain.TIMEOUT_S
-) -> tuple[Array, ...]:
-    """Compile the same C with this machine's compiler and run it: one array (N, elements) per graph output.
+    folder: Path, inputs: Mapping[str, Array], timeout_s: float = toolchain.TIMEOUT_S
+) -> Mapping[str, Array]:
+    """Compile the same C with this machine's compiler and run it: outputs (N, elements) by name.
 
     The results equal the emulated core's bit for bit.
 
@@ -202,6 +206,7 @@ def _cost(model: Loaded, run: Emulation, target: Target) -> Cost:
     clock_hz = target.hardware.clock_mhz * 1e6
     instructions = float(run.instructions.mean())
     low, middle, high = (1e3 * instructions * cpi / clock_hz for cpi in (cycles.low, cycles.median, cycles.high))
+    held = 4 * sum((*model.facts["inputs"].values(), *model.facts["outputs"].values()))  # the caller's arrays
     per_step = run.steps.mean(axis=0)
     layers = tuple(
         LayerCost(
@@ -224,7 +229,7 @@ def _cost(model: Loaded, run: Emulation, target: Target) -> Cost:
         macs=model.facts["macs"],
         params=model.facts["params"],
         weight_bytes=model.facts["weight_bytes"],
-        peak_activation_bytes=model.facts["arena_bytes"],
+        peak_activation_bytes=model.facts["arena_bytes"] + held,
         latency_ms=middle,
         interval_ms=(low, high),
         origin="emulated",
@@ -235,7 +240,7 @@ def _cost(model: Loaded, run: Emulation, target: Target) -> Cost:
             f"{cycles.median:g} cycles per instruction ({cycles.low:g} to {cycles.high:g}; {cycles.source}) "
             f"at {target.hardware.clock_mhz:g} MHz",
             f"flash {model.footprint.flash} bytes, static RAM {model.footprint.ram} bytes, "
-            f"input {4 * sum(model.facts['inputs'].values())} bytes held by the caller",
+            f"{held} bytes of input and output held by the caller (counted as activations)",
         ),
     )
 
@@ -255,26 +260,23 @@ def _linker_script(core: Core) -> str:
     return text
 
 
-def _write_inputs(path: Path, facts: Mapping[str, Any], inputs: Array | Sequence[Array]) -> int:
-    arrays = [inputs] if isinstance(inputs, np.ndarray) else list(inputs)
+def _write_inputs(path: Path, facts: Mapping[str, Any], inputs: Mapping[str, Array]) -> int:
     sizes = facts["inputs"]
-    counts = {len(array) for array in arrays}
-    fits = len(arrays) == len(sizes) and len(counts) == 1
-    rows = []
-    for array, size in zip(arrays, sizes.values(), strict=False):
-        fits = fits and len(array) > 0 and array.size == len(array) * size
-        rows.append(np.ascontiguousarray(array, dtype="<f4").reshape(len(array), -1))
-    if not fits:
+    counts = {len(array) for array in inputs.values()}
+    fits = set(inputs) == set(sizes) and len(counts) == 1 and min(counts) > 0
+    if not fits or any(array.size != len(array) * sizes[name] for name, array in inputs.items()):
+        given = {name: tuple(array.shape) for name, array in inputs.items()}
         raise ProfileError(
-            f"inputs of shapes {[array.shape for array in arrays]} do not fit; the model takes (N, elements) with "
-            f"elements {dict(sizes)}",
-            fix="pass one array per graph input, all with the same first dimension",
+            f"inputs {given} do not fit; the model takes (N, elements) with elements {dict(sizes)}",
+            fix="pass one array per graph input, by name, all with the same first dimension",
         )
+    rows = [np.ascontiguousarray(inputs[name], dtype="<f4").reshape(-1, size) for name, size in sizes.items()]
     np.concatenate(rows, axis=1).tofile(path)
     return len(rows[0])
 
 
-def _read_outputs(path: Path, facts: Mapping[str, Any], count: int) -> tuple[Array, ...]:
-    sizes = list(facts["outputs"].values())
-    flat = np.fromfile(path, dtype="<f4").reshape(count, sum(sizes))
-    return tuple(np.split(flat, np.cumsum(sizes)[:-1], axis=1))
+def _read_outputs(path: Path, facts: Mapping[str, Any], count: int) -> Mapping[str, Array]:
+    sizes = facts["outputs"]
+    flat = np.fromfile(path, dtype="<f4").reshape(count, sum(sizes.values()))
+    parts = np.split(flat, np.cumsum(list(sizes.values()))[:-1], axis=1)
+    return dict(zip(sizes, parts, strict=True))
