@@ -69,7 +69,7 @@ def evaluate_teacher(teacher: Teacher, examples: Examples, task: Task, *, batch_
     modules = list(teacher.modules().values())
     device = _device_of(modules[0]) if modules else torch.device("cpu")
     scores = []
-    for index in torch.arange(len(examples)).split(batch_size):
+    for index in _cut(range(len(examples)), batch_size):
         batch = laid_out(placed(examples.batch(index), device))
         scores.append(_scored(task, as_float32(teacher.observe(batch)).output, batch.labels))
     return math.fsum(scores) / len(examples)
@@ -79,7 +79,7 @@ def outputs_of(module: nn.Module, examples: Examples, *, batch_size: int = 256) 
     """First outputs of a network for all examples, (N, ...) float32 on the CPU, in order, in eval mode."""
     device, kept = _device_of(module), []
     with evaluating(module), torch.no_grad(), Taps(module, ()) as taps:
-        for index in torch.arange(len(examples)).split(batch_size):
+        for index in _cut(range(len(examples)), batch_size):
             batch = laid_out(placed(examples.batch(index), device))
             kept.append(as_float32(observe(module, batch, taps)).output.cpu())
     return torch.cat(kept)
@@ -99,8 +99,7 @@ def score_part(
     scores: list[float] = []
     count, kept = 0, []
     with evaluating(module), torch.no_grad(), Taps(module, ()) as taps:
-        for start in range(positions.start, positions.stop, batch_size):
-            index = torch.arange(start, min(start + batch_size, positions.stop))
+        for index in _cut(positions, batch_size):
             batch = laid_out(placed(examples.batch(index), device))
             with autocast():
                 answer = as_float32(observe(module, batch, taps)).output
@@ -109,6 +108,11 @@ def score_part(
             if keep:
                 kept.append(answer.cpu())
     return math.fsum(scores), count, kept
+
+
+def _cut(positions: range, batch_size: int) -> Iterator[Tensor]:
+    for start in range(positions.start, positions.stop, batch_size):
+        yield torch.arange(start, min(start + batch_size, positions.stop))
 
 
 def _scored(task: Task, output: Tensor, labels: Tensor | None) -> float:

@@ -29,7 +29,8 @@ from compress.contracts.world import World
 from compress.errors import TrainingError
 from compress.strategies.plain import Plain
 from compress.training import checkpoint as disk
-from compress.training.curve import CurvePoint, Outcome
+from compress.training.curve import CurvePoint as CurvePoint
+from compress.training.curve import Outcome as Outcome
 from compress.training.devices import Precision, laid_out, open_fabric, placed, repeatable
 from compress.training.evaluate import evaluating, score_part
 from compress.training.global_batchnorm import global_batchnorm

@@ -1,0 +1,141 @@
+"""Two real processes train what one does."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+from compress.training.global_batchnorm import GlobalBatchNorm, global_batchnorm
+
+SCRIPT = """
+import importlib.util, json, os, sys
+from dataclasses import asdict, replace
+spec = importlib.util.spec_from_file_location("toy", {toy!r})
+toy = importlib.util.module_from_spec(spec); sys.modules["toy"] = toy; spec.loader.exec_module(toy)
+import torch
+from compress.methods.vanilla_kd import METHOD
+from compress.objectives.labels import Labels
+from compress.objectives.soft_targets import SoftTargets
+from compress.training.fit import fit
+from compress.training.global_batchnorm import GlobalBatchNorm
+student = toy.network(8)
+outcome = fit(
+    method=METHOD, students={{"student": student}}, teachers={{"teacher": toy.teacher()}},
+    objectives={{"soft_targets": SoftTargets(2.0), "labels": Labels()}}, weights={{}}, splits=toy.splits(train=99),
+    task=toy.NoisyTask(), numbers=replace(toy.NUMBERS, epochs=3, learning_rate=2e-3), seed=3, precision="fp32",
+)
+assert not any(isinstance(module, GlobalBatchNorm) for module in student.modules())
+if int(os.environ.get("RANK", "0")) == 0:
+    weights = {{name: value.tolist() for name, value in student.state_dict().items()}}
+    points = [{{"loss": p.loss, "validation": p.validation, **p.terms}} for p in outcome.curve]
+    print(json.dumps({{"curve": points, "weights": weights}}))
+"""
+
+
+def train(tmp_path: Path, toy: ModuleType, launcher: list[str]) -> dict[str, object]:
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT.format(toy=toy.__file__))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *launcher, str(script)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, object] = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+    return answer
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this torch was built without gloo")
+def test_two_processes_follow_the_curve_of_one(toy: ModuleType, tmp_path: Path) -> None:
+    alone = train(tmp_path, toy, [])
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
+    together = train(tmp_path, toy, launcher)
+    # Sums over a batch are rounded differently when they are taken in two halves: 2^-24 relative each, growing over
+    # the 12 steps through Adam's division by small second moments.
+    ROUNDING = 1e-5
+    for ours, theirs in zip(together["curve"], alone["curve"], strict=True):  # type: ignore[call-overload]
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=ROUNDING)
+        assert ours["soft_targets"] == pytest.approx(theirs["soft_targets"], rel=ROUNDING, abs=ROUNDING)
+    for name, value in alone["weights"].items():  # type: ignore[attr-defined]
+        torch.testing.assert_close(
+            torch.tensor(together["weights"][name]),  # type: ignore[index]
+            torch.tensor(value),
+            rtol=1e-3,
+            atol=1e-4,  # one Adam step is 2e-3 long; what rounding does to its direction is a small part of that
+        )
+
+
+@pytest.fixture
+def _one_process(tmp_path: Path) -> object:
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("_one_process")
+@pytest.mark.parametrize("shape", [(6, 3), (6, 3, 5), (6, 3, 4, 4)])
+def test_equals_torchs_own_batch_norm(shape: tuple[int, ...]) -> None:
+    kinds = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d}
+    own, twin = kinds[len(shape)](3), kinds[len(shape)](3)
+    with torch.no_grad():
+        own.weight.copy_(torch.tensor([1.0, 2.0, -1.0]))
+        twin.weight.copy_(own.weight)
+    whole = GlobalBatchNorm(twin)
+    values = torch.randn(shape) * 3 + 100  # a mean that E[x^2] - mean^2 would not survive
+    inputs = [values.clone().requires_grad_() for _ in range(2)]
+    results = [own(inputs[0]), whole(inputs[1])]
+    weights = torch.randn(shape)
+    for result in results:
+        (result * weights).sum().backward()
+    ROUNDING = 1e-4  # 2^-24 of a value of 100, divided by a standard deviation of 3, over up to 96 terms
+    torch.testing.assert_close(results[1], results[0], rtol=ROUNDING, atol=ROUNDING)
+    torch.testing.assert_close(inputs[1].grad, inputs[0].grad, rtol=ROUNDING, atol=ROUNDING)
+    torch.testing.assert_close(twin.weight.grad, own.weight.grad, rtol=ROUNDING, atol=10 * ROUNDING)
+    torch.testing.assert_close(twin.running_var, own.running_var, rtol=ROUNDING, atol=ROUNDING)
+    assert twin.num_batches_tracked == 1
+    own.eval(), whole.eval()
+    torch.testing.assert_close(whole(values), own(values))
+
+
+@pytest.mark.usefixtures("_one_process")
+def test_gradients_of_gradients_flow() -> None:
+    whole = GlobalBatchNorm(nn.BatchNorm1d(2).double())
+    values = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
+    exact = nn.BatchNorm1d(2).double()
+
+    def penalty(layer: nn.Module) -> torch.Tensor:
+        (slope,) = torch.autograd.grad(layer(values).pow(3).sum(), values, create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), values)[0]
+
+    # Statistics are float32 in both directions of the one, float64 in the other.
+    torch.testing.assert_close(penalty(whole), penalty(exact), rtol=1e-3, atol=1e-3)
+
+
+def test_modules_are_put_back_with_their_statistics() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Sequential(nn.BatchNorm2d(2)))
+    inner, names = net[1][0], list(net.state_dict())
+    with global_batchnorm([net]):
+        assert isinstance(net[1][0], GlobalBatchNorm)
+        assert list(net.state_dict()) == names
+        assert net[1][0].weight is inner.weight
+        net[1][0].running_mean.fill_(3.0)
+    assert net[1][0] is inner
+    assert torch.equal(inner.running_mean, torch.full((2,), 3.0))
