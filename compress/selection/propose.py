@@ -48,7 +48,7 @@ def next_plan(drawing: Drawing) -> Plan | None:
 
 def at_the_edge(drawn: list[Candidate]) -> list[Candidate]:
     """The accepted with most capacity and the rejected with least expense: what lies between decides."""
-    most = max(4, len(drawn) // 10)
+    most = max(4, len(drawn) // 25)
     accepted = sorted((c for c in drawn if c.rejected is None), key=lambda c: -capacity(c.cost))
     rejected = sorted((c for c in drawn if c.rejected is not None), key=lambda c: expense(c.cost))
     return accepted[:most] + rejected[:most]

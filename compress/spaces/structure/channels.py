@@ -116,11 +116,22 @@ def find_groups(network: nn.Module, features: Tensor) -> Coupling:
         graph = empty().build_dependency(network, example_inputs=features, verbose=False)
     groups: list[ChannelGroup] = []
     whole: dict[str, str] = {}
-    for found in graph.get_all_groups():
-        root = names[found[0].dep.target.module]
+    done: set[nn.Module] = set()
+    roots = [m for m in graph.module2node if isinstance(m, (nn.Linear, *Convolution, *Transposed)) and m in names]
+    for module in sorted(roots, key=lambda module: place[names[module]]):
+        if module in done:
+            continue
+        root = names[module]
+        pruner = graph.get_pruner_of_module(module)
+        channels = pruner.get_out_channels(module)
+        try:
+            found = graph.get_pruning_group(module, pruner.prune_out_channels, list(range(channels)))
+        except (IndexError, KeyError, TypeError, ValueError, AttributeError) as error:  # seen: recurrent layers
+            whole[root] = f"where they go could not be followed ({type(error).__name__})"
+            continue
+        done.update(item.dep.target.module for item in found if graph.is_out_channel_pruning_fn(item.dep.handler))
         reason = None
         slices: list[Slice] = []
-        channels = len(found[0].idxs)
         for item in found:
             target = item.dep.target
             if target.type == tp.ops.OPTYPE.OUTPUT:
@@ -143,7 +154,11 @@ def find_groups(network: nn.Module, features: Tensor) -> Coupling:
             if positions is None:
                 reason = f"their places in {names[target.module]} do not follow a regular pattern"
                 break
-            slices.append(Slice(names[target.module], tensors_of(target.module, consumes), positions, consumes))
+            tensors = tensors_of(target.module, consumes)
+            if any(positions.max() >= stored(target.module, name).shape[dim] for name, dim in tensors):
+                reason = f"their places in {names[target.module]} do not follow a regular pattern"
+                break
+            slices.append(Slice(names[target.module], tensors, positions, consumes))
         if reason is None and not any(piece.consumes for piece in slices):
             reason = "nothing reads them: they are the network's outputs"
         if reason is not None:
@@ -208,6 +223,13 @@ def present(module: nn.Module, tensors: Sequence[tuple[str, int]]) -> tuple[tupl
     """Those that the module has: a bias may be absent, a PReLU may have one slope for all channels."""
     own = {**module._parameters, **module._buffers}
     return tuple((name, dim) for name, dim in tensors if (t := own.get(name)) is not None and t.shape[dim] > 1)
+
+
+def stored(module: nn.Module, name: str) -> Tensor:
+    """A parameter or buffer of the module itself."""
+    tensor = {**module._buffers, **module._parameters}[name]
+    assert tensor is not None
+    return tensor
 
 
 def sections_of(layers: Sequence[nn.Module], channels: int) -> int:

@@ -13,6 +13,7 @@ from compress.spaces.structure.channels import (
     Convolution,
     InstanceNorm,
     Transposed,
+    stored,
 )
 
 
@@ -65,13 +66,6 @@ def cut(
         for parameter in smaller.parameters():
             parameter.requires_grad_(parameter.is_floating_point())
     return smaller.train()
-
-
-def stored(module: nn.Module, name: str) -> Tensor:
-    """A parameter or buffer of the module itself."""
-    tensor = {**module._buffers, **module._parameters}[name]
-    assert tensor is not None
-    return tensor
 
 
 def declare_sizes(module: nn.Module) -> None:
