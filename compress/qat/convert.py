@@ -5,6 +5,7 @@ Sources: the fold, Jacob et al. 2018, arXiv:1712.05877, equation 14, and Krishna
 """
 
 import copy
+import warnings
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +20,12 @@ from compress.qat.fake_quantize import (
     floored,
 )
 from compress.qat.prepared import Prepared
-from compress.qat.quantizer import BATCH_NORM, CONVOLUTIONS, DROPOUTS, LINEAR, only_reader, rules
+from compress.qat.quantizer import BATCH_NORM, CONVOLUTIONS, DROPOUTS, LINEAR, only_reader
 
+_ADD = torch.ops.aten.add.Tensor
 _FOLDABLE = CONVOLUTIONS | {LINEAR}
-# An int32 bias has the scale (activation scale * weight scale); one bit is left for the sum it is added to.
+# ONNX Runtime and C kernels turn a bias into int32 of scale (activation scale * weight scale), which overflows where
+# the weights of a channel are all but zero and its bias is not; one bit is left for the sum that it is added to.
 _BIAS_CODES = 2.0**30
 
 
@@ -40,24 +43,33 @@ def convert(prepared: Prepared) -> nn.Module:
     Raises:
         RunError: a range was never seen, or a weight is not finite.
     """
-    ready = copy.deepcopy(prepared).eval()
-    _check(ready)
-    graph = ready.graph
-    integer_bias = rules(prepared.quantizer).integer_bias
+    _check(prepared)
+    graph = _copy(prepared)
     for node in list(graph.graph.nodes):
         if node.target in DROPOUTS:
             node.replace_all_uses_with(node.args[0])
             graph.graph.erase_node(node)
         elif node.target in _FOLDABLE:
-            _fold(graph, node, integer_bias)
+            _fold(graph, node)
         elif node.op == "call_module":
             _snap_alone(graph, node)
+    for node in list(graph.graph.nodes):
+        if node.target is BATCH_NORM:
+            _as_affine(graph, node)
     graph.graph.eliminate_dead_code()
     graph.recompile()
     converted = convert_pt2e(graph)
     # torchao forbids train() and eval() on what it returns; here both are harmless, and exporters call eval().
     del converted.train, converted.eval
     return converted.eval()
+
+
+def _copy(prepared: Prepared) -> GraphModule:
+    """The graph with tensors of its own, in evaluation mode."""
+    with warnings.catch_warnings():
+        # torch warns about the way its own tree specifications are rebuilt by a copy.
+        warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+        return copy.deepcopy(prepared).eval().graph
 
 
 def _check(prepared: Prepared) -> None:
@@ -69,8 +81,9 @@ def _check(prepared: Prepared) -> None:
             raise RunError(f"the weight {name} is not finite", fix="lower the learning rate and train again")
 
 
-def _fold(graph: GraphModule, node: Node, integer_bias: bool) -> None:
+def _fold(graph: GraphModule, node: Node) -> None:
     """Fold the batch norm behind `node` into its weight and bias, and put the weight on its final grid."""
+    _own_weight(graph, node)
     weight_node, fake_quantize = _weight_of(graph, node)
     if weight_node is None:
         return
@@ -87,7 +100,7 @@ def _fold(graph: GraphModule, node: Node, integer_bias: bool) -> None:
             _store(graph, node, 1, weight * _per_channel(factor, weight))
     else:
         least = None
-        if integer_bias and bias is not None:
+        if bias is not None:
             source = node.args[0]
             assert isinstance(source, Node)
             step = _activation_scale(graph, source)
@@ -95,6 +108,19 @@ def _fold(graph: GraphModule, node: Node, integer_bias: bool) -> None:
         _store(graph, node, 1, _on_grid(fake_quantize, weight, factor, least))
     if factor is not None and bias is not None:
         _store(graph, node, 2, bias)
+
+
+def _own_weight(graph: GraphModule, node: Node) -> None:
+    """Give `node` a fake quantiser of its own where several layers share one weight: each folds its own batch norm."""
+    shared = node.args[1]
+    assert isinstance(shared, Node)
+    if shared.op == "call_module" and len(shared.users) > 1:
+        name = f"{node.name}_weight_fake_quantize"
+        graph.add_submodule(name, copy.deepcopy(graph.get_submodule(str(shared.target))))
+        with graph.graph.inserting_before(node):
+            own = graph.graph.call_module(name, shared.args)
+        own.meta = dict(shared.meta)
+        node.update_arg(1, own)
 
 
 def _snap_alone(graph: GraphModule, node: Node) -> None:
@@ -135,6 +161,25 @@ def _on_grid(
     fake_quantize.scale = final
     fake_quantize.zero_point = torch.zeros_like(final, dtype=torch.int32)
     return codes * broadcast(final, weight)
+
+
+def _as_affine(graph: GraphModule, norm: Node) -> None:
+    """Write a batch norm that follows nothing it could fold into as factor * x + shift."""
+    source = norm.args[0]
+    assert isinstance(source, Node)
+    mean = _tensor(graph, norm.args[3])
+    assert mean is not None
+    factor, shift = _folded(graph, norm, None, mean.shape[0])
+    shape = [1, -1] + [1] * (norm.meta["val"].dim() - 2)
+    node = source
+    for name, operator, value in (("factor", torch.ops.aten.mul.Tensor, factor), ("shift", _ADD, shift)):
+        parameter = _parameter(graph, f"{norm.name}_{name}", value.reshape(shape))
+        with graph.graph.inserting_before(norm):
+            constant = _get_attr(graph, parameter, norm)
+            node = graph.graph.call_function(operator, (node, constant))
+        node.meta = {key: norm.meta[key] for key in ("val", "nn_module_stack") if key in norm.meta}
+    norm.replace_all_uses_with(node)
+    graph.graph.erase_node(norm)
 
 
 def _folded(graph: GraphModule, norm: Node, bias: Tensor | None, channels: int) -> tuple[Tensor, Tensor]:

@@ -17,4 +17,4 @@ def mark(placement: q.Placement) -> list[q.Site]:
     return integer_domain.mark(placement, network_output=True)
 
 
-RULES = q.Rules(dtype=torch.int8, low_code=-128, high_code=127, symmetric=False, integer_bias=True, mark=mark)
+RULES = q.Rules(dtype=torch.int8, low_code=-128, high_code=127, symmetric=False, mark=mark)

@@ -151,7 +151,9 @@ class ActivationFakeQuantize(FakeQuantizeBase):
         return x
 
     def observe(self, x: Tensor) -> None:
-        """Move the range towards this batch's. A batch that is not finite leaves it where it was."""
+        """Move the range towards this batch's. A batch that is empty or not finite leaves it where it was."""
+        if x.numel() == 0:
+            return
         low, high = estimate(x, self.method, self.quant_max - self.quant_min + 1)
         if not (abs(low) < float("inf") and abs(high) < float("inf")):
             return

@@ -26,6 +26,8 @@ def mark(placement: q.Placement, *, network_output: bool) -> list[q.Site]:
             sites.append(_weighted(placement, node, network_output))
         elif node.target in q.PRODUCTS:
             sites.append(_product(placement, node, network_output))
+        elif node.target in q.WITHOUT_INT8:
+            sites.append(q.site(node, False, q.WITHOUT_INT8[node.target]))
         elif (node.target in q.ADDS or node.target is q.MULTIPLY) and _both_computed(node):
             for source in q.tensors(node):
                 placement.input(source, node)

@@ -17,4 +17,4 @@ def mark(placement: q.Placement) -> list[q.Site]:
     return integer_domain.mark(placement, network_output=False)
 
 
-RULES = q.Rules(dtype=torch.uint8, low_code=0, high_code=255, symmetric=False, integer_bias=True, mark=mark)
+RULES = q.Rules(dtype=torch.uint8, low_code=0, high_code=255, symmetric=False, mark=mark)

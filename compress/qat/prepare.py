@@ -182,10 +182,14 @@ def _replace_in_place(graph: GraphModule) -> None:
 def _name_once(graph: GraphModule) -> None:
     """Give each shared fake quantiser one name: safetensors stores no tensor twice."""
     first: dict[int, str] = {}
+    spare = set()
     for node in graph.graph.nodes:
         if node.op == "call_module":
-            node.target = first.setdefault(id(graph.get_submodule(node.target)), node.target)
-    graph.delete_all_unused_submodules()
+            name = first.setdefault(id(graph.get_submodule(node.target)), node.target)
+            spare |= {node.target} - {name}
+            node.target = name
+    for name in spare:
+        delattr(graph, name)
     graph.recompile()
 
 

@@ -32,6 +32,14 @@ CONVOLUTIONS = frozenset(
     {aten.conv1d.default, aten.conv2d.default, aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.default}
 )
 LINEAR = aten.linear.default
+WITHOUT_INT8 = {  # weighted operators that no runtime here runs in int8
+    aten.conv_transpose1d.default: "transposed convolutions have no int8 kernel",
+    aten.conv_transpose2d.input: "transposed convolutions have no int8 kernel",
+    aten.gru.input: "recurrent layers have no int8 kernel",
+    aten.lstm.input: "recurrent layers have no int8 kernel",
+    aten.embedding.default: "a table lookup multiplies nothing",
+    aten.scaled_dot_product_attention.default: "attention is one operator here; write it as two matmuls",
+}
 PRODUCTS = frozenset({aten.matmul.default, aten.bmm.default, aten.mm.default})
 BATCH_NORM = aten.batch_norm.default
 DROPOUTS = frozenset({aten.dropout.default, aten.feature_dropout.default})
@@ -109,15 +117,12 @@ class Rules:
         low_code, high_code: grid of activations.
         symmetric: zero point 0.
         mark: places the marks; returns the sites in graph order.
-        integer_bias: the runtime turns biases into int32 of scale (activation scale * weight scale), so weight
-            scales must be large enough for the bias to fit.
     """
 
     dtype: torch.dtype
     low_code: int
     high_code: int
     symmetric: bool
-    integer_bias: bool
     mark: Callable[["Placement"], list[Site]]
 
 

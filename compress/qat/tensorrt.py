@@ -30,6 +30,8 @@ def mark(placement: q.Placement) -> list[q.Site]:
             sites.append(_weighted(placement, node, node is last))
         elif node.target in q.PRODUCTS:
             sites.append(_product(placement, node))
+        elif node.target in q.WITHOUT_INT8:
+            sites.append(q.site(node, False, q.WITHOUT_INT8[node.target]))
         elif node.target in q.ADDS:
             _add(placement, node)
         elif node.target is q.CONCAT:
@@ -110,6 +112,5 @@ RULES = q.Rules(
     low_code=-128,  # QuantizeLinear saturates at -128, so training does
     high_code=127,
     symmetric=True,
-    integer_bias=False,
     mark=mark,
 )
