@@ -1,0 +1,171 @@
+"""What was checked: gates, artifacts, parity between stages."""
+
+from compress.page import numbers
+from compress.page.html import Markup, details, facts, join, table, tag
+from compress.page.reading import Row, number, part, rows, word
+
+PARITY = {
+    "max_steps": "largest difference, steps",
+    "mean_steps": "mean difference, steps",
+    "max_error": "largest difference",
+    "mean_error": "mean difference",
+    "max_abs": "largest difference",
+    "mean_abs": "mean difference",
+    "within_one_step": "within one step",
+    "top1_agreement": "top-1 agreement",
+    "step": "step",
+    "count": "values",
+    "examples": "examples",
+}
+SHARES = frozenset({"within_one_step", "top1_agreement"})
+
+
+def gates(content: Row) -> Markup | None:
+    """Every bound: passed or failed, with the number."""
+    found = rows(content, "verify", "gates")
+    if not found:
+        return None
+    cells = []
+    for gate in found:
+        passed = gate.get("passed") is True
+        cells.append(
+            (
+                tag("span", "✓ passed" if passed else "✗ failed", cls="passed" if passed else "failed"),
+                word(gate, "name"),
+                word(gate, "artifact"),
+                join((tag("b", gate_number(gate, "value")), " ", numbers.origin(word(gate, "origin")))),
+                f"{'at most' if gate.get('at_most') else 'at least'} {gate_number(gate, 'bound')}",
+                word(gate, "stage"),
+            )
+        )
+    columns = (
+        ("result", ""),
+        ("check", ""),
+        ("of", ""),
+        ("value", "number"),
+        ("bound", "number"),
+        ("stage to blame", ""),
+    )
+    marks = ["" if gate.get("passed") is True else "broken" for gate in found]
+    return table(columns, cells, label="Gates", row_classes=marks)
+
+
+def gate_number(gate: Row, name: str) -> str:
+    """A gate's "value" or "bound" in its unit; differences of shares in percentage points."""
+    value, unit = number(gate, name), word(gate, "unit")
+    if not unit and value is not None and word(gate, "name").startswith(("change of ", "drop of ")):
+        return numbers.points(value).lstrip("+")
+    return numbers.quantity(value, unit, number(gate, "bound"))
+
+
+def artifacts(content: Row) -> Markup | None:
+    """What there is to ship, what was run, what was only built; and every file of the run."""
+    found = rows(content, "verify", "artifacts")
+    files = rows(content, "files")
+    if not found and not files:
+        return None
+    cells = []
+    for row in found:
+        name, run = word(row, "name"), word(row, "run")
+        # Folder by folder: a bundle is several files.
+        mine = [file for file in files if f"/{name}" in f"/{word(file, 'path')}/".replace(f"/{name}/", f"//{name}")]
+        cells.append(
+            (
+                tag("b", name),
+                ", ".join(filter(None, (word(row, "kind"), word(row, "purpose")))),
+                tag("span", run, cls="ran" if run.startswith("run by") else "not-run"),
+                _hashes(mine),
+                word(row, "note"),
+                _known(row),
+            )
+        )
+    columns = (
+        ("artifact", ""),
+        ("kind", ""),
+        ("here", "reason"),
+        ("size, sha256", ""),
+        ("note", "reason"),
+        ("facts", ""),
+    )
+    listing = [
+        (word(f, "path"), word(f, "origin"), numbers.size(number(f, "size")), tag("code", word(f, "sha256")))
+        for f in files
+    ]
+    heads = (("file", ""), ("from", ""), ("size", "number"), ("sha256", ""))
+    return join(
+        (
+            table(columns, cells, label="Artifacts") if cells else "",
+            details(f"All {len(files)} files of this run", table(heads, listing, label="Files")) if files else "",
+        )
+    )
+
+
+def parity(content: Row) -> Markup | None:
+    """How far each stage's output is from the one before, in steps of the output's quantisation."""
+    found = rows(content, "verify", "parity")
+    if not found:
+        return None
+    fixed = ("reference", "artifact", "stage")
+    keys = list(dict.fromkeys(key for row in found for key in row if key not in fixed))
+    keys = [key for key in keys if any(number(row, key) is not None for row in found)]
+    cells = [
+        (
+            word(row, "artifact"),
+            word(row, "reference"),
+            *(_compared(key, number(row, key)) for key in keys),
+            "gated" if row.get("stage") is not None else "for information",
+        )
+        for row in found
+    ]
+    columns = (
+        ("output of", ""),
+        ("compared with", ""),
+        *((PARITY.get(key, key.replace("_", " ")), "number") for key in keys),
+        ("bounds", ""),
+    )
+    step = number(part(content, "verify"), "step")
+    said = (
+        "The output is not quantised, so differences have no step."
+        if step is None
+        else f"One step of the output's quantisation is {numbers.significant(step, 4)}."
+    )
+    note = join((said, " All of the test data ", numbers.origin("measured"), "."))
+    return join((table(columns, cells, label="Parity between stages"), tag("p", note, cls="note")))
+
+
+def _compared(key: str, value: float | None) -> str:
+    if value is None:
+        return numbers.NOTHING
+    return numbers.percent(value, 3) if key in SHARES else numbers.significant(value, 4)
+
+
+def _hashes(files: list[dict[str, object]]) -> object:
+    if not files:
+        return numbers.NOTHING
+    if len(files) == 1:
+        file = files[0]
+        return join((numbers.size(number(file, "size")), " ", _hash(word(file, "sha256"))))
+    total = sum(number(file, "size") or 0.0 for file in files)
+    listed = [tag("li", f"{word(f, 'path').rpartition('/')[2]} ", _hash(word(f, "sha256"))) for f in files]
+    return details(f"{len(files)} files, {numbers.size(total)}", tag("ul", *listed))
+
+
+def _hash(digest: str) -> Markup:
+    return tag("code", digest[:16], attributes={"title": digest})
+
+
+def _known(row: Row) -> object:
+    found = part(row, "facts")
+    if not found:
+        return ""
+    return details(
+        f"{len(found)} facts", facts([(key.replace("_", " "), _fact(value)) for key, value in found.items()])
+    )
+
+
+def _fact(value: object) -> object:
+    if isinstance(value, dict):
+        return facts([(str(key), _fact(item)) for key, item in value.items()])
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value)
+    return numbers.significant(value, 6) if isinstance(value, float) else str(value)

@@ -1,0 +1,244 @@
+"""Where the candidates lie: accuracy against latency, and cost against cost."""
+
+import math
+from collections.abc import Sequence
+
+from compress.page import numbers
+from compress.page.figure import Figure, Trace, hover, inert
+from compress.page.plans import describe
+from compress.page.reading import Row, interval, number, part, rows, word
+
+COSTS = (("MACs", "macs"), ("weights", "weight_bytes"), ("peak activation", "peak_activation_bytes"))
+BUDGETS = {"macs": "macs", "weight_bytes": "weight_bytes", "peak_activation_bytes": "peak_activation_bytes"}
+
+
+def pareto(content: Row) -> Figure | None:
+    """Accuracy against latency; below it, on the same axis, the candidates that were never trained."""
+    selection = part(content, "selection")
+    candidates = [row for row in rows(selection, "candidates") if number(row, "latency_ms") is not None]
+    final = _final(content)
+    if not candidates and not final:
+        return None
+    metric = word(part(content, "task"), "metric", "score")
+    trained = [row for row in candidates if number(row, "score") is not None]
+    plain = [row for row in trained if not row.get("chosen")]
+    untrained = [row for row in candidates if number(row, "score") is None]
+    by_id = {row.get("id"): row for row in trained}
+    front = sorted((by_id[i] for i in selection.get("front") or [] if i in by_id), key=lambda row: row["latency_ms"])
+    traces: list[Trace] = [
+        {
+            "name": "Pareto front",
+            "mode": "lines",
+            "x": [row["latency_ms"] for row in front],
+            "y": [100 * row["score"] for row in front],
+            "line": {"color": "--front", "width": 2, "dash": "dot", "shape": "hv"},
+            "hoverinfo": "skip",
+        },
+        _scored("trained briefly (validation)", plain, "circle", "--candidate", 9),
+        _scored("chosen (validation)", [row for row in trained if row.get("chosen")], "diamond", "--chosen", 15),
+        *final,
+        _strip("fits, not trained", [row for row in untrained if row.get("rejected") is None], 1, "--candidate"),
+        _strip("rejected", [row for row in untrained if row.get("rejected") is not None], 0, "--rejected"),
+    ]
+    spread = [end for row in candidates for end in (interval(row) or (row["latency_ms"],))]
+    layout = {
+        "xaxis": {"title": {"text": "latency at batch 1, ms"}, "anchor": "y2", "showgrid": True, **_scale(spread)},
+        "yaxis": {"title": {"text": inert(f"{metric}, %")}, "domain": [0.2, 1]},
+        "yaxis2": {
+            "domain": [0, 0.13],
+            "range": [-0.6, 1.6],
+            "tickvals": [0, 1],
+            "ticktext": ["rejected", "not trained"],
+            "showgrid": False,
+            "zeroline": False,
+            "fixedrange": True,
+        },
+        "shapes": _limit(selection, "latency_ms", "x"),
+        "showlegend": True,
+    }
+    return Figure([trace for trace in traces if trace["x"]], layout, height=560)
+
+
+def costs(content: Row) -> Figure | None:
+    """Every candidate by latency and a second cost that the reader picks; lines show the budget."""
+    selection = part(content, "selection")
+    candidates = [row for row in rows(selection, "candidates") if number(row, "latency_ms") is not None]
+    if not candidates:
+        return None
+    groups = [
+        (name, symbol, color, size, [row for row in candidates if _state(row) == name])
+        for name, symbol, color, size in (
+            ("rejected", "x", "--rejected", 6),
+            ("fits, not trained", "circle-open", "--candidate", 7),
+            ("trained briefly", "circle", "--candidate", 9),
+            ("chosen", "diamond", "--chosen", 15),
+        )
+    ]
+    groups = [group for group in groups if group[-1]]
+    teacher = part(selection, "teacher")
+    members: list[Sequence[Row]] = [group[-1] for group in groups]
+    traces: list[Trace] = [
+        {
+            "name": name,
+            "mode": "markers",
+            "x": [row["latency_ms"] for row in members],
+            "y": [row.get(COSTS[0][1]) for row in members],
+            "hovertext": [_candidate_text(row) for row in members],
+            "hoverinfo": "text",
+            "marker": {"symbol": symbol, "color": color, "size": size, "opacity": 0.45 if name == "rejected" else 0.9},
+        }
+        for name, symbol, color, size, members in groups
+    ]
+    if number(teacher, "latency_ms") is not None:
+        members.append([teacher])
+        traces.append(
+            {
+                "name": "teacher",
+                "mode": "markers",
+                "x": [teacher["latency_ms"]],
+                "y": [teacher.get(COSTS[0][1])],
+                "hovertext": [hover("teacher", *_cost_lines(teacher))],
+                "hoverinfo": "text",
+                "marker": {"symbol": "square", "color": "--teacher", "size": 12},
+            }
+        )
+    choices = {}
+    for label, key in COSTS:
+        values = [row[key] for group in members for row in group if number(row, key)]
+        title = {"text": label if key == "macs" else f"{label}, bytes"}
+        axis: dict[str, object] = {"title": title, "tickformat": "~s"}
+        choices[label] = {
+            "y": [[row.get(key) for row in group] for group in members],
+            "layout": {
+                "yaxis": axis | _scale(values),
+                "shapes": _limit(selection, "latency_ms", "x") + _limit(selection, BUDGETS[key], "y"),
+            },
+        }
+    scale = _scale([row["latency_ms"] for group in members for row in group])
+    layout = {"xaxis": scale | {"title": {"text": "latency at batch 1, ms"}}, "showlegend": True}
+    return Figure(traces, layout, height=460, choices=choices)
+
+
+def _scored(name: str, members: Sequence[Row], symbol: str, color: str, size: int) -> Trace:
+    return {
+        "name": name,
+        "mode": "markers",
+        "x": [row["latency_ms"] for row in members],
+        "y": [100 * row["score"] for row in members],
+        "error_x": _error([(row["latency_ms"], interval(row)) for row in members], color),
+        "hovertext": [_candidate_text(row) for row in members],
+        "hoverinfo": "text",
+        "marker": {"symbol": symbol, "color": color, "size": size, "line": {"color": "--card", "width": 1}},
+    }
+
+
+def _strip(name: str, members: Sequence[Row], level: int, color: str) -> Trace:
+    return {
+        "name": name,
+        "mode": "markers",
+        "x": [row["latency_ms"] for row in members],
+        "y": [level] * len(members),
+        "yaxis": "y2",
+        "showlegend": False,
+        "hovertext": [_candidate_text(row) for row in members],
+        "hoverinfo": "text",
+        "marker": {"symbol": "line-ns-open", "color": color, "size": 12, "opacity": 0.55},
+    }
+
+
+def _final(content: Row) -> list[Trace]:
+    """Teacher and finished students: test data, whole training."""
+    costs = part(content, "verify", "costs")
+    accuracy = part(content, "verify", "accuracy")
+    final = word(part(content, "verify"), "final")
+    looks = (
+        ("teacher", "teacher", "square", "--teacher"),
+        ("float student", "float student", "triangle-up", "--float"),
+        ("int8 student", final, "star", "--int8"),
+    )
+    traces: list[Trace] = []
+    for name, scored, symbol, color in looks:
+        cost, score = part(costs, name), number(accuracy, scored)
+        if score is None or number(cost, "latency_ms") is None:
+            continue
+        traces.append(
+            {
+                "name": f"{name} (test)",
+                "mode": "markers",
+                "x": [cost["latency_ms"]],
+                "y": [100 * score],
+                "error_x": _error([(cost["latency_ms"], interval(cost))], color),
+                "hovertext": [hover(name, f"{numbers.percent(score)} on test data (measured)", *_cost_lines(cost))],
+                "hoverinfo": "text",
+                "marker": {"symbol": symbol, "color": color, "size": 14, "line": {"color": "--card", "width": 1}},
+            }
+        )
+    return traces
+
+
+def _error(found: Sequence[tuple[float, tuple[float, float] | None]], color: str) -> dict[str, object]:
+    ends = [(value, value) if around is None else around for value, around in found]
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [max(0.0, high - value) for (value, _), (_, high) in zip(found, ends, strict=True)],
+        "arrayminus": [max(0.0, value - low) for (value, _), (low, _) in zip(found, ends, strict=True)],
+        "color": color,
+        "thickness": 1,
+        "width": 3,
+    }
+
+
+def _state(row: Row) -> str:
+    """What became of a candidate."""
+    if row.get("chosen"):
+        return "chosen"
+    if row.get("rejected") is not None:
+        return "rejected"
+    return "fits, not trained" if number(row, "score") is None else "trained briefly"
+
+
+def _candidate_text(row: Row) -> str:
+    score = number(row, "score")
+    share = number(row, "fidelity")
+    return hover(
+        f"candidate {word(row, 'id')}, {word(row, 'space')}" + (" (chosen)" if row.get("chosen") else ""),
+        describe(row.get("plan")),
+        ""
+        if score is None
+        else f"{numbers.percent(score)} on validation data after {numbers.percent(share, 0)} of the training, measured",
+        *_cost_lines(row),
+        "" if row.get("rejected") is None else f"rejected: {row['rejected']}",
+    )
+
+
+def _cost_lines(row: Row) -> list[str]:
+    around = numbers.span(interval(row))
+    return [
+        f"{numbers.milliseconds(number(row, 'latency_ms'))} ({word(row, 'origin')}{', ' + around if around else ''})",
+        f"{numbers.count(number(row, 'macs'))} MACs, {numbers.size(number(row, 'weight_bytes'))} of weights, "
+        f"{numbers.size(number(row, 'peak_activation_bytes'))} of activations at the peak (counted)",
+    ]
+
+
+def _limit(selection: Row, key: str, axis: str) -> list[dict[str, object]]:
+    bound = number(part(selection, "budget"), key)
+    if bound is None:
+        return []
+    across = (
+        {"x0": bound, "x1": bound, "y0": 0, "y1": 1} if axis == "x" else {"y0": bound, "y1": bound, "x0": 0, "x1": 1}
+    )
+    refs = {"xref": "x", "yref": "paper"} if axis == "x" else {"xref": "paper", "yref": "y"}
+    text = {"text": "budget", "textposition": "end", "textangle": 0, "font": {"color": "--bad", "size": 11}}
+    return [{"type": "line", "line": {"color": "--bad", "width": 1.5, "dash": "dash"}, "label": text, **across, **refs}]
+
+
+def _scale(values: Sequence[float]) -> dict[str, object]:
+    """A logarithmic axis where values differ by much, with 1, 2, 5 or powers of ten as its marks."""
+    positive = [value for value in values if value > 0]
+    if len(positive) < len(values) or not positive or max(positive) <= 8 * min(positive):
+        return {"type": "linear"}
+    low, high = math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive)))
+    steps = (1, 2, 5) if high - low <= 3 else (1,)
+    ticks = [float(f"{step}e{power}") for power in range(low, high + 1) for step in steps]
+    return {"type": "log", "tickvals": ticks, "tickformat": "~s" if high > 3 else "~g"}

@@ -1,0 +1,320 @@
+"""A report's content as the report stage makes it, with numbers that could be real; no torch needed."""
+
+import math
+import random
+from typing import Any
+
+PLANS = ("residual", "light", "separable")
+
+
+def realistic(seed: int = 0, candidates: int = 240) -> dict[str, Any]:
+    """Fashion-MNIST for a Jetson: a bundle and a check, neither of them run here."""
+    rng = random.Random(seed)
+    selection = _selection(rng, candidates)
+    chosen = next(c for c in selection["candidates"] if c["chosen"])
+    teacher = selection["teacher"]
+    student = _cost("jetson", chosen["macs"], chosen["params"], 4, chosen["latency_ms"] * 1.7, "fp32", rng)
+    int8 = _cost("jetson", chosen["macs"], chosen["params"], 1, chosen["latency_ms"], "int8", rng)
+    return {
+        "format": 1,
+        "name": "fashion_mnist",
+        "task": {
+            "name": "fashion_mnist",
+            "kind": "classification",
+            "metric": "accuracy",
+            "labels": [
+                "T-shirt/top",
+                "Trouser",
+                "Pullover",
+                "Dress",
+                "Coat",
+                "Sandal",
+                "Shirt",
+                "Sneaker",
+                "Bag",
+                "Boot",
+            ],
+            "input_shape": [1, 28, 28],
+            "preprocessing": "grey pixels 0..255 divided by 255, then (x - 0.286) / 0.353",
+            "examples": {"train": 54000, "val": 6000, "test": 10000},
+        },
+        "target": {
+            "name": "jetson",
+            "device": "NVIDIA Jetson Orin Nano 8 GB",
+            "description": "JetPack 6.1 or 6.2 (TensorRT 10.3, CUDA 12.6, Python 3.10), power mode 15 W, GPU only",
+            "runtime": "tensorrt",
+            "runtime_version": "10.3",
+            "quantizer": "tensorrt",
+            "sources": {"clock_mhz": "data sheet: 625 MHz at 15 W", "latency_ms": "chosen"},
+        },
+        "choice": {"space": chosen["space"], "plan": chosen["plan"], "why": selection["why"]},
+        "selection": selection,
+        "verify": _verify(teacher, student, int8),
+        "curves": {"distill": _curve(rng, 20, 1.9, 0.9), "quantize": _curve(rng, 4, 0.32, 0.914)},
+        "quantize": {"before": 0.9023, "validation": 0.9168},
+        "failed": [],
+        "stages": [
+            {"name": name, "seconds": seconds}
+            for name, seconds in (
+                ("prepare", 12.4),
+                ("select", 95.2),
+                ("distill", 310.7),
+                ("quantize", 88.1),
+                ("export", 6.3),
+                ("build", 2.9),
+                ("verify", 11.0),
+            )
+        ],
+        "files": [
+            _file("1_select/candidates.json", 412_334, "select: candidates"),
+            _file("2_distill/student.safetensors", 312_004, "distill: float student"),
+            _file("4_export/model.onnx", 92_113, "export: quantised ONNX"),
+            _file("5_build/model.bundle/build.sh", 2_310, "build: artifact (bundle)"),
+            _file("5_build/model.bundle/model.onnx", 92_113, "build: artifact (bundle)"),
+            _file("5_build/check_sm86.engine", 1_312_448, "build: check (engine)"),
+        ],
+        "provenance": {
+            "compress": "0.1.0",
+            "git": "366452a0c1d2",
+            "python": "3.11.9",
+            "platform": "Linux-6.1.0-x86_64-with-glibc2.36",
+            "cpu_capability": "AVX512",
+            "threads": 2,
+            "packages": {"torch": "2.13.0", "torchao": "0.18.0", "onnx": "1.23.2", "tensorrt-rtx-cu13": None},
+            "seed": 0,
+            "recipe": {
+                "name": "fashion_mnist",
+                "task": {"name": "fashion_mnist", "data": "data/fashion_mnist"},
+                "target": "jetson",
+                "select": {"spaces": ["derived", "int8_conv"], "candidates": candidates},
+                "distill": {"method": "vanilla_kd", "epochs": 20, "objectives": {"soft_targets": {"weight": 0.9}}},
+                "seed": 0,
+            },
+            "identities": {"data": "ab" * 32, "teacher": "cd" * 32, "target": "ef" * 32},
+        },
+    }
+
+
+def measured(seed: int = 1) -> dict[str, Any]:
+    """As above, with an artifact that was run on its target and one gate that failed."""
+    content = realistic(seed)
+    verify = content["verify"]
+    predicted = verify["costs"]["int8 student"]
+    verify["costs"]["int8 student, predicted"] = predicted
+    ran = {**predicted, "origin": "measured", "latency_ms": 5.9, "interval_ms": [5.7, 6.3], "notes": ["median of 200"]}
+    verify["costs"]["int8 student"] = ran
+    verify["artifacts"][0] = {
+        "name": "model.engine",
+        "kind": "engine",
+        "purpose": "artifact",
+        "note": "",
+        "facts": {"tensorrt": "10.3.0", "int8_share": 0.97, "seconds": 41.2},
+        "run": "run by on_tensorrt",
+    }
+    content["files"].append(_file("5_build/model.engine", 812_448, "build: artifact (engine)"))
+    verify["accuracy"]["model.engine"] = 0.9151
+    verify["final"] = "model.engine"
+    gate = next(gate for gate in verify["gates"] if gate["name"] == "latency")
+    gate.update(value=5.9, origin="measured", passed=False)
+    content["failed"] = ["select: latency of int8 student is 5.9 ms (measured), above the bound of 5 ms"]
+    return content
+
+
+def _selection(rng: random.Random, count: int) -> dict[str, Any]:
+    rows = []
+    for number in range(count):
+        derived = rng.random() < 0.4
+        widths = sorted(rng.choice([16, 32, 48, 64, 96, 128]) for _ in range(rng.choice([2, 3, 3, 4])))
+        depths = [rng.randint(1, 4) for _ in widths]
+        kind = rng.choice(PLANS)
+        macs = int(28 * 28 * 9 * sum(w * w * d / 4**i for i, (w, d) in enumerate(zip(widths, depths, strict=True))))
+        params = int(9 * sum(w * w * d for w, d in zip(widths, depths, strict=True)))
+        latency = 0.09 + 0.021 * sum(depths) + macs / 1.4e8 * rng.uniform(0.8, 1.3)
+        peak = 28 * 28 * widths[0] * 2
+        rejected = None
+        if latency > 5.0:
+            rejected = f"latency of {latency:.3g} ms is above the budget of 5 ms"
+        elif params > 400_000:
+            rejected = f"weights of {params:,} bytes are above the budget of 400,000 bytes"
+        plan = (
+            {"width": round(rng.uniform(0.1, 0.9), 3), "depth": round(rng.uniform(0.3, 1), 3), "stages": widths}
+            if derived
+            else {"kind": kind, "stem_stride": 1, "widths": widths, "depths": depths}
+        )
+        rows.append(
+            {
+                "id": number,
+                "space": "derived" if derived else "int8_conv",
+                "plan": plan,
+                "macs": macs,
+                "params": params,
+                "weight_bytes": params,
+                "peak_activation_bytes": peak,
+                "latency_ms": latency,
+                "interval_ms": [latency * 0.68, latency * 1.49],
+                "origin": "predicted",
+                "rejected": rejected,
+                "score": None,
+                "fidelity": 0.0,
+                "pareto": False,
+                "chosen": False,
+            }
+        )
+    feasible = [row for row in rows if row["rejected"] is None]
+    trained = rng.sample(feasible, min(18, len(feasible)))
+    for row in trained:
+        row["score"] = 0.915 - 0.16 * math.exp(-row["macs"] / 6e6) + rng.gauss(0, 0.004)
+        row["fidelity"] = rng.choice([0.1, 0.1, 0.3])
+    front, best = [], -1.0
+    for row in sorted(trained, key=lambda row: row["latency_ms"]):
+        if row["score"] > best:
+            best, row["pareto"] = row["score"], True
+            front.append(row["id"])
+    chosen = next(row for row in rows if row["id"] == front[max(0, len(front) - 2)])
+    chosen["chosen"] = True
+    chosen["fidelity"] = 0.3
+    return {
+        "considered": count,
+        "rejected": sum(row["rejected"] is not None for row in rows),
+        "evaluated": len(trained),
+        "objective": "the best validation accuracy within the budget; of equals the fastest",
+        "budget": {"latency_ms": 5.0, "accuracy_drop": 0.02, "weight_bytes": 400_000},
+        "candidates": rows,
+        "front": front,
+        "chosen": chosen["id"],
+        "why": f"candidate {chosen['id']} reaches {100 * chosen['score']:.2f} % after the short training, within 0.3 "
+        "points of the best, and is 1.8 times faster than it",
+        "teacher": _cost("jetson", 284_000_000, 2_730_000, 4, 6.4, "fp32", rng),
+        "learned": [],
+    }
+
+
+def _cost(
+    target: str, macs: int, params: int, width: int, latency: float, precision: str, rng: random.Random
+) -> dict[str, Any]:
+    parts = [rng.uniform(0.4, 1.6) for _ in range(11)]
+    layers = [
+        {
+            "name": f"stages.{i // 4}.blocks.{i % 4}.convolution_and_a_long_name.conv2d_{i}" if i < 10 else "head",
+            "ops": ["QuantizeLinear", "Conv", "Add", "Relu"][: 1 + i % 4],
+            "macs": int(macs * p / sum(parts)),
+            "weight_bytes": int(params * width * p / sum(parts)),
+            "activation_bytes": int(30_000 * p),
+            "latency_ms": latency * p / sum(parts),
+            "bound_by": ("compute", "memory", "launch")[i % 3],
+            "precision": precision,
+        }
+        for i, p in enumerate(parts)
+    ]
+    return {
+        "target": target,
+        "runtime": "tensorrt 10.3",
+        "batch": 1,
+        "precision": precision,
+        "macs": macs,
+        "flops": 2 * macs,
+        "params": params,
+        "weight_bytes": params * width,
+        "peak_activation_bytes": 50_176 * width,
+        "latency_ms": latency,
+        "interval_ms": [latency * 0.7, latency * 1.45],
+        "origin": "predicted",
+        "energy_mj": None,
+        "layers": layers,
+        "uncounted": {},
+        "notes": [],
+    }
+
+
+def _verify(teacher: dict[str, Any], student: dict[str, Any], int8: dict[str, Any]) -> dict[str, Any]:
+    def gate(
+        name: str, stage: str, artifact: str, value: float, bound: float, unit: str, at_most: bool, origin: str
+    ) -> dict:
+        passed = value <= bound if at_most else value >= bound
+        row = {"name": name, "stage": stage, "artifact": artifact, "value": value, "bound": bound}
+        return row | {"unit": unit, "at_most": at_most, "origin": origin, "passed": passed}
+
+    return {
+        "accuracy": {"teacher": 0.9236, "float student": 0.9171, "fake-quantised student": 0.9158, "ONNX": 0.9157},
+        "final": "ONNX",
+        "step": 0.1312,
+        "parity": [
+            _parity("float student", "fake-quantised student", None, 9.2, 0.81, 0.78, 0.981),
+            _parity("fake-quantised student", "ONNX", "export", 1.0, 0.0021, 0.99995, 0.9998),
+        ],
+        "gates": [
+            gate("change of accuracy", "export", "ONNX", 0.0001, 0.002, "", True, "measured"),
+            gate("top-1 agreement", "export", "ONNX", 0.9998, 0.99, "", False, "measured"),
+            gate("share within one step", "export", "ONNX", 0.99995, 0.999, "", False, "measured"),
+            gate("drop of accuracy", "quantize", "ONNX", 0.0079, 0.02, "", True, "measured"),
+            gate("latency", "select", "int8 student", int8["latency_ms"], 5.0, "ms", True, "predicted"),
+            gate("weights", "select", "int8 student", int8["weight_bytes"], 400_000.0, "bytes", True, "counted"),
+        ],
+        "costs": {"teacher": teacher, "float student": student, "int8 student": int8},
+        "budget": {"latency_ms": 5.0, "accuracy_drop": 0.02, "weight_bytes": 400_000, "default_period_ms": 8.0},
+        "artifacts": [
+            {
+                "name": "model.bundle",
+                "kind": "bundle",
+                "purpose": "artifact",
+                "note": "on the device: sh build.sh makes model.engine and checks it against golden outputs",
+                "facts": {"opset": 20, "tensorrt": "10.3"},
+                "run": "built, not run here: it builds and checks itself on the device",
+            },
+            {
+                "name": "check_sm86.engine",
+                "kind": "engine",
+                "purpose": "check",
+                "note": "proves that the graph compiles for Ampere; it does not run on Orin",
+                "facts": {"int8_share": 1.0, "seconds": 2.1, "capability": "8.6"},
+                "run": "built, not run here: proves that the graph compiles for Ampere; it does not run on Orin",
+            },
+            {
+                "name": "onnx_to_engine",
+                "kind": "",
+                "purpose": "skipped",
+                "note": "",
+                "facts": {},
+                "run": "not built: this machine has no NVIDIA GPU",
+            },
+        ],
+        "examples": 10000,
+    }
+
+
+def _parity(
+    reference: str, artifact: str, stage: str | None, largest: float, mean: float, within: float, top1: float
+) -> dict[str, Any]:
+    return {
+        "reference": reference,
+        "artifact": artifact,
+        "stage": stage,
+        "max_steps": largest,
+        "mean_steps": mean,
+        "within_one_step": within,
+        "top1_agreement": top1,
+    }
+
+
+def _curve(rng: random.Random, epochs: int, loss: float, score: float) -> list[dict[str, Any]]:
+    rows = []
+    for epoch in range(epochs):
+        left = math.exp(-3 * epoch / max(epochs - 1, 1))
+        rows.append(
+            {
+                "phase": "main",
+                "epoch": epoch,
+                "epochs": epochs,
+                "loss": loss * (0.2 + left) * rng.uniform(0.97, 1.03),
+                "terms": {"soft_targets": loss * (0.15 + left), "labels": loss * (0.3 + 0.8 * left)},
+                "score": score - 0.2 * left * (epochs > 5) + rng.gauss(0, 0.002),
+                "learning_rate": 3e-3 * (1 - epoch / epochs),
+                "seconds": 15.1,
+            }
+        )
+    return rows
+
+
+def _file(path: str, size: int, origin: str) -> dict[str, Any]:
+    digest = (path.encode().hex() * 8)[:64]
+    return {"path": path, "sha256": digest, "size": size, "origin": origin, "inputs": {"choice": "12" * 32}}
