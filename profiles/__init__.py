@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from profiles.graph import Graph
+    from profiles.runners import Runner
 
     Model = str | Path | onnx.ModelProto | torch.nn.Module | Graph
     Example = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor] | Mapping[str, NDArray[np.generic]]
@@ -34,8 +35,10 @@ __all__ = [
     "Target",
     "UserError",
     "compare",
+    "measure_cost",
     "profile",
     "read",
+    "runner",
     "target",
     "targets",
 ]
@@ -80,6 +83,38 @@ def compare(
     devices = [_target(item) for item in targets]
     graphs = [read(model, batch, example) for model in models]
     return [[predict(graph, device, precision) for device in devices] for graph in graphs]
+
+
+def measure_cost(
+    path: str | Path,
+    target: str | Target,
+    model: "Model | None" = None,
+    inputs: "Mapping[str, NDArray[np.generic]] | None" = None,
+) -> Cost:
+    """Run an artifact with the target's first runner that is available here; predict where none is.
+
+    Args:
+        path: what the target's builder made: an ONNX file, an engine, a folder with C files.
+        model: the ONNX model that the artifact was built from; counts come from it. None: `path` itself is ONNX, or
+            the runner knows them.
+        inputs: real inputs by name, batch first; None takes random ones.
+
+    Returns:
+        A cost whose origin is "measured", "emulated" or "predicted"; in the last case a note says why.
+
+    Raises:
+        ProfileError: the artifact cannot be run, the runs spread too wide, or nothing is there to predict from.
+    """
+    from profiles.measured import measure_cost as measure
+
+    return measure(Path(path), _target(target), model, inputs)
+
+
+def runner(name: str) -> "Runner":
+    """The module that runs a target's artifacts, such as "on_onnxruntime"; see `profiles.runners`."""
+    from profiles.runners import runner as load
+
+    return load(name)
 
 
 def read(model: "Model", batch: int = 1, example: "Example | None" = None) -> "Graph":

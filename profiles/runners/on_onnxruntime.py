@@ -1,0 +1,147 @@
+"""Run and time an ONNX file with onnxruntime on this machine's processor."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from profiles.errors import ProfileError
+from profiles.measure import Array, Measurement, Setup, TensorSpec, cpu, example_inputs, wall_clock
+from profiles.measure import measure as measure_sample
+from profiles.runners import Arrays
+from profiles.target import Target
+
+DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
+    "tensor(int16)": np.int16,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
+}
+
+
+def available() -> str | None:
+    """Why it cannot run here; None where it can."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return "onnxruntime is not installed: pip install onnxruntime"
+    return None
+
+
+class Loaded:
+    """An inference session."""
+
+    def __init__(self, session: Any, threads: int) -> None:
+        self._session = session
+        self.threads = threads
+        self.inputs = tuple(_spec(item) for item in session.get_inputs())
+        self.outputs = tuple(_spec(item) for item in session.get_outputs())
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """Outputs by name for inputs by name.
+
+        Raises:
+            ProfileError: names, shapes or types do not fit the model.
+        """
+        wanted = {spec.name for spec in self.inputs}
+        if set(inputs) != wanted:
+            raise ProfileError(
+                f"the model's inputs are {', '.join(sorted(wanted))}; given were {', '.join(sorted(inputs)) or 'none'}",
+                fix="pass exactly the model's inputs",
+            )
+        for spec in self.inputs:
+            given = inputs[spec.name]
+            fits = len(given.shape) == len(spec.shape) and all(
+                size is None or size == have for size, have in zip(spec.shape, given.shape, strict=True)
+            )
+            if not fits or given.dtype != spec.dtype:
+                raise ProfileError(
+                    f"input {spec.name!r} takes {spec.dtype} {_shape(spec.shape)}, not {given.dtype} {given.shape}",
+                    fix="pass an array of that type and shape",
+                )
+        names = [spec.name for spec in self.outputs]
+        results = self._session.run(names, {name: np.ascontiguousarray(value) for name, value in inputs.items()})
+        return dict(zip(names, results, strict=True))
+
+
+def load(path: Path, *, threads: int = 1) -> Loaded:
+    """Open an ONNX file.
+
+    Args:
+        threads: >= 1, of one operator; operators run one after the other.
+
+    Raises:
+        ProfileError: onnxruntime is missing or refuses the file.
+    """
+    reason = available()
+    if reason is not None:
+        raise ProfileError(reason.split(":")[0], fix=reason.split(": ")[1])
+    from onnxruntime import InferenceSession, SessionOptions  # type: ignore[attr-defined]
+
+    if not Path(path).is_file():
+        raise ProfileError(f"there is no file {path}", fix="pass the path of an ONNX file")
+    options = SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # its warnings are about its own choices, not about the file
+    try:
+        session = InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises a family of exceptions without a common base of its own
+        raise ProfileError(
+            f"onnxruntime refuses {path}: {str(error).splitlines()[0]}", fix="check it with onnx.checker.check_model"
+        ) from error
+    return Loaded(session, threads)
+
+
+def measure(
+    path: Path,
+    target: Target | None = None,
+    inputs: Arrays | None = None,
+    *,
+    batch: int = 1,
+    threads: int = 1,
+    seconds: float = 1.0,
+) -> Measurement:
+    """Time one forward pass with onnxruntime.
+
+    Args:
+        target: not used; the model runs on this machine's processor.
+        inputs: None takes normal random numbers of the model's own shapes.
+        batch: where `inputs` is None.
+
+    Raises:
+        ProfileError: as `load`, or the runs spread too wide.
+    """
+    loaded = load(path, threads=threads)
+    given = example_inputs(loaded.inputs, batch) if inputs is None else dict(inputs)
+    loaded.run(given)  # checks names, shapes and types once
+    return measure_sample(wall_clock(timed(loaded, given)), setup(given, threads), seconds)
+
+
+def timed(loaded: Loaded, inputs: Arrays) -> Any:
+    """One run as a caller makes it, without the checks of `run`."""
+    session = loaded._session
+    feed = {name: np.ascontiguousarray(value) for name, value in inputs.items()}
+    return lambda: session.run(None, feed)
+
+
+def setup(inputs: Arrays, threads: int) -> Setup:
+    """What a measurement with these inputs says about itself."""
+    import onnxruntime
+
+    batch = next((int(value.shape[0]) for value in inputs.values() if value.ndim), 1)
+    version = onnxruntime.__version__
+    return Setup(batch, threads, cpu(), f"onnxruntime {version}", "wall clock, inputs and outputs in host memory")
+
+
+def _spec(item: Any) -> TensorSpec:
+    shape = tuple(size if isinstance(size, int) and size > 0 else None for size in item.shape)
+    return TensorSpec(item.name, shape, np.dtype(DTYPES.get(item.type, np.float32)))
+
+
+def _shape(shape: tuple[int | None, ...]) -> str:
+    return f"({', '.join('any' if size is None else str(size) for size in shape)})"

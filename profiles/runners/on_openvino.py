@@ -1,0 +1,106 @@
+"""Run and time an ONNX file with OpenVINO on this machine's processor."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from profiles.errors import ProfileError
+from profiles.measure import Array, Measurement, Setup, TensorSpec, cpu, example_inputs, wall_clock
+from profiles.measure import measure as measure_sample
+from profiles.runners import Arrays
+from profiles.target import Target
+
+
+def available() -> str | None:
+    """Why it cannot run here; None where it can."""
+    if importlib.util.find_spec("openvino") is None:
+        return "OpenVINO is not installed: pip install openvino"
+    return None
+
+
+class Loaded:
+    """A compiled model and one inference request."""
+
+    def __init__(self, compiled: Any, threads: int) -> None:
+        self._request = compiled.create_infer_request()
+        self.threads = threads
+        self.inputs = tuple(_spec(port) for port in compiled.inputs)
+        self.outputs = tuple(_spec(port) for port in compiled.outputs)
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """Outputs by name for inputs by name.
+
+        Raises:
+            ProfileError: names do not fit the model.
+        """
+        wanted = {spec.name for spec in self.inputs}
+        if set(inputs) != wanted:
+            raise ProfileError(
+                f"the model's inputs are {', '.join(sorted(wanted))}; given were {', '.join(sorted(inputs)) or 'none'}",
+                fix="pass exactly the model's inputs",
+            )
+        results = self._request.infer({name: np.ascontiguousarray(value) for name, value in inputs.items()})
+        return {spec.name: np.array(results[index]) for index, spec in enumerate(self.outputs)}
+
+
+def load(path: Path, *, threads: int = 1) -> Loaded:
+    """Compile an ONNX file for this processor, for the shortest time of one request.
+
+    Raises:
+        ProfileError: OpenVINO is missing or refuses the file.
+    """
+    reason = available()
+    if reason is not None:
+        raise ProfileError(reason.split(":")[0], fix=reason.split(": ")[1])
+    import openvino
+
+    if not Path(path).is_file():
+        raise ProfileError(f"there is no file {path}", fix="pass the path of an ONNX file")
+    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+    try:
+        core = openvino.Core()
+        compiled = core.compile_model(core.read_model(str(path)), "CPU", options)
+    except RuntimeError as error:
+        raise ProfileError(
+            f"OpenVINO refuses {path}: {str(error).splitlines()[0]}", fix="check it with onnx.checker.check_model"
+        ) from error
+    return Loaded(compiled, threads)
+
+
+def measure(
+    path: Path,
+    target: Target | None = None,
+    inputs: Arrays | None = None,
+    *,
+    batch: int = 1,
+    threads: int = 1,
+    seconds: float = 1.0,
+) -> Measurement:
+    """Time one forward pass with OpenVINO; arguments and errors as in `on_onnxruntime.measure`."""
+    loaded = load(path, threads=threads)
+    given = example_inputs(loaded.inputs, batch) if inputs is None else dict(inputs)
+    loaded.run(given)
+    return measure_sample(wall_clock(timed(loaded, given)), setup(given, threads), seconds)
+
+
+def timed(loaded: Loaded, inputs: Arrays) -> Any:
+    """One run as a caller makes it."""
+    request = loaded._request
+    feed = {name: np.ascontiguousarray(value) for name, value in inputs.items()}
+    return lambda: request.infer(feed, share_inputs=True)
+
+
+def setup(inputs: Arrays, threads: int) -> Setup:
+    """What a measurement with these inputs says about itself."""
+    import openvino
+
+    batch = next((int(value.shape[0]) for value in inputs.values() if value.ndim), 1)
+    version = openvino.__version__.split("-")[0]
+    return Setup(batch, threads, cpu(), f"openvino {version}", "wall clock, inputs and outputs in host memory")
+
+
+def _spec(port: Any) -> TensorSpec:
+    shape = tuple(dim.get_length() if dim.is_static else None for dim in port.partial_shape)
+    return TensorSpec(port.any_name, shape, np.dtype(port.element_type.to_dtype()))
