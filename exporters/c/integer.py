@@ -140,12 +140,13 @@ def binary(context: Context, node: Node) -> bool:
     scale = ending.quant.scale
     scales = (a.quant.scale / scale, b.quant.scale / scale)
     if node.op == "Mul":
-        scales = (a.quant.scale * b.quant.scale / scale, np.float32(0))
+        scales = (a.quant.scale, b.quant.scale)
     function = {"Add": "model_add", "Mul": "model_multiply"}[node.op]
     code = (
         f"static const model_binary_t p = {{.size = {target.size}, .inner = {inner}, .b_size = {period}, "
         f".a_zero = {a.quant.zero}, .b_zero = {b.quant.zero}, .out_zero = {ending.quant.zero}, .low = {low}, "
-        f".high = {high}, .a_scale = {literal(scales[0])}, .b_scale = {literal(scales[1])}}};\n"
+        f".high = {high}, .a_scale = {literal(scales[0])}, .b_scale = {literal(scales[1])}, "
+        f".out_scale = {literal(scale)}}};\n"
         f"{function}(&p, {first.token}, {second.token}, {target.token});"
     )
     context.program.add(
@@ -416,8 +417,9 @@ def _depthwise(
     program = context.program
     kh, kw = frame.kernel
     padded = (groups + 3) // 4 * 4
-    weight = np.zeros((kh * kw, padded), dtype=np.int8)
+    weight = np.zeros((kh * kw, padded), dtype=np.int16)
     weight[:, :groups] = linear.codes.reshape(groups, kh * kw).T
+    weight = weight.reshape(kh * kw, -1, 4)[:, :, [0, 2, 1, 3]]
     bias = np.zeros(padded, dtype=np.int32)
     bias[:groups] = linear.bias
     multiplier = np.zeros(padded, dtype=np.float32)
@@ -428,7 +430,7 @@ def _depthwise(
     code = (
         f"static const model_depthwise_t p = {{{frame.fields()}, .channels = {groups}, .in_zero = {quant.zero}, "
         f".out_zero = {ending.quant.zero}, .low = {low}, .high = {high}, "
-        f".weight = {program.constant(weight, 'int8_t')}, .bias = {program.constant(bias, 'int32_t')}, "
+        f".weight = {program.constant(weight, 'int16_t')}, .bias = {program.constant(bias, 'int32_t')}, "
         f".multiplier = {program.constant(multiplier, 'float')}}};\n"
         f"model_depthwise(&p, {source.token}, {target.token}, {zeros.token}, (const int8_t **)(void *){taps.token});"
     )
@@ -442,7 +444,7 @@ def _depthwise(
             (zeros, taps),
             kernels=frozenset({"depthwise"}),
             macs=frame.size_out[0] * frame.size_out[1] * groups * kh * kw,
-            weight_bytes=weight.size + 8 * padded,
+            weight_bytes=weight.nbytes + 8 * padded,
             params=linear.codes.size + groups,
         )
     )

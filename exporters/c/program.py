@@ -264,6 +264,7 @@ def copy_code(
 _DTYPES: dict[str, Any] = {
     "int8_t": np.int8,
     "uint8_t": np.uint8,
+    "int16_t": np.int16,
     "uint16_t": np.uint16,
     "int32_t": np.int32,
     "float": np.float32,

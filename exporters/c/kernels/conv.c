@@ -107,6 +107,10 @@ MODEL_KERNEL void model_conv(const model_conv_t *p, const int8_t *x, int8_t *y, 
 {
     const int32_t pixels = p->out_h * p->out_w, depth = p->depth;
     const int32_t count = p->in_c / p->groups, made = p->out_c / p->groups, pairs = (made + 1) / 2;
+    /* Copies: a store through int8_t may change anything as far as the compiler knows. */
+    const int32_t out_c = p->out_c, out_w = p->out_w, zero = p->out_zero, low = p->low, high = p->high;
+    const int32_t *const bias = p->bias;
+    const float *const multiplier = p->multiplier;
     int8_t *const patch = (int8_t *)columns + 4 * depth;
     for (int32_t group = 0; group < p->groups; group++) {
         int32_t oy = 0, ox = 0;
@@ -115,13 +119,13 @@ MODEL_KERNEL void model_conv(const model_conv_t *p, const int8_t *x, int8_t *y, 
             const int8_t *weight = p->weight + group * pairs * depth * 2;
             const int8_t *const a = model_patch(p, x, oy, ox, group * count, count, patch);
             const int8_t *b = a;
-            if (++ox == p->out_w) {
+            if (++ox == out_w) {
                 ox = 0;
                 oy++;
             }
             if (both) {
                 b = model_patch(p, x, oy, ox, group * count, count, patch + depth);
-                if (++ox == p->out_w) {
+                if (++ox == out_w) {
                     ox = 0;
                     oy++;
                 }
@@ -134,22 +138,22 @@ MODEL_KERNEL void model_conv(const model_conv_t *p, const int8_t *x, int8_t *y, 
 #endif
             for (int32_t channel = group * made; channel < (group + 1) * made; channel += 2) {
                 const int32_t two = channel + 1 < (group + 1) * made;
-                const float m0 = p->multiplier[channel], m1 = p->multiplier[channel + two];
-                const int32_t at = pixel * p->out_c + channel;
+                const float m0 = multiplier[channel], m1 = multiplier[channel + two];
+                const int32_t at = pixel * out_c + channel;
                 int32_t sums[4];
-                sums[0] = sums[2] = p->bias[channel];
-                sums[1] = sums[3] = p->bias[channel + two];
+                sums[0] = sums[2] = bias[channel];
+                sums[1] = sums[3] = bias[channel + two];
                 model_dot(weight, columns, depth, sums);
                 weight += 2 * depth;
                 if (y) {
-                    y[at] = model_requantize(sums[0], m0, p->out_zero, p->low, p->high);
+                    y[at] = model_requantize(sums[0], m0, zero, low, high);
                     if (two) {
-                        y[at + 1] = model_requantize(sums[1], m1, p->out_zero, p->low, p->high);
+                        y[at + 1] = model_requantize(sums[1], m1, zero, low, high);
                     }
                     if (both) {
-                        y[at + p->out_c] = model_requantize(sums[2], m0, p->out_zero, p->low, p->high);
+                        y[at + out_c] = model_requantize(sums[2], m0, zero, low, high);
                         if (two) {
-                            y[at + p->out_c + 1] = model_requantize(sums[3], m1, p->out_zero, p->low, p->high);
+                            y[at + out_c + 1] = model_requantize(sums[3], m1, zero, low, high);
                         }
                     }
                 } else {
@@ -158,9 +162,9 @@ MODEL_KERNEL void model_conv(const model_conv_t *p, const int8_t *x, int8_t *y, 
                         real[at + 1] = (float)sums[1] * m1 + offset[channel + 1];
                     }
                     if (both) {
-                        real[at + p->out_c] = (float)sums[2] * m0 + offset[channel];
+                        real[at + out_c] = (float)sums[2] * m0 + offset[channel];
                         if (two) {
-                            real[at + p->out_c + 1] = (float)sums[3] * m1 + offset[channel + 1];
+                            real[at + out_c + 1] = (float)sums[3] * m1 + offset[channel + 1];
                         }
                     }
                 }

@@ -1,10 +1,11 @@
-/* Depthwise convolution: one filter per channel, int8 channel-last tensors. Weights are (row, column, channel) with
- * the channels padded with zeros to a multiple of four. */
+/* Depthwise convolution: one filter per channel, int8 channel-last tensors. Weights are (row, column, channel) as
+ * int16, the channels padded with zeros to a multiple of four and in the order 0 2 1 3 within four: as wide as the
+ * multiplier takes them, because each is used once per pixel. */
 typedef struct {
     int32_t in_h, in_w, channels, out_h, out_w;
     int32_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
     int32_t in_zero, out_zero, low, high;
-    const int8_t *weight;
+    const int16_t *weight;
     const int32_t *bias;
     const float *multiplier;
 } model_depthwise_t;
@@ -14,6 +15,9 @@ MODEL_KERNEL void model_depthwise(const model_depthwise_t *p, const int8_t *x, i
                                   const int8_t **taps)
 {
     const int32_t channels = p->channels, padded = (channels + 3) & ~3, count = p->kernel_h * p->kernel_w;
+    const int32_t zero = p->out_zero, low = p->low, high = p->high;
+    const int32_t *const bias = p->bias;
+    const float *const multiplier = p->multiplier;
     memset(zeros, p->in_zero, (size_t)channels + 4);
     for (int32_t oy = 0; oy < p->out_h; oy++) {
         for (int32_t ox = 0; ox < p->out_w; ox++) {
@@ -30,33 +34,33 @@ MODEL_KERNEL void model_depthwise(const model_depthwise_t *p, const int8_t *x, i
             }
             for (int32_t c = 0; c < channels; c += 4) {
                 const int32_t left_over = channels - c;
-                const int8_t *weight = p->weight + c;
-                int32_t s0 = p->bias[c], s1 = p->bias[c + 1], s2 = p->bias[c + 2], s3 = p->bias[c + 3];
+                const int16_t *weight = p->weight + c;
+                int32_t s0 = bias[c], s1 = bias[c + 1], s2 = bias[c + 2], s3 = bias[c + 3];
                 for (int32_t t = 0; t < count; t++, weight += padded) {
                     const int8_t *const in = taps[t] + c;
 #if MODEL_DSP
-                    const int32_t xs = model_word(in), ws = model_word(weight);
-                    const int32_t xe = model_even(xs), xo = model_odd(xs), we = model_even(ws), wo = model_odd(ws);
+                    const int32_t xs = model_word(in), we = model_word(weight), wo = model_word(weight + 2);
+                    const int32_t xe = model_even(xs), xo = model_odd(xs);
                     s0 = __smlabb(xe, we, s0);
                     s1 = __smlabb(xo, wo, s1);
                     s2 = __smlatt(xe, we, s2);
                     s3 = __smlatt(xo, wo, s3);
 #else
                     s0 += in[0] * weight[0];
-                    s1 += (left_over > 1 ? in[1] : 0) * weight[1];
-                    s2 += (left_over > 2 ? in[2] : 0) * weight[2];
+                    s1 += (left_over > 1 ? in[1] : 0) * weight[2];
+                    s2 += (left_over > 2 ? in[2] : 0) * weight[1];
                     s3 += (left_over > 3 ? in[3] : 0) * weight[3];
 #endif
                 }
-                y[c] = model_requantize(s0, p->multiplier[c], p->out_zero, p->low, p->high);
+                y[c] = model_requantize(s0, multiplier[c], zero, low, high);
                 if (left_over > 1) {
-                    y[c + 1] = model_requantize(s1, p->multiplier[c + 1], p->out_zero, p->low, p->high);
+                    y[c + 1] = model_requantize(s1, multiplier[c + 1], zero, low, high);
                 }
                 if (left_over > 2) {
-                    y[c + 2] = model_requantize(s2, p->multiplier[c + 2], p->out_zero, p->low, p->high);
+                    y[c + 2] = model_requantize(s2, multiplier[c + 2], zero, low, high);
                 }
                 if (left_over > 3) {
-                    y[c + 3] = model_requantize(s3, p->multiplier[c + 3], p->out_zero, p->low, p->high);
+                    y[c + 3] = model_requantize(s3, multiplier[c + 3], zero, low, high);
                 }
             }
             y += channels;

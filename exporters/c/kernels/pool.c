@@ -8,16 +8,17 @@ typedef struct {
 
 MODEL_UNUSED MODEL_KERNEL void model_max_pool(const model_pool_t *p, const int8_t *x, int8_t *y)
 {
+    const int32_t channels = p->channels;
     for (int32_t oy = 0; oy < p->out_h; oy++) {
-        for (int32_t ox = 0; ox < p->out_w; ox++, y += p->channels) {
-            memset(y, -128, (size_t)p->channels);
+        for (int32_t ox = 0; ox < p->out_w; ox++, y += channels) {
+            memset(y, -128, (size_t)channels);
             for (int32_t ky = 0; ky < p->kernel_h; ky++) {
                 const int32_t iy = oy * p->stride_h - p->pad_top + ky * p->dilation_h;
                 for (int32_t kx = 0; iy >= 0 && iy < p->in_h && kx < p->kernel_w; kx++) {
                     const int32_t ix = ox * p->stride_w - p->pad_left + kx * p->dilation_w;
                     if (ix >= 0 && ix < p->in_w) {
-                        const int8_t *const in = x + (iy * p->in_w + ix) * p->channels;
-                        for (int32_t c = 0; c < p->channels; c++) {
+                        const int8_t *const in = x + (iy * p->in_w + ix) * channels;
+                        for (int32_t c = 0; c < channels; c++) {
                             y[c] = in[c] > y[c] ? in[c] : y[c];
                         }
                     }
@@ -30,18 +31,19 @@ MODEL_UNUSED MODEL_KERNEL void model_max_pool(const model_pool_t *p, const int8_
 /* sums: room for one int32 per channel. */
 MODEL_UNUSED MODEL_KERNEL void model_average_pool(const model_pool_t *p, const int8_t *x, int8_t *y, int32_t *sums)
 {
+    const int32_t channels = p->channels;
     for (int32_t oy = 0; oy < p->out_h; oy++) {
-        for (int32_t ox = 0; ox < p->out_w; ox++, y += p->channels) {
+        for (int32_t ox = 0; ox < p->out_w; ox++, y += channels) {
             int32_t count = 0;
-            memset(sums, 0, (size_t)p->channels * sizeof *sums);
+            memset(sums, 0, (size_t)channels * sizeof *sums);
             for (int32_t ky = 0; ky < p->kernel_h; ky++) {
                 const int32_t iy = oy * p->stride_h - p->pad_top + ky * p->dilation_h;
                 for (int32_t kx = 0; iy >= 0 && iy < p->in_h && kx < p->kernel_w; kx++) {
                     const int32_t ix = ox * p->stride_w - p->pad_left + kx * p->dilation_w;
                     if (ix >= 0 && ix < p->in_w) {
-                        const int8_t *const in = x + (iy * p->in_w + ix) * p->channels;
+                        const int8_t *const in = x + (iy * p->in_w + ix) * channels;
                         count++;
-                        for (int32_t c = 0; c < p->channels; c++) {
+                        for (int32_t c = 0; c < channels; c++) {
                             sums[c] += in[c];
                         }
                     }
@@ -49,7 +51,7 @@ MODEL_UNUSED MODEL_KERNEL void model_average_pool(const model_pool_t *p, const i
             }
             {
                 const float multiplier = p->scale / (float)(p->count_padding ? p->kernel_h * p->kernel_w : count);
-                for (int32_t c = 0; c < p->channels; c++) {
+                for (int32_t c = 0; c < channels; c++) {
                     y[c] = model_requantize(sums[c] - count * p->in_zero, multiplier, p->out_zero, p->low, p->high);
                 }
             }
