@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from compress.contracts.clock import Clock
 from compress.contracts.objective import Objective
 from compress.contracts.preparation import Preparation
 from compress.contracts.step import Step, distillation_step
@@ -52,7 +53,7 @@ class Method:
     Attributes:
         source: paper, with section or equation.
         objectives: name -> class; recipes give each a weight and its numbers by that name.
-        weights: the published weight of each objective; 1 where absent.
+        weights: the published weight of each objective, a number or a function of the phase's clock; 1 where absent.
         teachers: from the task's teacher and the students, the teachers by name: an EMA copy, an ensemble, ...
         students: how many there are and how each is built; "student" is the one that goes on to the next stage.
         strategy: None for the task's own augmentation on the train split.
@@ -65,7 +66,7 @@ class Method:
 
     source: str
     objectives: Mapping[str, Callable[..., Objective]]
-    weights: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, float | Callable[[Clock], float]] = field(default_factory=dict)
     teachers: Callable[[Teacher, Mapping[str, nn.Module]], Mapping[str, Teacher]] = given_teacher
     students: Callable[[Callable[[], nn.Module]], Mapping[str, nn.Module]] = one_student
     strategy: Callable[..., DataStrategy] | None = None

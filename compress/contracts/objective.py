@@ -1,6 +1,7 @@
 """What makes the student resemble the teacher."""
 
 from abc import abstractmethod
+from typing import Self
 
 from torch import Tensor, nn
 
@@ -19,6 +20,11 @@ class Objective(nn.Module):
     student_taps: tuple[str, ...] = ()
     """Module names whose outputs `forward` wants in `student.taps`; instances may set their own."""
     teacher_taps: tuple[str, ...] = ()
+
+    @classmethod
+    def example(cls) -> Self:
+        """One for tests: for networks whose modules include "body", a feature map, and "pool", a vector."""
+        return cls()
 
     def prepare(self, preparation: Preparation) -> None:
         """Called once before the first step: size projections, build class averages from the teacher's answers."""

@@ -37,9 +37,22 @@ class Step(Protocol):
 
 def distillation_step(world: World, batches: Mapping[str, Batch], clock: Clock) -> Iterator[Update]:
     """The weighted sum of all objectives on the first stream, for the student that is called "student"."""
-    batch = next(iter(batches.values()))
+    yield weighted_sum(world, next(iter(batches.values())), clock, tuple(world.objectives))
+
+
+def only(*names: str) -> Step:
+    """A `distillation_step` with these objectives alone, for methods whose phases differ in what they minimise."""
+
+    def step(world: World, batches: Mapping[str, Batch], clock: Clock) -> Iterator[Update]:
+        yield weighted_sum(world, next(iter(batches.values())), clock, names)
+
+    return step
+
+
+def weighted_sum(world: World, batch: Batch, clock: Clock, names: tuple[str, ...]) -> Update:
+    """The mean of each named objective between the first teacher and "student", weighted and added up."""
     teacher = world.ask(next(iter(world.teachers)), batch)
     student = world.observe("student", batch)
-    terms = {name: objective(student, teacher, batch, clock).mean() for name, objective in world.objectives.items()}
+    terms = {name: world.objectives[name](student, teacher, batch, clock).mean() for name in names}
     loss = sum((world.weights(name) * term for name, term in terms.items()), start=student.output.new_zeros(()))
-    yield Update(loss, logs={name: term.detach() for name, term in terms.items()})
+    return Update(loss, logs={name: term.detach() for name, term in terms.items()})

@@ -5,6 +5,7 @@ arXiv:1412.6550, equation 3. The regressor here is 1x1 (or linear), which costs 
 """
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +79,11 @@ class Features(Objective):
                 fix="name as many modules of the teacher as of the student, and one at least",
             )
         self.projections = nn.ModuleList()
+
+    @classmethod
+    def example(cls) -> Self:
+        """Between the feature maps."""
+        return cls("body", "body")
 
     def prepare(self, preparation: Preparation) -> None:
         """Size the projections.
