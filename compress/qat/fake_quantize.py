@@ -30,7 +30,7 @@ class _RoundToGrid(torch.autograd.Function):
         ctx.save_for_backward(x)
         ctx.bounds = ((low_code - 0.5) * scale, (high_code + 0.5) * scale)  # type: ignore[attr-defined]
         # bfloat16 has eight significant bits: a code computed in it is off by one in places, so compute in float32.
-        codes = x.float() * (1.0 / scale)
+        codes = x * (1.0 / scale) if x.dtype == torch.float32 else x.float().mul_(1.0 / scale)
         return codes.round_().clamp_(low_code, high_code).mul_(scale).to(x.dtype)
 
     @staticmethod

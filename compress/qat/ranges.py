@@ -29,7 +29,8 @@ def estimate(x: Tensor, method: Method, levels: int) -> tuple[float, float]:
     Returns:
         (low, high), low <= high, in the tensor's own unit. NaN where x holds NaN.
     """
-    low, high = (value.item() for value in torch.aminmax(x.detach()))
+    # Not aminmax: seven times slower on a channels-last tensor (torch 2.13, CPU).
+    low, high = x.detach().amin().item(), x.detach().amax().item()
     if method == "minmax" or not low < high:
         return low, high
     values = _sample(x)
