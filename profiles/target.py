@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -21,7 +21,7 @@ from profiles.errors import ProfileError
 
 FOLDER = Path(__file__).parent / "targets"
 FAMILIES = ("nvidia-gpu", "cortex-m", "x86-cpu")
-PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
+RATES = ("fp32", "tf32", "fp16", "bf16", "int8")  # what hardware.tops may name
 DEFAULT_PERIOD_MS = 8.0  # one hop of a hearing aid's filter bank
 
 
@@ -226,9 +226,8 @@ def _checked(path: Path, raw: _Raw) -> Target:
         **values,
     )
     _one_of(path, "family", made.family, FAMILIES)
-    _one_of(path, "precision", made.precision, PRECISIONS)
     for key in hardware.tops:
-        _one_of(path, "tops", key, PRECISIONS)
+        _one_of(path, "tops", key, RATES)
     positive = {
         "target.opset": made.opset,
         "target.width_multiple": made.width_multiple,
@@ -273,24 +272,30 @@ def _values(
             f"{path}: [{table}] lacks {', '.join(missing)}",
             fix='write the missing keys, or start from another target with inherit = "..." in the first line',
         )
-    return {key: _typed(path, f"{table}.{key}", value, str(hints[key])) for key, value in given.items()}
+    return {key: _typed(path, f"{table}.{key}", value, hints[key]) for key, value in given.items()}
 
 
-def _typed(path: Path, key: str, value: Any, hint: str) -> Any:
-    """`value` as the type that `hint` (the text of an annotation above) names."""
-    if "tuple[str" in hint:
+def _typed(path: Path, key: str, value: Any, hint: Any) -> Any:
+    """`value` as the type that an annotation above names."""
+    text = str(hint)
+    if get_origin(hint) is Literal:
+        if isinstance(value, str):
+            _one_of(path, key, value, get_args(hint))
+            return value
+        wanted = "a string"
+    elif "tuple[str" in text:
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return tuple(value)
         wanted = "a list of strings"
-    elif "Mapping[str, float]" in hint:
+    elif "Mapping[str, float]" in text:
         if isinstance(value, dict) and all(_is_number(item) for item in value.values()):
             return {name: float(item) for name, item in value.items()}
         wanted = "a table of numbers"
-    elif "str" in hint:
+    elif "str" in text:
         if isinstance(value, str):
             return value
         wanted = "a string"
-    elif "float" in hint:
+    elif "float" in text:
         if _is_number(value):
             return float(value)
         wanted = "a number"

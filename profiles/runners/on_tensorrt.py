@@ -178,7 +178,7 @@ def open_engine(plan: bytes, name: str, gpu: Memory) -> Loaded:
         tried.append(f"{package_name} {package.__version__}")
     gpu.close()
     raise ProfileError(
-        f"{name} is refused by {' and '.join(tried)}; an engine runs only on the GPU model and version it was built for",
+        f"{name} is refused by {' and '.join(tried)}; engines run only on the GPU and version they were built for",
         fix=f"build it on this machine from its ONNX file: compress build {Path(name).stem}.onnx",
     )
 
