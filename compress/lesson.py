@@ -14,6 +14,7 @@ from compress.contracts.task import TrainingNumbers
 from compress.contracts.teacher import Teacher
 from compress.errors import RecipeError
 from compress.job import Job
+from compress.progress import Quiet
 from compress.training.fit import CurvePoint, Outcome, fit
 
 
@@ -22,7 +23,7 @@ def lesson(
     student: nn.Module,
     numbers: TrainingNumbers,
     *,
-    title: str,
+    title: str | None,
     checkpoint: Path | None,
     precision: Literal["auto", "fp32", "bf16"],
     before_epoch: Callable[[Clock], None] | None = None,
@@ -32,6 +33,7 @@ def lesson(
     Args:
         student: raw inputs -> outputs.
         numbers: epochs and rates of this lesson.
+        title: of the progress bar; None for none.
         checkpoint: file to resume from and to save to after each epoch; None for a short look.
         before_epoch: called before every epoch, for what follows the clock outside the method.
     """
@@ -42,7 +44,8 @@ def lesson(
     student.requires_grad_(True)
     students = method.students(lambda: student)
     teachers = method.teachers(_teacher(job, taps), students)
-    with job.progress.bar(title, numbers.epochs) as bar:
+    progress = Quiet() if title is None else job.progress
+    with progress.bar(title or "", numbers.epochs) as bar:
 
         def point(at: CurvePoint) -> None:
             note = "" if at.validation is None else f"{job.task.metric} {100 * at.validation:.2f} %"

@@ -16,7 +16,7 @@ class Model(nn.Module):
         self.frontend = frontend
         self.network = network
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, raw: Tensor) -> Tensor:
         """(B, ...) raw inputs -> (B, ...) outputs."""
-        output: Tensor = self.network(self.frontend(*inputs))
+        output: Tensor = self.network(self.frontend(raw))
         return output

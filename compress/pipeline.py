@@ -87,7 +87,7 @@ def run(
             learned = (*learned, checks.cost_missed)
             if len(learned) >= recipe.select.rounds:
                 raise BudgetError(
-                    f"the cost of {len(learned)} students in a row broke the budget when built: {checks.cost_missed.why}",
+                    f"{len(learned)} students in a row broke the budget when they were built: {checks.cost_missed.why}",
                     fix="allow more with --budget, or raise select.rounds",
                 )
             progress.say(f"back to select: {checks.cost_missed.why}")

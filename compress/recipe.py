@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import profiles
 from compress import catalog
 from compress.errors import RecipeError
 from compress.strict import read
@@ -30,8 +31,7 @@ class TaskPart:
 class TeacherPart:
     """Which teacher; without any, the task's reference teacher is trained once and cached."""
 
-    file: Path | None = None  # Python, with a function that gives the untrained module
-    build: str = "build"  # that function
+    file: Path | None = None  # Python, with a function build() that gives the network
     weights: Path | None = None  # safetensors, or a .pt that weights_only can read
     onnx: Path | None = None  # a black box
     epochs: int | None = None  # of the reference teacher; None for the task's own number
@@ -198,12 +198,13 @@ def check(recipe: Recipe, where: str) -> None:
         )
     if not 0 < recipe.select.share <= 1:
         raise RecipeError(f"{where}: 'select.share' must be in (0, 1], and is {recipe.select.share}", fix="try 0.1")
-    catalog.check("compress.methods", recipe.distill.method, "method")
-    catalog.check("compress.selectors", recipe.select.selector, "selector")
+    catalog.require("compress.methods", recipe.distill.method)
+    catalog.require("compress.selectors", recipe.select.selector)
     for space in recipe.select.spaces:
-        catalog.check("compress.spaces", space, "space")
+        catalog.require("compress.spaces", space)
+    profiles.target(recipe.target)
     if recipe.task.name is not None:
-        catalog.check("compress.tasks", recipe.task.name, "task")
+        catalog.require("compress.tasks", recipe.task.name)
     if recipe.task.name is None and recipe.task.file is None:
         raise RecipeError(
             f"{where} names no task", fix='pass --task NAME (compress list tasks), or task.file = "my_task.py"'

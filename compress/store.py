@@ -254,8 +254,8 @@ def _refuse_foreign(folder: Path) -> None:
         raise RunError(f"{folder} is a file, not a folder", fix="choose another folder with --out")
     if folder.is_dir():
         names = {entry.name for entry in folder.iterdir()} - {".lock"}
-        ours = RUN in names or MANIFEST in names or not names or all(n.startswith(".") for n in names)
-        if not ours:
+        known = {RUN, MANIFEST, *map(folder_name, STAGES)}
+        if not names & known and any(not name.startswith(".") for name in names):
             raise RunError(
                 f"{folder} holds files that are no run ({', '.join(sorted(names)[:3])})",
                 fix="choose an empty or a new folder with --out",

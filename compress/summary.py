@@ -1,5 +1,6 @@
 """The last lines of a run: where its files are and what they are worth."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ def summarize(folder: Path, reached: str, repeated: tuple[str, ...]) -> tuple[di
         reached: the last finished stage.
         repeated: stages that did work this time.
     """
-    files = {
+    files: dict[str, dict[str, Any]] = {
         name: {"sha256": row.sha256, "size": row.size, "origin": row.origin}
         for name, row in read_manifest(folder).items()
     }
@@ -46,7 +47,7 @@ def _shown(name: str) -> bool:
     )
 
 
-def _table(values: dict[str, Any]) -> list[str]:
+def _table(values: Mapping[str, Any]) -> list[str]:
     costs, accuracy = values["costs"], values["accuracy"]
     rows = [("", "accuracy", "MACs", "weights", "latency")]
     for name, scored in (("teacher", "teacher"), ("float student", "float student"), ("int8 student", values["final"])):

@@ -45,7 +45,6 @@ def export(job: Job, choice: Choice, student: Distilled, quantized: Quantized) -
     }
 
     def work(folder: Path) -> tuple[Mapping[str, Path], Mapping[str, Any]]:
-        names = {"input_names": job.task.input_names, "output_names": job.task.output_names}
         metadata = _metadata(job, choice)
         model = torch_to_onnx.convert(
             qat.convert(quantized.model),
@@ -53,7 +52,8 @@ def export(job: Job, choice: Choice, student: Distilled, quantized: Quantized) -
             folder / MODEL,
             opset=job.target.opset,
             metadata=metadata | {"precision": job.target.precision},
-            **names,
+            input_names=job.task.input_names,
+            output_names=job.task.output_names,
         )
         torch_to_onnx.convert(
             student.model,
@@ -61,7 +61,8 @@ def export(job: Job, choice: Choice, student: Distilled, quantized: Quantized) -
             folder / FLOAT,
             opset=job.target.opset,
             metadata=metadata | {"precision": "fp32"},
-            **names,
+            input_names=job.task.input_names,
+            output_names=job.task.output_names,
         )
         _write_golden(job, folder)
         job.progress.say(f"export: {MODEL}, {(folder / MODEL).stat().st_size / 1000:.1f} kB, opset {job.target.opset}")
@@ -87,12 +88,18 @@ def _metadata(job: Job, choice: Choice) -> dict[str, str]:
         "quantizer": job.target.quantizer,
         "method": job.recipe.distill.method,
         "student": json.dumps({"space": choice.space, "plan": choice.plan}, sort_keys=True),
-        "recipe": digest(job.recipe.to_json()),
+        "recipe": digest(_without_paths(job)),
         "data": job.identities["data"],
         "teacher": job.identities["teacher"],
         "seed": str(job.recipe.seed),
         "producer": f"compress {compress.__version__}, torch {torch.__version__}, python {platform.python_version()}",
     }
+
+
+def _without_paths(job: Job) -> dict[str, Any]:
+    """The recipe's numbers; where its files lie says nothing, and what is in them is in the other entries."""
+    plain = job.recipe.to_json()
+    return {name: part for name, part in plain.items() if name not in ("task", "teacher")}
 
 
 def _write_golden(job: Job, folder: Path) -> None:

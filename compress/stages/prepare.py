@@ -1,5 +1,6 @@
 """Before the seven stages: read the data and the teacher, and refuse early what cannot work."""
 
+import copy
 import dataclasses
 import json
 import shutil
@@ -54,18 +55,24 @@ def prepare(recipe: Recipe, store: Store, progress: Progress, remote: str | None
 
     def work(folder: Path) -> tuple[Mapping[str, Path], Mapping[str, Any]]:
         path = _obtain(recipe, task, splits, identities, folder, progress)
-        teacher, _, _ = _read(recipe.teacher, task, path)
+        teacher = _read(recipe.teacher, task, path)[0](())
         facts = loading.check_teacher(teacher, task, splits)
         accuracy = evaluate_teacher(teacher, splits.test, task)
         progress.say(
             f"prepare: the teacher's {task.metric} is {100 * accuracy:.2f} % on {len(splits.test)} test examples"
         )
-        return {"teacher": path}, {"accuracy": accuracy, "file": path.name, "check": facts, "data": _sizes(splits)}
+        return {"teacher": path}, {
+            "accuracy": accuracy,
+            "file": path.name,
+            "check": dataclasses.asdict(facts),
+            "data": _sizes(splits),
+        }
 
     record = store.once("prepare", identities, work)
-    teacher, network, frontend = _read(recipe.teacher, task, store.path("prepare") / record.values["file"])
+    tapped, network, frontend = _read(recipe.teacher, task, store.path("prepare") / record.values["file"])
     side = TeacherSide(
-        teacher,
+        tapped(()),
+        tapped,
         network,
         frontend,
         store.path("prepare") / record.values["file"] if recipe.teacher.onnx is not None else None,
@@ -110,7 +117,7 @@ def _teacher_identity(recipe: Recipe, task: Task) -> str:
         if not path.is_file():
             raise TeacherError(f"there is no teacher file {path}", fix="give the path of an existing file")
     if given:
-        return digest([part.build, [sha256(path) for path in given]])
+        return digest([sha256(path) for path in given])
     return digest([task.name, _numbers(recipe, task), recipe.seed, torch.__version__])
 
 
@@ -127,9 +134,9 @@ def _obtain(
     if part.onnx is not None:
         return _copy(part.onnx, folder / "teacher.onnx")
     if part.file is not None:
-        module = loading.load_module(part.file, part.build, part.weights)
+        network = loading.load_network(part.file, part.weights)
         with writing(folder / "teacher.safetensors") as temporary:
-            save_file(_contiguous(module), temporary)
+            save_file(_contiguous(network), temporary)
         return folder / "teacher.safetensors"
     return _copy(_reference(recipe, task, splits, identities, progress), folder / "teacher.safetensors")
 
@@ -157,7 +164,7 @@ def _reference(recipe: Recipe, task: Task, splits: Splits, identities: Mapping[s
             title=f"prepare: training the reference teacher of {task.name}",
         )
         with writing(path) as temporary:
-            save_file(_contiguous(model), temporary)
+            save_file(_contiguous(model.network), temporary)
         (place / "checkpoint.pt").unlink(missing_ok=True)
         with writing(place / "teacher.json") as temporary:
             temporary.write_text(json.dumps({"task": task.name, "numbers": dataclasses.asdict(numbers)}))
@@ -169,18 +176,38 @@ def _reference_model(task: Task, seed: int) -> Model:
     return Model(task.frontend(), task.teacher())
 
 
-def _read(part: TeacherPart, task: Task, path: Path) -> tuple[Teacher, nn.Module | None, Callable[[], nn.Module]]:
-    """The teacher from the run's own copy: (teacher, network to derive from, its front-end)."""
+Tapped = Callable[[tuple[str, ...]], Teacher]
+
+
+def _read(part: TeacherPart, task: Task, path: Path) -> tuple[Tapped, nn.Module | None, Callable[[], nn.Module]]:
+    """The teacher from the run's own copy: (the teacher with given taps, network to derive from, its front-end)."""
     if part.onnx is not None:
-        return OnnxTeacher(path), None, task.frontend
+        return _black_box(path, task), None, task.frontend
     if part.file is not None:
-        module = loading.load_module(part.file, part.build, path)
-        if isinstance(module, Model):
-            return FrozenTeacher(module, fingerprint=sha256(path)), module.network, task.frontend
-        return FrozenTeacher(module, fingerprint=sha256(path)), module, nn.Identity
-    model = Model(task.frontend(), task.teacher())
-    model.load_state_dict(load_file(path))
-    return FrozenTeacher(model, fingerprint=sha256(path)), model.network, task.frontend
+        network = loading.load_network(part.file, path)
+    else:
+        network = task.teacher()
+        loading.put_weights(network, load_file(path), path)
+    # A network with preprocessing of its own comes as a Model; any other stands behind the task's.
+    model = network if isinstance(network, Model) else Model(task.frontend(), network)
+    fingerprint = sha256(path)
+
+    def tapped(taps: tuple[str, ...]) -> Teacher:
+        return FrozenTeacher(model, taps=taps, fingerprint=fingerprint)
+
+    return tapped, model.network, lambda: copy.deepcopy(model.frontend)
+
+
+def _black_box(path: Path, task: Task) -> Tapped:
+    def tapped(taps: tuple[str, ...]) -> Teacher:
+        if taps:
+            raise TeacherError(
+                f"the method looks into the teacher ({', '.join(taps)}), and an ONNX teacher is a black box",
+                fix="choose a method that needs outputs alone, such as vanilla_kd, or give the teacher as Python",
+            )
+        return OnnxTeacher(path, task)
+
+    return tapped
 
 
 def _copy(source: Path, destination: Path) -> Path:

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from compress.contracts.clock import Clock
 from compress.contracts.task import TrainingNumbers
 from compress.job import Job
 from compress.lesson import lesson
 from compress.qat import prepare as qat
+from compress.qat.prepared import Prepared
 from compress.stages.distill import CURVE, STUDENT, Distilled
 from compress.stages.select import Choice
 from compress.store import Record, digest
@@ -32,7 +32,7 @@ class Quantized:
         validation: after it.
     """
 
-    model: nn.Module
+    model: Prepared
     before: float
     validation: float
     record: Record
@@ -83,10 +83,11 @@ def quantize(job: Job, choice: Choice, student: Distilled) -> Quantized:
     model = _prepared(job, student)
     model.load_state_dict(load_file(job.store.path("quantize") / STUDENT))
     qat.enter(model, qat.phase(1.0))
-    return Quantized(model.eval(), record.values["before"], record.values["validation"], record)
+    model.eval()
+    return Quantized(model, record.values["before"], record.values["validation"], record)
 
 
-def _prepared(job: Job, student: Distilled) -> nn.Module:
+def _prepared(job: Job, student: Distilled) -> Prepared:
     torch.manual_seed(job.recipe.seed)
     return qat.prepare(student.model, (job.example,), job.target.quantizer)
 
@@ -96,4 +97,4 @@ def _calibration(job: Job) -> list[tuple[torch.Tensor, ...]]:
     part, size = job.recipe.quantize, job.recipe.distill.batch_size
     generator = torch.Generator().manual_seed(job.recipe.seed)
     order = torch.randperm(len(job.splits.train), generator=generator)[: part.calibration_batches * size]
-    return [job.splits.train.batch(index).inputs for index in order.split(size)]
+    return [job.splits.train.batch(index).inputs for index in torch.split(order, size)]

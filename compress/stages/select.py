@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -25,7 +25,7 @@ from compress.selection.propose import propose
 from compress.store import digest
 from compress.training.evaluate import evaluate
 from profiles.atomic import write_text
-from profiles.cost import Cost
+from profiles.cost import Cost, Precision
 from profiles.target import Budget
 
 CANDIDATES = "candidates.json"
@@ -204,7 +204,11 @@ def _propose(job: Job, spaces: Mapping[str, Space[Any]], budget: Budget, learned
         torch.manual_seed(job.recipe.seed)
         model = _model(job, name, spaces[name], plan)
         found = profiles.profile(
-            model, target=job.target, precision=job.target.precision, example=(job.example[:1],), layers=False
+            model,
+            target=job.target,
+            precision=cast(Precision, job.target.precision),
+            example=(job.example[:1],),
+            layers=False,
         )
         low, high = found.interval_ms
         return dataclasses.replace(found, latency_ms=found.latency_ms * ratio, interval_ms=(low * ratio, high * ratio))
@@ -250,10 +254,12 @@ class _Evaluator:
         torch.manual_seed(job.recipe.seed)
         model = _model(job, candidate.space, self._spaces[candidate.space], candidate.plan)
         numbers = TrainingNumbers(epochs, part.batch_size, part.learning_rate, part.weight_decay)
-        title = f"select: {candidate.cost.macs / 1e6:.2f} M MACs, {epochs} epoch{'s' if epochs > 1 else ''}"
-        lesson(job, model, numbers, title=title, checkpoint=None, precision=part.precision)
+        lesson(job, model, numbers, title=None, checkpoint=None, precision=part.precision)
         score = evaluate(model, job.splits.val, job.task).score
-        job.progress.say(f"select: {candidate.space} {candidate.plan.to_json()}: {100 * score:.2f} %")
+        job.progress.say(
+            f"select: a student of {candidate.space} with {candidate.cost.macs / 1e6:.2f} M MACs reaches "
+            f"{100 * score:.2f} % after {epochs} epoch{'s' if epochs > 1 else ''}"
+        )
         write_text(kept, json.dumps({"score": score, "epochs": epochs}))
         return score
 
@@ -300,8 +306,8 @@ def _why(job: Job, rows: Sequence[Candidate], chosen: Candidate, teacher: Cost, 
     return (
         f"Of {len(rows)} students {affordable} fit the budget of {job.target.name}; {evaluated} of them were distilled "
         f"briefly, and this one did best{score}. It needs {teacher.macs / max(1, chosen.cost.macs):.1f} times fewer "
-        f"multiply-accumulates than the teacher and {teacher.weight_bytes / max(1, chosen.cost.weight_bytes):.1f} times "
-        f"fewer weight bytes."
+        f"multiply-accumulates than the teacher and {teacher.weight_bytes / max(1, chosen.cost.weight_bytes):.1f} "
+        f"times fewer weight bytes."
     )
 
 
