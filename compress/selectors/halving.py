@@ -14,16 +14,23 @@ from compress.errors import RecipeError
 from compress.selection.pareto import pareto_layers
 from compress.selection.ranking import capacity, expense
 
+SPAN = math.log(4.0)  # what is four times cheaper than the dearest that fits learns too little to be worth a trial
+
 
 def strata(field: Sequence[Candidate], count: int) -> list[Candidate]:
-    """`count` of the field, ordered from dear to cheap: from each of as many equal steps of expense the one with most
-    capacity; where a step is empty, the one with most capacity that is left."""
-    low, high = min(expense(c.cost) for c in field), max(expense(c.cost) for c in field)
-    step = max(1e-9, (high - low) / count)
+    """`count` of the field, ordered from dear to cheap.
+
+    Expense is cut into as many equal steps, from the dearest down to the cheapest or `SPAN` below the dearest. Each
+    step gives the one with most capacity; an empty step's place goes to the one with most capacity that is left.
+    """
+    high = max(expense(c.cost) for c in field)
+    span = min(SPAN, high - min(expense(c.cost) for c in field))
     best: dict[int, Candidate] = {}
     for candidate in sorted(field, key=by_capacity):
-        best.setdefault(min(count - 1, int((expense(candidate.cost) - low) / step)), candidate)
-    chosen = [best[place] for place in sorted(best, reverse=True)]
+        below = high - expense(candidate.cost)
+        if below <= span:
+            best.setdefault(min(count - 1, int(count * below / max(span, 1e-9))), candidate)
+    chosen = [best[place] for place in sorted(best)]
     chosen += [candidate for candidate in sorted(field, key=by_capacity) if candidate not in chosen]
     return chosen[:count]
 

@@ -96,7 +96,7 @@ class Derived(Space[Plan]):
             )
         self.teacher = context.teacher
         self.trainable = not any(parameter.requires_grad for parameter in self.teacher.parameters())
-        self.features = context.features[:2].detach()
+        self.features = context.features[:2].detach().clone()
         self.multiple = context.width_multiple
         self.whole: dict[str, str] = {}
         # Tracing follows gradients and the proofs write into weights: both happen on a copy.
@@ -106,7 +106,8 @@ class Derived(Space[Plan]):
         try:
             with torch.no_grad():
                 self.answer: Tensor = network(self.features)
-            coupling = find_groups(network, self.features)
+            with torch.enable_grad():
+                coupling = find_groups(network, self.features)
         except Exception as error:  # any network may come here; whatever it raises, the advice is the same
             raise RecipeError(
                 f"the teacher {type(self.teacher).__name__} cannot be traced on features"

@@ -108,7 +108,8 @@ def test_the_first_field_takes_every_space_and_spreads_over_expense() -> None:
         macs = [c.cost.macs for c in field if c.space == space]
         assert len(macs) == 4
         assert max(macs) > 5e6  # the largest that fits is always tried
-        assert min(macs) < 1e6
+        # Latency being equal, four times less expense is 4 ** 1.5 = 8 times fewer of weights and MACs alike.
+        assert max(macs) / 8 <= min(macs) < max(macs) / 3
 
 
 def test_more_capacity_at_the_same_expense_is_tried_first() -> None:
