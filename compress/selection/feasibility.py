@@ -5,6 +5,7 @@ budgets are limits on the median, so a candidate stays while it is more likely w
 judged figure from the median towards the interval's upper end. Whatever stays is measured or emulated once it is built.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,7 +31,7 @@ class Binding:
 
     Attributes:
         constraints: those that would have to give way, the worst first; one where loosening one is enough.
-        needed: constraint -> the smallest limit that would let `nearest` in, in the budget's unit.
+        needed: constraint -> a limit that would let `nearest` in, in the budget's unit, three digits, rounded up.
         nearest: the candidate that asks for the least.
         met: constraint -> how many candidates meet it.
         sentence: all of it in words.
@@ -47,8 +48,16 @@ class Binding:
 
 
 def milliseconds(value: float) -> str:
-    """Three significant digits."""
-    return f"{value:.3g} ms"
+    """Three significant digits, whole from 100 on."""
+    return f"{value:.0f} ms" if value >= 100 else f"{value:.3g} ms"
+
+
+def enough(value: float) -> float:
+    """The value rounded up to three significant digits, so that a budget of what a sentence says does suffice."""
+    if value <= 0:
+        return value
+    step = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return math.ceil(round(value / step, 9)) * step
 
 
 def kibibytes(value: float) -> str:
@@ -159,11 +168,12 @@ def binding(
         sentence = f"{within} of {count} are within the budget as predicted, and left for another reason, such as: "
         return Binding((), {}, nearest, met, sentence + str(nearest.rejected))
     names = tuple(limit.name for limit in constraints)
+    needed = {limit.name: enough(limit.value(nearest.cost)) for limit in constraints}
     needs = "; ".join(
         f"the nearest has {limit.name} {limit.shown(nearest.cost)}, which needs a budget of"
-        f" {limit.unit(limit.value(nearest.cost))} instead of {limit.unit(limit.most)}"
+        f" {limit.unit(needed[limit.name])} instead of {limit.unit(limit.most)}"
         for limit in constraints
     )
     each = ", ".join(f"{name} by {number} of {count}" for name, number in met.items())
     sentence = f"{' and '.join(names)} {'binds' if len(names) == 1 else 'bind'}: {needs} (met: {each})"
-    return Binding(names, {limit.name: limit.value(nearest.cost) for limit in constraints}, nearest, met, sentence)
+    return Binding(names, needed, nearest, met, sentence)

@@ -40,18 +40,23 @@ def by_capacity(candidate: Candidate) -> tuple[float, float]:
     return (-capacity(candidate.cost), expense(candidate.cost))
 
 
-def first_field(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
-    """Who is tried at all: about the same number from each space, from dear to cheap.
+def family(candidate: Candidate) -> tuple[str, ...]:
+    """The space with the plan's named decisions (a kind of block): capacity compares only within one."""
+    return (candidate.space, *(value for value in candidate.plan.to_json().values() if isinstance(value, str)))
 
-    In each space those come first that no other beats in both expense and capacity, then those that only these beat,
+
+def first_field(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
+    """Who is tried at all: about the same number from each family, from dear to cheap.
+
+    In each family those come first that no other beats in both expense and capacity, then those that only these beat,
     and so on, until there are three times as many as needed; from these, one per step of expense.
     """
-    by_space: dict[str, list[Candidate]] = {}
+    families: dict[tuple[str, ...], list[Candidate]] = {}
     for candidate in candidates:
-        by_space.setdefault(candidate.space, []).append(candidate)
+        families.setdefault(family(candidate), []).append(candidate)
     orders: list[list[Candidate]] = []
-    for members in by_space.values():
-        share = min(len(members), max(1, math.ceil(count / len(by_space))))
+    for members in families.values():
+        share = min(len(members), max(1, math.ceil(count / len(families))))
         shortlist: list[Candidate] = []
         for layer in pareto_layers([(expense(c.cost), -capacity(c.cost)) for c in members]):
             shortlist += [members[place] for place in layer]
@@ -59,6 +64,7 @@ def first_field(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
                 break
         chosen = strata(shortlist, share)
         orders.append(chosen + [c for c in sorted(members, key=by_capacity) if c not in chosen])
+    orders.sort(key=lambda order: by_capacity(order[0]))  # where places are fewer than families
     field: list[Candidate] = []
     for place in range(max(len(order) for order in orders)):
         field += [order[place] for order in orders if place < len(order)]

@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -13,10 +13,19 @@ from compress.selectors.halving import SELECTOR, first_field
 from profiles.cost import Cost
 
 
+class Number(int):
+    """A plan of one decision; `kind` makes it two."""
+
+    kind: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"number": int(self), "kind": self.kind}
+
+
 def candidate(number: int, macs: int = 0, space: str = "a", rejected: str | None = None) -> Candidate:
     macs = macs or 100_000 * (number + 1)
     cost = Cost("t", "r", 1, "int8", macs, macs // 20, macs // 20, 1, 0.05, (0.04, 0.06), "predicted")
-    return Candidate(space, number, cost, rejected)
+    return Candidate(space, Number(number), cost, rejected)
 
 
 class Trainings:
@@ -112,10 +121,18 @@ def test_the_first_field_takes_every_space_and_spreads_over_expense() -> None:
         assert max(macs) / 8 <= min(macs) < max(macs) / 3
 
 
+def test_the_first_field_takes_every_kind_of_one_space() -> None:
+    everyone = [candidate(n) for n in range(60)]
+    for c in everyone[:20]:
+        c.plan.kind = "separable"  # the smallest: capacity alone would leave them all out
+    field = first_field(everyone, 6)
+    assert sum(c.plan.kind == "separable" for c in field) == 3
+
+
 def test_more_capacity_at_the_same_expense_is_tried_first() -> None:
     dominated = [candidate(n, macs=1_000_000 + n) for n in range(10)]
     better = Candidate(
-        "a", 99, Cost("t", "r", 1, "int8", 1_000_000, 400_000, 50_000, 1, 0.04, (0.0, 1.0), "predicted"), None
+        "a", Number(99), Cost("t", "r", 1, "int8", 1_000_000, 400_000, 50_000, 1, 0.04, (0.0, 1.0), "predicted"), None
     )
     assert better.plan in plans(first_field([*dominated, better], 1))
 
