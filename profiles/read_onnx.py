@@ -5,7 +5,7 @@ External weight files are not opened: counting needs shapes only.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -228,7 +228,6 @@ def _read_node(node: "NodeProto", index: int, state: _Reading) -> None:
         op = counter(node, name, flowing, outputs, state)
         if op is not None:
             state.ops.append(op)
-            _spread_codes(op, state)
             return
     kind = plain_kind(operator)
     if kind == "other":
@@ -236,8 +235,7 @@ def _read_node(node: "NodeProto", index: int, state: _Reading) -> None:
     known_in = tuple(item for item in flowing if item in state.edges)
     known_out = tuple(item for item in outputs if item in state.edges)
     op = Op(name, operator, kind, known_in, known_out, weights=_weights(given, state))
-    state.ops.append(op)
-    _spread_codes(op, state)
+    state.ops.append(_spread_codes(op, state))
 
 
 def _is_index(name: str, state: _Reading) -> bool:
@@ -279,11 +277,15 @@ def _read_quantizer(node: "NodeProto", name: str, state: _Reading) -> None:
         state.codes.add(result)
 
 
-def _spread_codes(op: Op, state: _Reading) -> None:
-    """Operators that only move values keep them on the grid of their codes (Q commutes with them)."""
-    moves = op.kind in ("view", "copy") or op.operator in ("MaxPool", "Relu", "Clip")
-    if moves and op.inputs and op.inputs[0] in state.codes:
-        state.codes.update(op.outputs)
+def _spread_codes(op: Op, state: _Reading) -> Op:
+    """Operators that only move values keep their codes (Q commutes with them), so the runtime moves one byte each."""
+    moves = op.kind in ("view", "copy") or op.operator == "MaxPool"
+    if not (moves and op.inputs and all(item in state.codes for item in op.inputs)):
+        return op
+    state.codes.update(op.outputs)
+    for item in op.outputs:
+        state.edges[item] = replace(state.edges[item], dtype="int8")
+    return replace(op, int8=True)
 
 
 def _weights(given: Sequence[str], state: _Reading) -> tuple[Weight, ...]:

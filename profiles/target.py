@@ -17,6 +17,7 @@ if sys.version_info >= (3, 11):
 else:  # JetPack 6 has Python 3.10
     import tomli as tomllib
 
+from profiles.cost import Precision
 from profiles.errors import ProfileError
 
 FOLDER = Path(__file__).parent / "targets"
@@ -74,7 +75,7 @@ class Target:
     family: str  # nvidia-gpu, cortex-m, x86-cpu
     runtime: str  # tensorrt, c, onnxruntime
     runtime_version: str
-    precision: str  # what the pipeline ships
+    precision: Precision  # what the pipeline ships
     quantizer: str  # file of compress/qat
     opset: int  # of the exported ONNX
     width_multiple: int  # channels that the runtime's int8 kernels want
