@@ -29,27 +29,3 @@ def mirrored(images: Tensor, generator: torch.Generator) -> Tensor:
     """Swap left and right in half of the images, (B, C, H, W)."""
     coins = torch.rand(len(images), generator=generator, device=generator.device).to(images.device) < 0.5
     return torch.where(coins[:, None, None, None], images.flip(-1), images)
-
-
-def erased(images: Tensor, side: int, probability: float, generator: torch.Generator) -> Tensor:
-    """Set one square of each chosen image to zero; squares may reach over the border.
-
-    Source: DeVries, Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", arXiv:1708.04552.
-
-    Args:
-        images: (B, C, H, W).
-        side: of the square, pixels.
-        probability: that an image is chosen.
-        generator: where place and choice come from.
-    """
-    batch, _, height, width = images.shape
-    draws = torch.rand(3, batch, 1, generator=generator, device=generator.device).to(images.device)
-    top = (draws[0] * height).floor() - side // 2
-    left = (draws[1] * width).floor() - side // 2
-    rows = torch.arange(height, device=images.device)
-    columns = torch.arange(width, device=images.device)
-    inside = ((rows >= top) & (rows < top + side))[:, :, None] & ((columns >= left) & (columns < left + side))[
-        :, None, :
-    ]
-    inside = inside & (draws[2] < probability)[:, :, None]
-    return images.masked_fill(inside[:, None], 0.0)

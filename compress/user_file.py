@@ -24,8 +24,8 @@ def load_user_file(path: Path, wanted: str) -> object:
     """Run a Python file and return what it defines as `wanted`. It runs with the rights of whoever calls.
 
     While the file runs, and only then, its folder comes first in the search for modules, so it may import its
-    neighbours at its top. Files of the same name in different folders do not get in each other's way; a second call runs the file
-    anew.
+    neighbours at its top. Files of the same name in different folders do not get in each other's way; a second call
+    runs the file anew.
 
     Args:
         path: the file; `~` is not expanded.

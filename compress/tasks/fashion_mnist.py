@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.augmentations import erased, mirrored, shifted
+from compress.augmentations import mirrored, shifted
 from compress.contracts.batch import Batch
 from compress.contracts.examples import Splits, TensorExamples
 from compress.contracts.task import Task, TrainingNumbers
@@ -55,7 +55,7 @@ class FashionMnist(Task):
     preprocessing = f"grey pixels 0..255 divided by 255, then (x - {MEAN}) / {STD}"
     augments = True
     teacher_numbers: ClassVar[TrainingNumbers] = TrainingNumbers(
-        epochs=10, batch_size=128, learning_rate=3e-3, weight_decay=0.02, label_smoothing=0.05
+        epochs=8, batch_size=128, learning_rate=3e-3, weight_decay=0.02, label_smoothing=0.05
     )
 
     def load(self, data: Path | None) -> Splits:
@@ -81,12 +81,11 @@ class FashionMnist(Task):
         return Normalise([MEAN], [STD])
 
     def teacher(self) -> nn.Module:
-        return ResidualNetwork(1, widths=(64, 128), depths=(2, 2), outputs=10, stem_stride=2)
+        return ResidualNetwork(1, widths=(64, 128), depths=(1, 2), outputs=10, stem_stride=2)
 
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Mirror images, shifts by up to two pixels, a square of nothing in half of the pictures."""
-        images = shifted(mirrored(batch.inputs[0], generator), 2, generator)
-        return batch.with_inputs(erased(images, side=8, probability=0.5, generator=generator))
+        """Mirror images and shifts by up to one pixel; a schedule this short has no use for stronger changes."""
+        return batch.with_inputs(shifted(mirrored(batch.inputs[0], generator), 1, generator))
 
 
 def read_idx(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

@@ -1,0 +1,135 @@
+"""A black box through onnxruntime."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from compress.contracts.batch import Batch
+from compress.contracts.examples import Splits
+from compress.contracts.task import Task
+from compress.errors import TeacherError
+from compress.teachers.onnx import OnnxTeacher
+
+WEIGHT = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], dtype=np.float32)
+
+
+class Tiny(Task):
+    name = "tiny"
+    labels = ("no", "yes")
+    input_shape = (3,)
+
+    def load(self, data: Path | None) -> Splits:
+        raise NotImplementedError
+
+    def frontend(self) -> torch.nn.Module:
+        return torch.nn.Identity()
+
+    def teacher(self) -> torch.nn.Module:
+        return torch.nn.Linear(3, 2)
+
+
+def write(
+    path: Path,
+    *,
+    batch: int | str = "batch",
+    inputs: int = 3,
+    kind: int = TensorProto.FLOAT,
+    output: str = "logits",
+    weight: np.ndarray = WEIGHT,
+) -> Path:
+    outputs = weight.shape[1]
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], [output]), helper.make_node("Neg", [output], ["negative"])],
+        "teacher",
+        [helper.make_tensor_value_info("x", kind, [batch, inputs])],
+        [
+            helper.make_tensor_value_info("negative", kind, [batch, outputs]),
+            helper.make_tensor_value_info(output, kind, [batch, outputs]),
+        ],
+        [numpy_helper.from_array(weight.astype(helper.tensor_dtype_to_np_dtype(kind)), "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, str(path))
+    return path
+
+
+def batch(size: int) -> Batch:
+    return Batch((torch.arange(3.0 * size).view(size, 3),), None, torch.arange(size))
+
+
+def expected(size: int) -> torch.Tensor:
+    return batch(size).inputs[0] @ torch.from_numpy(WEIGHT)
+
+
+def test_the_output_is_the_one_called_like_the_tasks(tmp_path: Path) -> None:
+    answer = OnnxTeacher(write(tmp_path / "t.onnx"), Tiny()).observe(batch(5))
+    torch.testing.assert_close(answer.output, expected(5))
+    torch.testing.assert_close(answer.others["negative"], -expected(5))
+    assert not answer.taps
+
+
+def test_without_that_name_it_is_the_first(tmp_path: Path) -> None:
+    answer = OnnxTeacher(write(tmp_path / "t.onnx", output="scores"), Tiny()).observe(batch(2))
+    torch.testing.assert_close(answer.output, -expected(2))
+
+
+@pytest.mark.parametrize("fixed", [1, 4])
+@pytest.mark.parametrize("size", [1, 4, 6])
+def test_a_fixed_batch_size_is_met(tmp_path: Path, fixed: int, size: int) -> None:
+    answer = OnnxTeacher(write(tmp_path / "t.onnx", batch=fixed), Tiny()).observe(batch(size))
+    torch.testing.assert_close(answer.output, expected(size))
+
+
+def test_a_half_precision_file_answers_in_float32(tmp_path: Path) -> None:
+    answer = OnnxTeacher(write(tmp_path / "t.onnx", kind=TensorProto.FLOAT16), Tiny()).observe(batch(2))
+    assert answer.output.dtype == torch.float32
+    torch.testing.assert_close(answer.output, expected(2))  # whole numbers below 2048 are exact in float16
+
+
+def test_the_fingerprint_is_of_the_content(tmp_path: Path) -> None:
+    one = OnnxTeacher(write(tmp_path / "a.onnx"), Tiny())
+    same = OnnxTeacher(write(tmp_path / "b.onnx"), Tiny())
+    other = OnnxTeacher(write(tmp_path / "c.onnx", weight=WEIGHT + 1), Tiny())
+    assert one.fingerprint == same.fingerprint != other.fingerprint
+    assert one.cacheable
+
+
+def test_weights_beside_the_file_count_and_their_absence_is_named(tmp_path: Path) -> None:
+    def external(value: float) -> str:
+        path = write(tmp_path / "t.onnx", weight=np.full((3, 2), value, dtype=np.float32))
+        (tmp_path / "t.bin").unlink(missing_ok=True)
+        onnx.save(onnx.load(path), path, save_as_external_data=True, location="t.bin", size_threshold=0)
+        return OnnxTeacher(path, Tiny()).fingerprint
+
+    assert external(1.0) != external(2.0)
+    (tmp_path / "t.bin").unlink()
+    with pytest.raises(TeacherError, match=r"keeps its weights in t\.bin, which is absent"):
+        OnnxTeacher(tmp_path / "t.onnx", Tiny())
+
+
+@pytest.mark.parametrize("keep", [0, 10, -3])
+def test_a_truncated_file_is_refused(tmp_path: Path, keep: int) -> None:
+    path = write(tmp_path / "t.onnx")
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(TeacherError, match=r"t\.onnx"):
+        OnnxTeacher(path, Tiny())
+
+
+def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.onnx"
+    path.write_text("not a model\n")
+    with pytest.raises(TeacherError, match="not a whole ONNX file"):
+        OnnxTeacher(path, Tiny())
+    with pytest.raises(TeacherError, match="there is no teacher file"):
+        OnnxTeacher(tmp_path / "absent.onnx", Tiny())
+
+
+def test_shapes_that_do_not_fit_the_task_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TeacherError, match=r"takes examples of shape \(4\), task 'tiny' gives \(3\)"):
+        OnnxTeacher(write(tmp_path / "a.onnx", inputs=4, weight=np.ones((4, 2), np.float32)), Tiny())
+    with pytest.raises(TeacherError, match=r"'logits' has shape \(5\) per example, task 'tiny' has 2 labels"):
+        OnnxTeacher(write(tmp_path / "b.onnx", weight=np.ones((3, 5), np.float32)), Tiny())
