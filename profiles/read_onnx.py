@@ -230,12 +230,24 @@ def _read_node(node: "NodeProto", index: int, state: _Reading) -> None:
             state.ops.append(op)
             return
     kind = plain_kind(operator)
+    if operator in ("Reshape", "Flatten", "Squeeze", "Unsqueeze"):
+        _check_reshape(name, flowing, outputs, state)
     if kind == "other":
         state.uncounted[operator] += 1
     known_in = tuple(item for item in flowing if item in state.edges)
     known_out = tuple(item for item in outputs if item in state.edges)
     op = Op(name, operator, kind, known_in, known_out, weights=_weights(given, state))
     state.ops.append(_spread_codes(op, state))
+
+
+def _check_reshape(name: str, flowing: Sequence[str], outputs: Sequence[str], state: _Reading) -> None:
+    """Refuse a graph in which another batch size is written down as a constant."""
+    before, after = state.edges.get(flowing[0]), state.edges.get(outputs[0])
+    if before is not None and after is not None and before.elements != after.elements:
+        raise ProfileError(
+            f"operator {name!r} turns {before.shape} into {after.shape}: the model is made for another batch size",
+            fix="export it with a dynamic batch dimension, or ask for the batch it was exported with",
+        )
 
 
 def _is_index(name: str, state: _Reading) -> bool:

@@ -69,6 +69,15 @@ def trained(module: nn.Module) -> nn.Module:
 
 
 def exported(module: nn.Module, example: Tensor, path: Path) -> Path:
-    """The module as an ONNX file with fixed shapes."""
-    torch.onnx.export(module, (example,), str(path), dynamo=True, opset_version=20, verbose=False, external_data=False)
+    """The module as an ONNX file with a dynamic batch dimension."""
+    torch.onnx.export(
+        module,
+        (example,),
+        str(path),
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=512)},),
+        opset_version=20,
+        verbose=False,
+        external_data=False,
+    )
     return path
