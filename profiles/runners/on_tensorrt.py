@@ -35,9 +35,7 @@ def fits(target: Target) -> str | None:
     here = cuda_driver.compute_capability()
     if here == target.compute_capability:
         return None
-    return (
-        f"the target has compute capability {target.compute_capability}, this GPU ({cuda_driver.device_name()}) {here}"
-    )
+    return f"the target has compute capability {target.compute_capability}, this GPU ({cuda_driver.device_name()}) has {here}"
 
 
 class Loaded:

@@ -1,0 +1,188 @@
+"""No GPU is needed: a recorded stand-in takes the place of TensorRT's API and of the device's memory."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import profiles
+from profiles.errors import ProfileError
+from profiles.runners import WrongDeviceError, cuda_driver, on_tensorrt
+
+
+class Memory:
+    """Device memory as a dictionary."""
+
+    name = "a stand-in"
+    stream = 77
+
+    def __init__(self) -> None:
+        self.data: dict[int, np.ndarray] = {}
+        self.closed = False
+
+    def allocate(self, size: int) -> int:
+        address = 1000 + len(self.data)
+        self.data[address] = np.zeros(size, np.uint8)
+        return address
+
+    def upload(self, address: int, array: np.ndarray) -> None:
+        raw = np.frombuffer(array.tobytes(), np.uint8)
+        self.data[address][: raw.size] = raw
+
+    def download(self, array: np.ndarray, address: int) -> None:
+        array[...] = self.data[address][: array.nbytes].view(array.dtype).reshape(array.shape)
+
+    def elapsed_ms(self, work: Callable[[], None]) -> float:
+        work()
+        return 0.25
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Context:
+    """Doubles its input; takes batches up to 8."""
+
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+        self.addresses: dict[str, int] = {}
+        self.shape = (0, 3)
+        self.runs = 0
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self.shape = shape
+        return shape[0] <= 8 and shape[1:] == (3,)
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return self.shape
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self.addresses[name] = address
+        return True
+
+    def execute_async_v3(self, stream: int) -> bool:
+        assert stream == Memory.stream
+        self.runs += 1
+        size = int(np.prod(self.shape)) * 4
+        source = self.memory.data[self.addresses["x"]][:size].view(np.float32)
+        self.memory.data[self.addresses["y"]][:size] = (source * 2).view(np.uint8)
+        return True
+
+
+class Engine:
+    num_io_tensors = 2
+
+    def __init__(self, memory: Memory) -> None:
+        self.context = Context(memory)
+
+    def create_execution_context(self) -> Context:
+        return self.context
+
+    def get_tensor_name(self, index: int) -> str:
+        return "xy"[index]
+
+    def get_tensor_mode(self, name: str) -> str:
+        return "in" if name == "x" else "out"
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return (-1, 3)
+
+    def get_tensor_dtype(self, name: str) -> str:
+        return "FLOAT"
+
+
+def package(memory: Memory, accepts: bool = True) -> Any:
+    class Logger:
+        ERROR = 1
+
+        def __init__(self, level: int) -> None: ...
+
+    class Runtime:
+        def __init__(self, logger: Logger) -> None: ...
+
+        def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
+            return Engine(memory) if accepts and plan == b"plan" else None
+
+    return SimpleNamespace(
+        __name__="tensorrt",
+        __version__="10.3.0",
+        Logger=Logger,
+        Runtime=Runtime,
+        TensorIOMode=SimpleNamespace(INPUT="in"),
+        nptype=lambda dtype: np.float32,
+    )
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Path, Memory]:
+    memory = Memory()
+    monkeypatch.setattr(on_tensorrt, "available", lambda: None)
+    monkeypatch.setattr(on_tensorrt, "_installed", lambda: ["tensorrt"])
+    monkeypatch.setattr(on_tensorrt.importlib, "import_module", lambda name: package(memory))
+    monkeypatch.setattr(on_tensorrt, "memory", lambda: memory)
+    monkeypatch.setattr(cuda_driver, "compute_capability", lambda: "8.7")
+    monkeypatch.setattr(cuda_driver, "device_name", lambda: "Orin")
+    path = tmp_path / "model.engine"
+    path.write_bytes(b"plan")
+    return path, memory
+
+
+def test_runs_by_name_and_grows_its_buffers(engine: tuple[Path, Memory]) -> None:
+    path, memory = engine
+    with on_tensorrt.load(path) as loaded:
+        for batch in (1, 4, 2):
+            x = np.arange(batch * 3, dtype=np.float32).reshape(batch, 3)
+            assert np.array_equal(loaded.run({"x": x})["y"], 2 * x)
+        assert len(memory.data) == 4  # two buffers for one, two larger ones for four, none for two
+    assert memory.closed
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"z": np.zeros((1, 3), np.float32)}, "takes x"),
+        ({"x": np.zeros((1, 3), np.float64)}, "takes float32, not float64"),
+        ({"x": np.zeros((9, 3), np.float32)}, "does not take"),
+    ],
+)
+def test_wrong_inputs_are_refused(engine: tuple[Path, Memory], given: dict[str, np.ndarray], said: str) -> None:
+    with on_tensorrt.load(engine[0]) as loaded, pytest.raises(ProfileError, match=said):
+        loaded.run(given)
+
+
+def test_time_is_that_of_the_events(engine: tuple[Path, Memory]) -> None:
+    found = on_tensorrt.measure(engine[0], profiles.target("jetson"), batch=2, seconds=0.01)
+    assert found.median_ms == 0.25
+    assert found.batch == 2
+    assert found.runtime == "tensorrt 10.3.0"
+    assert "CUDA events" in found.clock
+    assert any("power mode is 15 W" in note for note in found.notes)
+
+
+def test_another_gpu_than_the_targets_is_not_measured(engine: tuple[Path, Memory]) -> None:
+    with pytest.raises(WrongDeviceError, match=r"compute capability 8\.0, this GPU \(Orin\) has 8\.7"):
+        on_tensorrt.measure(engine[0], profiles.target("a100"))
+
+
+def test_an_engine_of_another_version_is_refused(engine: tuple[Path, Memory]) -> None:
+    engine[0].write_bytes(b"other")
+    with pytest.raises(ProfileError, match=r"is refused by tensorrt 10\.3\.0"):
+        on_tensorrt.load(engine[0])
+    assert engine[1].closed
+
+
+def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(on_tensorrt, "_installed", lambda: ["tensorrt"])
+    monkeypatch.setattr(cuda_driver, "driver", lambda: None)
+    assert "no NVIDIA GPU" in (on_tensorrt.available() or "")
+    with pytest.raises(ProfileError, match="no NVIDIA GPU") as caught:
+        on_tensorrt.load(tmp_path / "model.engine")
+    assert caught.value.fix == "run on the device"
+
+
+def test_without_tensorrt_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_tensorrt, "_installed", list)
+    assert "pip install tensorrt" in (on_tensorrt.available() or "")
