@@ -26,7 +26,8 @@ from compress.frontends.log_mel import LogMel
 from compress.residual_network import ResidualNetwork
 
 ARCHIVE = "recordings.zip"
-SOURCE = "zip the folder recordings of github.com/Jakobovski/free-spoken-digit-dataset"
+FOLDER = "recordings"
+SOURCE = "it is the folder recordings of github.com/Jakobovski/free-spoken-digit-dataset, zipped or as it is"
 DIGEST = "dbd573d7cafe79c4b49f65718115e1304e24e067fa39eff18a660dc6cb9c360f"
 """SHA-256 over every recording's name and SHA-256, in the order of names: however the files were zipped."""
 
@@ -65,12 +66,14 @@ class SpokenDigits(Task):
     )
 
     def load(self, data: Path | None) -> Splits:
-        folder = data_folder(self.name, data, (ARCHIVE,), SOURCE)
-        recordings = read_recordings(folder / ARCHIVE)
+        unpacked = data is not None and (data / FOLDER).is_dir()
+        place = data_folder(self.name, data, (FOLDER if unpacked else ARCHIVE,), SOURCE)
+        source = place / (FOLDER if unpacked else ARCHIVE)
+        recordings = read_folder(source) if unpacked else read_archive(source)
         found = content_digest(recordings)
         if found != DIGEST:
             raise TaskError(
-                f"{folder / ARCHIVE} does not hold the recordings of {self.name!r}: {len(recordings):,} files with "
+                f"{source} does not hold the recordings of {self.name!r}: {len(recordings):,} files with "
                 f"sha256 {found}, expected 3,000 with {DIGEST}",
                 fix=f"fetch the recordings again: {SOURCE}",
             )
@@ -96,7 +99,19 @@ class SpokenDigits(Task):
         return batch.with_inputs(disturbed(batch.inputs[0], generator))
 
 
-def read_recordings(archive: Path) -> dict[str, bytes]:
+def read_folder(folder: Path) -> dict[str, bytes]:
+    """The WAV files of a folder by their name.
+
+    Raises:
+        TaskError: a file cannot be read.
+    """
+    try:
+        return {path.name: path.read_bytes() for path in folder.iterdir() if _is_recording(path.name)}
+    except OSError as error:
+        raise TaskError(f"{error.filename} cannot be read: {error.strerror}", fix="make the file readable") from error
+
+
+def read_archive(archive: Path) -> dict[str, bytes]:
     """The WAV files of a zip by their name without folders. Nothing is unpacked to disk.
 
     Raises:

@@ -18,7 +18,8 @@ from compress.tasks.spoken_digits import (
     disturbed,
     one_second,
     parse_name,
-    read_recordings,
+    read_archive,
+    read_folder,
     read_wav,
 )
 
@@ -87,11 +88,15 @@ def test_a_clip_of_a_second_is_itself() -> None:
 
 def test_the_digest_is_of_the_content_and_not_of_the_packing(tmp_path: Path) -> None:
     clips = {"1_a_0.wav": wav(np.ones(5)), "0_a_0.wav": wav(np.zeros(5))}
-    plain = read_recordings(archive(tmp_path / "plain.zip", clips))
+    plain = read_archive(archive(tmp_path / "plain.zip", clips))
     nested = {f"recordings/{name}": clips[name] for name in sorted(clips)}
     nested |= {"__MACOSX/recordings/._1_a_0.wav": b"x", "recordings/.DS_Store": b"x"}
-    packed = read_recordings(archive(tmp_path / "nested.zip", nested))
+    packed = read_archive(archive(tmp_path / "nested.zip", nested))
     assert content_digest(plain) == content_digest(packed)
+    (tmp_path / "recordings").mkdir()
+    for name, content in clips.items():
+        (tmp_path / "recordings" / name).write_bytes(content)
+    assert content_digest(plain) == content_digest(read_folder(tmp_path / "recordings"))
     packed["1_a_0.wav"] = wav(np.ones(6))
     assert content_digest(plain) != content_digest(packed)
 
