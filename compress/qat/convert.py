@@ -5,7 +5,6 @@ Sources: the fold, Jacob et al. 2018, arXiv:1712.05877, equation 14, and Krishna
 """
 
 import copy
-import warnings
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +43,7 @@ def convert(prepared: Prepared) -> nn.Module:
         RunError: a range was never seen, or a weight is not finite.
     """
     _check(prepared)
-    graph = _copy(prepared)
+    graph = copy.deepcopy(prepared).eval().graph
     for node in list(graph.graph.nodes):
         if node.target in DROPOUTS:
             node.replace_all_uses_with(node.args[0])
@@ -62,14 +61,6 @@ def convert(prepared: Prepared) -> nn.Module:
     # torchao forbids train() and eval() on what it returns; here both are harmless, and exporters call eval().
     del converted.train, converted.eval
     return converted.eval()
-
-
-def _copy(prepared: Prepared) -> GraphModule:
-    """The graph with tensors of its own, in evaluation mode."""
-    with warnings.catch_warnings():
-        # torch warns about the way its own tree specifications are rebuilt by a copy.
-        warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
-        return copy.deepcopy(prepared).eval().graph
 
 
 def _check(prepared: Prepared) -> None:

@@ -8,6 +8,7 @@ that rounding before or after the fold gives the same codes (see WeightFakeQuant
 is exactly the folded one, without the division of every activation that a fold inside the training graph costs.
 """
 
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
@@ -145,11 +146,8 @@ def _export(model: nn.Module, example: tuple[Tensor, ...]) -> GraphModule:
     model.eval()
     # A batch of one would be taken for a constant.
     inputs = tuple(torch.cat([tensor, tensor]) if tensor.shape[0] == 1 else tensor for tensor in example)
-    batch = torch.export.Dim("batch", min=1)
-    shapes: Any = tuple({0: batch} for _ in inputs)
-    # A forward(self, *inputs) takes its tensors as one argument, so the shapes are given the same way by export itself.
     try:
-        program = torch.export.export(model, inputs, dynamic_shapes=shapes, strict=False)
+        program = torch.export.export(model, inputs, dynamic_shapes=_free_batch(model, len(inputs)), strict=False)
     except (torch._dynamo.exc.UserError, RuntimeError, ValueError) as error:
         raise RecipeError(
             f"the student cannot be captured with a free batch size: {str(error).splitlines()[0]}",
@@ -166,6 +164,16 @@ def _export(model: nn.Module, example: tuple[Tensor, ...]) -> GraphModule:
         for name, buffer in list(owner.named_buffers(recurse=False)):
             setattr(owner, name, buffer.detach().clone())
     return module
+
+
+def _free_batch(model: nn.Module, inputs: int) -> Any:
+    """Dimension 0 of every input is one free size, in the structure of forward's arguments."""
+    free = {0: torch.export.Dim("batch", min=1)}
+    kinds = [parameter.kind for parameter in inspect.signature(model.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+        return (free,) * inputs
+    named = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+    return (*(free,) * named, (free,) * (inputs - named))
 
 
 def _replace_in_place(graph: GraphModule) -> None:

@@ -1,6 +1,9 @@
 """A student with fake quantisation inside: trains, evaluates, and stores itself like any module."""
 
+import copy
+import warnings
 from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
@@ -31,6 +34,15 @@ class Prepared(nn.Module):
         self.sites = sites
         self._batchnorm_frozen = False
         self.eval()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Prepared":
+        """A copy with tensors of its own, in the same mode."""
+        with warnings.catch_warnings():
+            # torch warns about the way a copy rebuilds its own tree specifications.
+            warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+            twin = Prepared(copy.deepcopy(self.graph, memo), self.quantizer, self.sites)
+        twin._batchnorm_frozen = self._batchnorm_frozen
+        return twin.train(self.training)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """The student's own inputs and outputs."""

@@ -194,6 +194,39 @@ def test_bfloat16_autocast_trains(make: Make, inputs: Inputs) -> None:
     assert all(bool(torch.isfinite(module.scale).all()) for module in model.activations())
 
 
+def test_a_copy_is_independent_and_in_the_same_mode(make: Make, inputs: Inputs) -> None:
+    x = inputs("residual")
+    model = prepared(make("residual"), x, "tensorrt")
+    qat.enter(model.train(), qat.Phase.FIXED_BATCHNORM)
+    twin = copy.deepcopy(model)
+    assert torch.equal(model(x), twin(x))
+    expected = model.eval()(x)
+    train(twin, x, 2)
+    assert torch.equal(model(x), expected)
+
+
+def test_several_inputs_and_structured_outputs() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList([nn.Linear(4, 3), nn.Linear(5, 3)])
+
+        def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+            left, right = (layer(x) for layer, x in zip(self.layers, inputs, strict=True))
+            return {"sum": left + right, "left": left}
+
+    torch.manual_seed(0)
+    batch = (torch.rand(6, 4), torch.rand(6, 5))
+    model = qat.prepare(Two(), tuple(x[:1] for x in batch), "onnxruntime_x86")
+    qat.calibrate(model, [batch])
+    converted = qat.convert(model)
+    with torch.no_grad():
+        expected, found = model(*batch), converted(*batch)
+    assert {key: value.shape for key, value in found.items()} == {"sum": (6, 3), "left": (6, 3)}
+    for key in expected:
+        torch.testing.assert_close(found[key], expected[key])
+
+
 def test_calibration_keeps_the_mode_and_moves_no_weight(make: Make, inputs: Inputs) -> None:
     x = inputs("plain")
     model = prepared(make("plain"), x, "cortex_m", calibrated=False)
