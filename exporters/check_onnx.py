@@ -40,7 +40,8 @@ def load(path: Path) -> ModelProto:
         ) from error
     try:
         onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+    # A garbled name makes onnx fail while it writes its own message (UnicodeDecodeError, a ValueError).
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
         raise ExportError(
             f"{path.name} fails onnx's check: {_sentence(error)}", fix="export the model again"
         ) from error
@@ -106,7 +107,7 @@ def _check_operators(model: ModelProto, path: Path) -> None:
         else:
             try:
                 onnx.defs.get_schema(node.op_type, max_inclusive_version=opset)
-            except onnx.defs.SchemaError:
+            except (onnx.defs.SchemaError, ValueError):
                 unknown.add(node.op_type)
     if foreign:
         raise ExportError(

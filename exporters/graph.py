@@ -91,8 +91,9 @@ def rename_input(graph: GraphProto, old: str, new: str) -> None:
 def remove_nodes(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
     """Remove nodes, told apart by their first output (unique in a valid graph)."""
     gone = {node.output[0] for node in nodes}
-    kept = [node for node in graph.node if node.output[0] not in gone]
-    replace_nodes(graph, kept)
+    for index in reversed(range(len(graph.node))):
+        if graph.node[index].output[0] in gone:
+            del graph.node[index]
 
 
 def replace_nodes(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
