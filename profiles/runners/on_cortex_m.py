@@ -8,6 +8,7 @@ boards show for int8 networks.
 import json
 import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ class Emulation:
     """What one run gave.
 
     Attributes:
-        outputs: graph output -> (N, elements), float32.
+        outputs: graph output -> (N, ...), float32.
         instructions: inside the model, per input, (inputs,). Resolution: `per_tick` instructions for each step.
         steps: the same per step, (inputs, steps).
         per_tick: instructions per tick of the counter.
@@ -69,16 +70,17 @@ class Emulation:
 
 
 class Loaded:
-    """A model linked for one emulated core; close it (or use `with`) to remove its files."""
+    """A model linked for one emulated core. Its files go when it is closed (or leaves `with`), or is forgotten."""
 
     def __init__(self, folder: Path, core: Core, facts: Mapping[str, Any], footprint: Footprint) -> None:
         self.folder = folder
         self.core = core
         self.facts = facts
         self.footprint = footprint
+        self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
 
     def run(self, inputs: Mapping[str, Array], timeout_s: float = toolchain.TIMEOUT_S) -> Mapping[str, Array]:
-        """Outputs (N, elements) by name for inputs (N, ...) by name; see `emulate`."""
+        """Outputs (N, ...) by name for inputs (N, ...) by name; see `emulate`."""
         return self.emulate(inputs, timeout_s).outputs
 
     def emulate(self, inputs: Mapping[str, Array], timeout_s: float = toolchain.TIMEOUT_S) -> Emulation:
@@ -108,7 +110,7 @@ class Loaded:
 
     def close(self) -> None:
         """Remove the linked program."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._remove()
 
     def __enter__(self) -> "Loaded":
         return self
@@ -125,17 +127,17 @@ def available() -> str | None:
     return None if absent is None else f"{absent}: {toolchain.PACKAGES}"
 
 
-def load(folder: Path, core: str | None = None) -> Loaded:
-    """Compile and link the C files of `folder` for an emulated board.
+def load(path: Path, core: str | None = None) -> Loaded:
+    """Compile and link generated C for an emulated board.
 
     Args:
-        folder: has model.c, model.h and model.json.
+        path: the folder with model.c, model.h and model.json.
         core: cortex-m3, cortex-m4, cortex-m7, cortex-m33 or cortex-m55; None is the one that the C was generated for.
 
     Raises:
         ProfileError: a tool or a file is missing, or the model does not compile.
     """
-    facts = _facts(folder)
+    facts = _facts(path)
     chosen = toolchain.core_of(facts["core"] if core is None else core)
     absent = toolchain.missing("arm-none-eabi-gcc", "arm-none-eabi-size", "qemu-system-arm")
     if absent is not None:
@@ -145,7 +147,7 @@ def load(folder: Path, core: str | None = None) -> Loaded:
         for name in ("board.c", "step.h"):
             shutil.copyfile(toolchain.FOLDER / name, work / name)
         (work / "board.ld").write_text(_linker_script(chosen), encoding="utf-8")
-        toolchain.archive(chosen, folder, work, "libmodel.a")
+        toolchain.archive(chosen, path, work, "libmodel.a")
         footprint = toolchain.footprint(chosen, work)
         compiler = ["arm-none-eabi-gcc", *chosen.flags, *toolchain.OPTIMISATION]
         toolchain.run([*compiler, "-include", "step.h", "-c", "model.c", "-o", "model.o"], work)
@@ -158,7 +160,7 @@ def load(folder: Path, core: str | None = None) -> Loaded:
     return Loaded(work, chosen, facts, footprint)
 
 
-def measure(folder: Path, target: Target, inputs: Mapping[str, Array] | None = None) -> Cost:
+def measure(path: Path, target: Target, inputs: Mapping[str, Array] | None = None) -> Cost:
     """Cost of one inference on `target`'s core, from emulated instructions and published cycles per instruction.
 
     Args:
@@ -168,7 +170,7 @@ def measure(folder: Path, target: Target, inputs: Mapping[str, Array] | None = N
     Raises:
         ProfileError: as `load` and `Loaded.run`.
     """
-    with load(folder, target.hardware.core) as model:
+    with load(path, target.hardware.core) as model:
         if inputs is None:
             rng = np.random.default_rng(SEED)
             sizes = model.facts["inputs"]
@@ -176,10 +178,8 @@ def measure(folder: Path, target: Target, inputs: Mapping[str, Array] | None = N
         return _cost(model, model.emulate(inputs), target)
 
 
-def run_on_host(
-    folder: Path, inputs: Mapping[str, Array], timeout_s: float = toolchain.TIMEOUT_S
-) -> Mapping[str, Array]:
-    """Compile the same C with this machine's compiler and run it: outputs (N, elements) by name.
+def run_on_host(path: Path, inputs: Mapping[str, Array], timeout_s: float = toolchain.TIMEOUT_S) -> Mapping[str, Array]:
+    """Compile the same C with this machine's compiler and run it: outputs (N, ...) by name.
 
     The results equal the emulated core's bit for bit.
 
@@ -189,10 +189,10 @@ def run_on_host(
     compiler = toolchain.host_compiler()
     if compiler is None:
         raise ProfileError("this machine has no C compiler (cc, gcc, clang)", fix="apt-get install gcc")
-    facts = _facts(folder)
+    facts = _facts(path)
     with tempfile.TemporaryDirectory(prefix="host-c-") as scratch:
         work = Path(scratch)
-        for source in (folder / "model.c", folder / "model.h", toolchain.FOLDER / "host.c"):
+        for source in (path / "model.c", path / "model.h", toolchain.FOLDER / "host.c"):
             shutil.copyfile(source, work / source.name)
         flags = ("-O2", "-std=c99", "-ffp-contract=off", "-fno-math-errno")
         toolchain.run([compiler, *flags, "model.c", "host.c", "-o", "host", "-lm"], work, timeout_s)
@@ -279,4 +279,5 @@ def _read_outputs(path: Path, facts: Mapping[str, Any], count: int) -> Mapping[s
     sizes = facts["outputs"]
     flat = np.fromfile(path, dtype="<f4").reshape(count, sum(sizes.values()))
     parts = np.split(flat, np.cumsum(list(sizes.values()))[:-1], axis=1)
-    return dict(zip(sizes, parts, strict=True))
+    shapes = facts["output_shapes"]
+    return {name: part.reshape(count, *shapes[name]) for name, part in zip(sizes, parts, strict=True)}

@@ -35,7 +35,8 @@ def fits(target: Target) -> str | None:
     here = cuda_driver.compute_capability()
     if here == target.compute_capability:
         return None
-    return f"the target has compute capability {target.compute_capability}, this GPU ({cuda_driver.device_name()}) has {here}"
+    wanted, name = target.compute_capability, cuda_driver.device_name()
+    return f"the target has compute capability {wanted}, this GPU ({name}) has {here}"
 
 
 class Loaded:

@@ -74,6 +74,8 @@ def brute_force(steps: list[Step], sizes: dict[str, int], inputs: list[str], out
 
 @given(programs())
 @settings(max_examples=300, deadline=None)
-def test_equals_brute_force_on_random_programs(program: tuple[list[Step], dict[str, int], list[str], list[str]]) -> None:
+def test_equals_brute_force_on_random_programs(
+    program: tuple[list[Step], dict[str, int], list[str], list[str]],
+) -> None:
     steps, sizes, inputs, outputs = program
     assert peak_bytes(steps, sizes, inputs, outputs) == brute_force(steps, sizes, inputs, outputs)
