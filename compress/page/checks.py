@@ -4,20 +4,19 @@ from compress.page import numbers
 from compress.page.html import Markup, details, facts, join, table, tag
 from compress.page.reading import Row, number, part, rows, word
 
-PARITY = {
+PARITY = {  # columns in this order; others follow
     "max_steps": "largest difference, steps",
     "mean_steps": "mean difference, steps",
-    "max_error": "largest difference",
-    "mean_error": "mean difference",
-    "max_abs": "largest difference",
-    "mean_abs": "mean difference",
     "within_one_step": "within one step",
     "top1_agreement": "top-1 agreement",
-    "step": "step",
-    "count": "values",
-    "examples": "examples",
+    "max_abs": "largest difference",
+    "mean_abs": "mean difference",
+    "spread": "spread of the outputs",
+    "not_a_number": "not a number on one side",
+    "elements": "outputs compared",
 }
 SHARES = frozenset({"within_one_step", "top1_agreement"})
+COUNTS = frozenset({"not_a_number", "elements"})
 
 
 def gates(content: Row) -> Markup | None:
@@ -105,8 +104,8 @@ def parity(content: Row) -> Markup | None:
     found = rows(content, "verify", "parity")
     if not found:
         return None
-    fixed = ("reference", "artifact", "stage")
-    keys = list(dict.fromkeys(key for row in found for key in row if key not in fixed))
+    fixed = ("reference", "artifact", "stage", "step")
+    keys = list(dict.fromkeys((*PARITY, *(key for row in found for key in row if key not in fixed))))
     keys = [key for key in keys if any(number(row, key) is not None for row in found)]
     cells = [
         (
@@ -136,7 +135,9 @@ def parity(content: Row) -> Markup | None:
 def _compared(key: str, value: float | None) -> str:
     if value is None:
         return numbers.NOTHING
-    return numbers.percent(value, 3) if key in SHARES else numbers.significant(value, 4)
+    if key in SHARES:
+        return numbers.percent(value, 3)
+    return f"{value:,.0f}" if key in COUNTS else numbers.significant(value, 4)
 
 
 def _hashes(files: list[dict[str, object]]) -> object:

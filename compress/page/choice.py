@@ -11,6 +11,7 @@ from compress.page.reading import Row, interval, number, part, rows, word
 
 BUDGET = {
     "latency_ms": ("latency at batch 1", "ms", "at most"),
+    "latency_limit_ms": ("latency at batch 1", "ms", "at most"),
     "peak_activation_bytes": ("peak activation memory", "bytes", "at most"),
     "weight_bytes": ("weights", "bytes", "at most"),
     "macs": ("multiply-accumulates", "", "at most"),
@@ -36,6 +37,9 @@ def chosen(content: Row) -> Markup | None:
         ("search", _search(selection)),
         ("budget", _budget(content)),
     ]
+    absent = part(selection, "absent_spaces")
+    if absent:
+        rows_.append(("spaces that could not be used", tag("ul", *(tag("li", f"{k}: {v}") for k, v in absent.items()))))
     learned = selection.get("learned")
     if isinstance(learned, list) and learned:
         rows_.append(("learned from earlier rounds", tag("ul", *(tag("li", describe(item)) for item in learned))))
@@ -98,7 +102,9 @@ def _search(selection: Row) -> str:
 
 
 def _budget(content: Row) -> object:
-    given = part(content, "verify", "budget") or part(content, "selection", "budget")
+    given = part(content, "selection", "budget") or part(content, "verify", "budget")
+    if number(given, "latency_limit_ms") is not None:
+        given.pop("latency_ms", None)
     limits = []
     for key, value in given.items():
         if key == "default_period_ms" or not isinstance(value, int | float):

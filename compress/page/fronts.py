@@ -222,7 +222,9 @@ def _cost_lines(row: Row) -> list[str]:
 
 
 def _limit(selection: Row, key: str, axis: str) -> list[dict[str, object]]:
-    bound = number(part(selection, "budget"), key)
+    budget = part(selection, "budget")
+    # A core's limit may be a share of the task's decision period: then it stands as a number beside it.
+    bound = number(budget, "latency_limit_ms" if key == "latency_ms" else key) or number(budget, key)
     if bound is None:
         return []
     across = (

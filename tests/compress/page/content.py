@@ -178,7 +178,8 @@ def _selection(rng: random.Random, count: int) -> dict[str, Any]:
         "rejected": sum(row["rejected"] is not None for row in rows),
         "evaluated": len(trained),
         "objective": "the best validation accuracy within the budget; of equals the fastest",
-        "budget": {"latency_ms": 5.0, "accuracy_drop": 0.02, "weight_bytes": 400_000},
+        "budget": {"latency_ms": 5.0, "accuracy_drop": 0.02, "weight_bytes": 400_000, "latency_limit_ms": 5.0},
+        "absent_spaces": {},
         "candidates": rows,
         "front": front,
         "chosen": chosen["id"],
@@ -289,10 +290,16 @@ def _parity(
         "reference": reference,
         "artifact": artifact,
         "stage": stage,
+        "step": 0.1312,
+        "max_abs": largest * 0.1312,
+        "mean_abs": mean * 0.1312,
         "max_steps": largest,
         "mean_steps": mean,
         "within_one_step": within,
         "top1_agreement": top1,
+        "spread": 5.31,
+        "not_a_number": 0,
+        "elements": 100_000,
     }
 
 

@@ -1,4 +1,6 @@
 import copy
+import dataclasses
+import html as html_module
 import json
 import re
 from html.parser import HTMLParser
@@ -7,7 +9,9 @@ from typing import Any
 import pytest
 
 from compress import page
-from compress.page import SECTIONS, fronts, layers
+from compress.page import SECTIONS, checks, fronts, layers
+from compress.page.html import Markup
+from exporters.parity import Parity
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&</script><!--"
 PARTS = (
@@ -23,6 +27,12 @@ PARTS = (
     "target",
     "failed",
 )
+
+
+@pytest.fixture(autouse=True)
+def _light(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library stays out: it is the same in every page, and 5 MB of it take their time."""
+    monkeypatch.setattr(page, "_plotly", lambda: Markup("/* plotly.js */"))
 
 
 def without_libraries(html: str) -> str:
@@ -279,6 +289,26 @@ def test_hashes_stand_beside_the_artifacts_they_belong_to(content: dict[str, Any
     bundle = next(row for row in re.findall(r"<tr>.*?</tr>", html) if "<b>model.bundle</b>" in row)
     assert "2 files" in bundle
     assert digest not in bundle
+
+
+def test_every_figure_of_a_parity_has_a_column(content: dict[str, Any]) -> None:
+    fields = {field.name for field in dataclasses.fields(Parity)}
+    assert fields == {*checks.PARITY, "step"}
+    text = words(page.render(content))
+    assert all(title in text for title in checks.PARITY.values())
+    assert "One step of the output's quantisation is 0.1312" in html_module.unescape(text)
+
+
+def test_the_limit_of_a_core_is_a_share_of_the_decision_period(content: dict[str, Any]) -> None:
+    content["selection"]["budget"] = {"compute_share": 0.5, "latency_limit_ms": 50.0, "default_period_ms": 8.0}
+    content["selection"]["absent_spaces"] = {"derived": "the teacher is a black box"}
+    text = words(page.render(content))
+    assert "latency at batch 1: at most 50 ms" in text
+    assert "share of a decision period: at most 50.00 %" in text
+    assert "derived: the teacher is a black box" in text
+    figure = fronts.pareto(content)
+    assert figure is not None
+    assert figure.layout["shapes"][0]["x0"] == 50.0
 
 
 def test_what_the_search_learned_is_told(content: dict[str, Any]) -> None:
