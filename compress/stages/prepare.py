@@ -118,7 +118,7 @@ def _teacher_identity(recipe: Recipe, task: Task) -> str:
             raise TeacherError(f"there is no teacher file {path}", fix="give the path of an existing file")
     if given:
         return digest([sha256(path) for path in given])
-    return digest([task.name, _numbers(recipe, task), recipe.seed, torch.__version__])
+    return digest([task.name, repr(task.teacher()), _numbers(recipe, task), recipe.seed, torch.__version__])
 
 
 def _numbers(recipe: Recipe, task: Task) -> dict[str, Any]:
