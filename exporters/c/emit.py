@@ -8,7 +8,7 @@ from pathlib import Path
 from exporters.c.arena import Plan
 from exporters.c.context import Context
 from exporters.c.graph import Array
-from exporters.c.program import TOKEN, Buffer, Program, Step, literal
+from exporters.c.program import TOKEN, Buffer, Program, Step, View, literal
 
 KERNELS = Path(__file__).parent / "kernels"
 ORDER = ("math", "conv", "depthwise", "binary", "pool", "spectrum", "real")
@@ -154,6 +154,7 @@ def table(context: Context, plan: Plan, core: str) -> str:
         "core": core,
         "inputs": {buffer.label: buffer.size for buffer in inputs},
         "outputs": {buffer.label: buffer.size for buffer in outputs},
+        "output_shapes": _output_shapes(context),
         "arena_bytes": plan.bytes,
         "weight_bytes": sum(values.nbytes for _, values in program.constants.values()),
         "macs": sum(step.macs for step in program.steps),
@@ -162,6 +163,12 @@ def table(context: Context, plan: Plan, core: str) -> str:
         "steps": steps,
     }
     return json.dumps(facts, indent=1) + "\n"
+
+
+def _output_shapes(context: Context) -> dict[str, list[int]]:
+    """Without the batch."""
+    values = {name: context.values[name] for name in context.graph.outputs}
+    return {name: list(value.shape[1:]) for name, value in values.items() if isinstance(value, View)}
 
 
 def _callers(program: Program, place: str) -> list[Buffer]:

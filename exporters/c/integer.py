@@ -208,7 +208,8 @@ def average_pool(context: Context, node: Node) -> bool:
     code = (
         f"static const model_pool_t p = {{{frame.fields()}, .channels = {view.shape[1]}, "
         f".in_zero = {view.quant.zero}, .out_zero = {ending.quant.zero}, .low = {low}, .high = {high}, "
-        f".count_padding = {counted}, .scale = {literal(view.quant.scale / ending.quant.scale)}}};\n"
+        f".count_padding = {counted}, "
+        f".in_scale = {literal(view.quant.scale)}, .out_scale = {literal(ending.quant.scale)}}};\n"
         f"model_average_pool(&p, {source.token}, {target.token}, {sums.token});"
     )
     context.program.add(

@@ -3,7 +3,7 @@ typedef struct {
     int32_t in_h, in_w, channels, out_h, out_w;
     int32_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
     int32_t in_zero, out_zero, low, high, count_padding;
-    float scale; /* input's over output's */
+    float in_scale, out_scale;
 } model_pool_t;
 
 MODEL_UNUSED MODEL_KERNEL void model_max_pool(const model_pool_t *p, const int8_t *x, int8_t *y)
@@ -50,7 +50,8 @@ MODEL_UNUSED MODEL_KERNEL void model_average_pool(const model_pool_t *p, const i
                 }
             }
             {
-                const float multiplier = p->scale / (float)(p->count_padding ? p->kernel_h * p->kernel_w : count);
+                const int32_t over = p->count_padding ? p->kernel_h * p->kernel_w : count;
+                const float multiplier = p->in_scale / (p->out_scale * (float)over);
                 for (int32_t c = 0; c < channels; c++) {
                     y[c] = model_requantize(sums[c] - count * p->in_zero, multiplier, p->out_zero, p->low, p->high);
                 }
