@@ -66,8 +66,8 @@ def artifacts(content: Row) -> Markup | None:
     cells = []
     for row in found:
         name, run = word(row, "name"), word(row, "run")
-        # Folder by folder: a bundle is several files.
-        mine = [file for file in files if f"/{name}" in f"/{word(file, 'path')}/".replace(f"/{name}/", f"//{name}")]
+        # An artifact is a file or a folder that the build stage wrote; other stages may have files of the same name.
+        mine = [f for f in files if word(f, "origin").startswith("build") and f"/{name}/" in f"/{word(f, 'path')}/"]
         cells.append(
             (
                 tag("b", name),

@@ -289,6 +289,12 @@ def test_hashes_stand_beside_the_artifacts_they_belong_to(content: dict[str, Any
     bundle = next(row for row in re.findall(r"<tr>.*?</tr>", html) if "<b>model.bundle</b>" in row)
     assert "2 files" in bundle
     assert digest not in bundle
+    exported = next(f["sha256"] for f in content["files"] if f["path"] == "4_export/model.onnx")
+    content["verify"]["artifacts"] = [{"name": "model.onnx", "purpose": "artifact", "run": "run by on_onnxruntime"}]
+    content["files"].append({"path": "5_build/model.onnx", "sha256": "5" * 64, "size": 9, "origin": "build: artifact"})
+    row = next(row for row in re.findall(r"<tr>.*?</tr>", page.render(content)) if "<b>model.onnx</b>" in row)
+    assert "5" * 16 in row
+    assert exported[:16] not in row
 
 
 def test_every_figure_of_a_parity_has_a_column(content: dict[str, Any]) -> None:
