@@ -11,8 +11,9 @@ from torch.fx import Node
 
 from compress.qat import quantizer as q
 
-# Depthwise convolutions stay float: the int8 kernel pads 16 channels to 64 and adds a reformat in front (build logs of
-# TensorRT-RTX 1.7; NVIDIA/TensorRT#2197). Set to True for a device where a measurement says otherwise.
+# Depthwise convolutions stay float: the int8 kernel reads its input padded to four times the channels (32 -> 128 in the
+# build logs of TensorRT-RTX 1.7 for compute capability 8.0; NVIDIA/TensorRT#2197), so it moves as many bytes as float
+# does, in as many kernels, and rounds once more. Set to True for a device where a measurement says otherwise.
 DEPTHWISE_INT8 = False
 # NVIDIA's placement: only the skip branch carries Q/DQ, so that convolution, add and activation stay one kernel. With a
 # pair on both branches the convolution writes int8 first and the add becomes a kernel of its own.

@@ -131,6 +131,22 @@ NETWORKS = {
 }
 
 
+# Exports take seconds each: every network goes to at least two runtimes, not to all.
+EXPORTED = {
+    "tensorrt": ("residual", "separable", "audio", "concat"),
+    "onnxruntime_x86": ("residual", "separable", "plain", "mlp"),
+    "cortex_m": ("plain", "audio", "concat", "mlp"),
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests that ask for `made` run on the networks exported for the runtime of their file (or all)."""
+    if "made" in metafunc.fixturenames:
+        own = metafunc.module.__name__.rpartition("test_")[2]
+        pairs = [(name, q) for q, found in EXPORTED.items() for name in found if own in (q, "convert")]
+        metafunc.parametrize("made", pairs, indirect=True, ids=["-".join(pair) for pair in pairs])
+
+
 def build(name: str, seed: int = 0) -> Student:
     torch.manual_seed(seed)
     student = Student(NETWORKS[name]())
@@ -206,3 +222,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], E
         return Exported(x, model, converted, path)
 
     return export
+
+
+@pytest.fixture
+def made(request: pytest.FixtureRequest, exported: Callable[[str, str], Exported]) -> Exported:
+    """Each exported student in turn."""
+    return exported(*request.param)

@@ -21,10 +21,7 @@ def optimised(path: Path, folder: Path) -> onnx.GraphProto:
     return onnx.load(folder / "optimised.onnx").graph
 
 
-def test_no_float_operator_stays_between_the_first_quantiser_and_the_head(
-    name: str, exported: Callable[[str, str], Any], tmp_path: Path
-) -> None:
-    made = exported(name, "onnxruntime_x86")
+def test_no_float_operator_stays_between_the_first_quantiser_and_the_head(made: Any, tmp_path: Path) -> None:
     graph = optimised(made.path, tmp_path)
     count = Counter(node.op_type for node in graph.node)
     weighted = Counter(site.operator.split(".")[0] for site in made.model.sites)

@@ -58,15 +58,14 @@ def heavy(path: Path) -> list[str]:
     return [line.split("Datatype: ", 1)[1].split(",", 1)[0] for line in layers]
 
 
-def test_int8_kernels_are_those_of_the_policy(name: str, exported: Callable[[str, str], Any]) -> None:
-    made = exported(name, "tensorrt")
+def test_int8_kernels_are_those_of_the_policy(made: Any) -> None:
     kernels = heavy(made.path)
     assert kernels.count("Int8") == sum(site.quantized for site in made.model.sites)
     assert len(kernels) == len(made.model.sites)
 
 
-def test_every_pair_is_symmetric_and_no_bias_is_quantised(name: str, exported: Callable[[str, str], Any]) -> None:
-    graph = onnx.load(exported(name, "tensorrt").path).graph
+def test_every_pair_is_symmetric_and_no_bias_is_quantised(made: Any) -> None:
+    graph = onnx.load(made.path).graph
     values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     pairs = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
     assert pairs
@@ -123,10 +122,8 @@ def test_both_inputs_of_the_squeeze_excite_multiply_carry_a_pair(exported: Calla
     assert rounded_inputs(exported("separable", "tensorrt").model, "mul.Tensor") == [[True, True]]
 
 
-def test_nothing_stands_between_convolution_batch_norm_and_activation(
-    name: str, exported: Callable[[str, str], Any]
-) -> None:
-    graph = exported(name, "tensorrt").model.graph.graph
+def test_nothing_stands_between_convolution_batch_norm_and_activation(made: Any) -> None:
+    graph = made.model.graph.graph
     for node in graph.nodes:
         if node.op == "call_function" and node.target.__name__ in ("batch_norm.default", "relu.default"):
             assert node.args[0].op == "call_function"
