@@ -29,6 +29,7 @@ def load(path: Path) -> ModelProto:
     """
     path = Path(path)
     model = _read(path)
+    _check_text(model, path)
     _check_external(model, path)
     _check_operators(model, path)
     try:
@@ -68,6 +69,23 @@ def _read(path: Path) -> ModelProto:
     if not model.graph.node or not model.opset_import or not model.graph.output:
         raise ExportError(f"{path.name} holds no ONNX graph", fix="export the model again")
     return model
+
+
+def _check_text(model: ModelProto, path: Path) -> None:
+    """Names must be text: protobuf hands out what is no UTF-8 as bytes, and every later lookup would trip over it."""
+    names: list[object] = [entry.domain for entry in model.opset_import]
+    for node in model.graph.node:
+        names += [node.name, node.op_type, node.domain, *node.input, *node.output]
+        names += [item.name for item in node.attribute]
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        names += [value.name, *[dim.dim_param for dim in value.type.tensor_type.shape.dim]]
+    for tensor in _tensors(model):
+        names += [tensor.name, *[entry.value for entry in tensor.external_data]]
+    if not all(isinstance(name, str) for name in names):
+        raise ExportError(
+            f"{path.name} has names that are no text, so it is damaged",
+            fix="copy it again and compare its SHA-256 with the one recorded at export",
+        )
 
 
 def _tensors(model: ModelProto) -> list[TensorProto]:
