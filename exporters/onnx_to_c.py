@@ -48,7 +48,8 @@ def convert(model: Path, target: Target, out: Path, *, options: BuildOptions | N
         decode quantised tensors because no integer kernel fits). The same model and core give the same bytes.
 
     Raises:
-        ExportError: the graph cannot be read, or a node has no kernel.
+        ExportError: the graph cannot be read, or a node has no kernel (the message names it).
+        ProfileError: the target's core is unknown, or the cross-compiler fails.
     """
     missing = can_run(target)
     if missing is not None:

@@ -94,7 +94,7 @@ def source(context: Context, plan: Plan, title: str) -> str:
     steps, calls = [], []
     for number, step in enumerate(program.steps):
         steps.append(_step(program, step, number, plan))
-        calls.append(f"    MODEL_STEP({number});\n    model_step_{number}({_arguments(step)});")
+        calls.append(f"    MODEL_STEP({number});\n    model_step_{number}({_arguments(step)});\n    MODEL_BARRIER;")
     return _SOURCE.format(
         title=title,
         kernels="\n".join(part.rstrip() + "\n" for part in parts).rstrip(),

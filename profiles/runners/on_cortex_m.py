@@ -2,7 +2,7 @@
 
 QEMU executes every instruction but has no pipeline, cache or flash wait states: outputs and instruction counts are
 exact, time is not. Time is instructions * CPI / clock, with the range of cycles per instruction (CPI) that published
-boards show for int8 networks.
+boards show for int8 networks. A load of two words counts as one instruction, so dense kernels sit in the upper half.
 """
 
 import json

@@ -11,12 +11,16 @@
 #define MODEL_FPU 0
 #endif
 
+/* Between steps: buffers of different types take turns in the arena, which a compiler that orders loads and stores by
+ * type must not see as independent. */
 #if defined(__GNUC__)
+#define MODEL_BARRIER __asm__ volatile("" : : : "memory")
 #define MODEL_UNUSED __attribute__((unused))
 #define MODEL_ALIGNED __attribute__((aligned(8)))
 #define MODEL_KERNEL static __attribute__((noinline))
 #define MODEL_INLINE static inline __attribute__((always_inline))
 #else
+#define MODEL_BARRIER ((void)0)
 #define MODEL_UNUSED
 #define MODEL_ALIGNED
 #define MODEL_KERNEL static

@@ -149,7 +149,7 @@ def run(command: Sequence[str], folder: Path, timeout_s: float = TIMEOUT_S) -> s
         tail = " | ".join(said[-3:]) if said else "it said nothing"
         raise ProfileError(
             f"{command[0]} failed with status {done.returncode}: {tail}",
-            fix=f"run it by hand in {folder}: {' '.join(command)}",
+            fix=f"the command was: {' '.join(command)}",
         )
     return done.stdout
 
