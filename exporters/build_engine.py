@@ -409,16 +409,16 @@ class Engine:
             self.cuda.call("cuMemcpyDtoH_v2", sink, self.memory[name][1], ctypes.c_size_t(array.nbytes))
         return results
 
-    def latency(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def latency(self, inputs: dict[str, Any], seconds: float) -> dict[str, Any]:
         """Milliseconds of one run on the device, by CUDA events; copies to and from it are not included."""
         self.prepare(inputs)
         begin, end = self.cuda.event(), self.cuda.event()
-        deadline = time.monotonic() + WARM_UP_SECONDS
+        deadline = time.monotonic() + min(WARM_UP_SECONDS, seconds)
         while time.monotonic() < deadline:
             self.enqueue()
             self.cuda.call("cuStreamSynchronize", self.stream)
         found: list[float] = []
-        deadline = time.monotonic() + MEASURE_SECONDS
+        deadline = time.monotonic() + seconds
         while len(found) < LEAST_RUNS or (time.monotonic() < deadline and len(found) < MOST_RUNS):
             self.cuda.call("cuEventRecord", begin, self.stream)
             self.enqueue()
@@ -464,7 +464,7 @@ def int8_nodes(layers: list[dict[str, Any]], type_key: str) -> set[str]:
     return found
 
 
-def run_checks(engine: Engine, request: dict[str, Any], folder: Path) -> dict[str, Any]:
+def run_checks(engine: Engine, request: dict[str, Any], folder: Path, seconds: float) -> dict[str, Any]:
     """Parity with the golden outputs and latency at each batch of the request."""
     result: dict[str, Any] = {"parity": None, "latency": {}}
     inputs = load_arrays(folder / "golden_inputs.npz") if (folder / "golden_inputs.npz").is_file() else {}
@@ -476,7 +476,7 @@ def run_checks(engine: Engine, request: dict[str, Any], folder: Path) -> dict[st
             name: judge(golden[name], found[name], steps.get(name), request["bounds"]) for name in sorted(golden)
         }
         for batch in request["latency_batches"]:
-            result["latency"][str(batch)] = engine.latency(repeat(inputs, int(batch)))
+            result["latency"][str(batch)] = engine.latency(repeat(inputs, int(batch)), seconds)
     layers = engine.layers()
     covered = int8_nodes(layers, api_of(engine.trt.__version__).type_key)
     weighted = request["weighted_nodes"]
@@ -603,7 +603,7 @@ def main_build(folder: Path, arguments: argparse.Namespace) -> int:
     result.update(built, engine_sha256=digest(folder / "model.engine"))
     trt = importlib.import_module("tensorrt")
     engine = Engine(trt, Cuda(), (folder / "model.engine").read_bytes())
-    result.update(run_checks(engine, request, folder))
+    result.update(run_checks(engine, request, folder, arguments.measure_seconds))
     parity = result["parity"]
     result["passed"] = None if parity is None else all(entry["passed"] for entry in parity.values())
     write_whole(folder / "result.json", (json.dumps(result, indent=1, sort_keys=True) + "\n").encode())
@@ -649,6 +649,7 @@ def main(command_line: list[str] | None = None) -> int:
     parser.add_argument("--timing-cache", help="file that keeps kernel timings between builds")
     parser.add_argument("--manifest-sha256", help="SHA-256 that manifest.json must have")
     parser.add_argument("--seconds", type=float, default=1800.0, help="time limit of the build")
+    parser.add_argument("--measure-seconds", type=float, default=MEASURE_SECONDS, help="per batch size")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args(command_line)
     folder = arguments.folder.resolve()
