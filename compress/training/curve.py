@@ -1,7 +1,8 @@
 """What a training leaves beside the weights."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -48,3 +49,8 @@ class Outcome:
     def validation(self) -> float | None:
         """The last epoch's validation score; None where there is none."""
         return self.curve[-1].validation if self.curve else None
+
+
+def plain(curve: Sequence[CurvePoint]) -> list[dict[str, Any]]:
+    """For a file: without the seconds, so that equal trainings leave equal bytes."""
+    return [{name: value for name, value in asdict(point).items() if name != "seconds"} for point in curve]

@@ -37,11 +37,15 @@ def local_processes() -> tuple[int, int]:
     return local, everywhere // local
 
 
-def open_fabric(precision: Precision) -> tuple[Fabric, Literal["fp32", "bf16"]]:
-    """Fabric on the GPU where there is one, else on the CPU; joined with the other processes that torchrun started."""
+def open_fabric(precision: Precision, together: bool = True) -> tuple[Fabric, Literal["fp32", "bf16"]]:
+    """Fabric on the GPU where there is one, else on the CPU.
+
+    Args:
+        together: joined with the other processes that torchrun started; False trains in this process alone.
+    """
     # Fabric announces its precision and its processes on stderr; a run has its own way to speak.
     logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
-    local, machines = local_processes()
+    local, machines = local_processes() if together else (1, 1)
     accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     exact = resolved_precision(precision, torch.device(accelerator))
     fabric = Fabric(

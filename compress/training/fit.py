@@ -62,6 +62,7 @@ def fit(
     before_epoch: Callable[[Clock], None] | None = None,
     on_point: Callable[[CurvePoint], None] | None = None,
     stop: Callable[[CurvePoint], bool] | None = None,
+    together: bool = True,
 ) -> Outcome:
     """Train the students in place, as the method says.
 
@@ -86,12 +87,13 @@ def fit(
         before_epoch: called before every epoch, also after a resume, to freeze parts of a network and so on.
         on_point: called in the first process after every epoch.
         stop: called after every epoch; true ends the training.
+        together: under torchrun, with all processes; False for a training that one process does alone.
 
     Raises:
         TrainingError: the loss is not finite (the last good checkpoint is kept), or the checkpoint is another run's.
         RecipeError: a tap that the student has not, or a weight that cannot be used.
     """
-    fabric, exact = open_fabric(precision)
+    fabric, exact = open_fabric(precision, together)
     chosen = strategy or (method.strategy() if method.strategy else Plain(task))
     with ExitStack() as stack:
         stack.enter_context(repeatable(fabric.device))
@@ -232,7 +234,8 @@ class _Loop:
             self.stack.enter_context(global_batchnorm(self.students.values()))
         for teacher in self.teachers.values():
             for module in teacher.modules().values():
-                module.to(self.device)
+                module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+                self.stack.callback(_as_before, module)
         taps = [tap for objective in self.objectives.values() for tap in objective.student_taps]
         self._observers = {name: Observer(student, taps, self.autocast) for name, student in self.students.items()}
         for observer in self._observers.values():
@@ -547,11 +550,15 @@ def _read_weights(weights: Mapping[str, Weight | Mapping[str, Any]]) -> dict[str
 
 
 def _give_back(student: nn.Module) -> None:
-    # Exporters and safetensors want the plain layout.
-    student.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    _as_before(student)
     student.eval()
     for parameter in student.parameters():
         parameter.grad = None
+
+
+def _as_before(module: nn.Module) -> None:
+    # Exporters and safetensors want the plain layout.
+    module.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
 def _epochs(phases: tuple[Phase, ...], epochs: int) -> list[int]:

@@ -43,6 +43,7 @@ def train(
     checkpoint: Path | None = None,
     progress: Progress | None = None,
     title: str = "training on labels",
+    together: bool = True,
 ) -> Outcome:
     """Train `network`, raw inputs -> outputs, in place on the labels of the train split.
 
@@ -73,4 +74,5 @@ def train(
             precision=precision,
             checkpoint=checkpoint,
             on_point=show,
+            together=together,
         )
