@@ -21,7 +21,8 @@ from profiles import atomic
 from profiles.target import Target
 
 MEMORY_BYTES = 24 << 30
-EXPLANATION_SECONDS = 120.0  # added to a build's limit for copying, loading and checking
+OTHER_SECONDS = 300.0  # added to a build's limit for copying, loading and checking
+MEASURE = ("--measure-seconds", "2")  # per batch size
 
 
 def can_run(target: Target, *, remote: str | None = None) -> str | None:
@@ -96,7 +97,7 @@ def convert(model: Path, target: Target, out: Path, *, options: BuildOptions) ->
 
 def _build_here(folder: Path, manifest: str, options: BuildOptions) -> tuple[int, str]:
     command = [sys.executable, str(folder / "build_engine.py"), *_arguments(manifest, options)]
-    limit = options.seconds + EXPLANATION_SECONDS
+    limit = options.seconds + OTHER_SECONDS
     outcome = child.run(command, folder=folder, seconds=limit, memory_bytes=MEMORY_BYTES)
     why = outcome.why()
     if why is not None and (outcome.ended != "by itself" or outcome.code < 0):
@@ -108,7 +109,7 @@ def _build_here(folder: Path, manifest: str, options: BuildOptions) -> tuple[int
 
 
 def _build_there(machine: Machine, folder: Path, manifest: str, options: BuildOptions) -> tuple[int, str]:
-    limit = options.seconds + EXPLANATION_SECONDS
+    limit = options.seconds + OTHER_SECONDS
     with machine.scratch() as there:
         machine.send(sorted(folder.iterdir()), there, seconds=limit)
         done = machine.run(["python3", f"{there}/build_engine.py", *_arguments(manifest, options)], seconds=limit)
@@ -119,7 +120,7 @@ def _build_there(machine: Machine, folder: Path, manifest: str, options: BuildOp
 
 
 def _arguments(manifest: str, options: BuildOptions) -> list[str]:
-    return ["--manifest-sha256", manifest, "--seconds", f"{options.seconds:g}"]
+    return ["--manifest-sha256", manifest, "--seconds", f"{options.seconds:g}", *MEASURE]
 
 
 def _lacks_remote(target: Target, machine: Machine) -> str | None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from exporters.errors import ExportError
 
 CONNECT_SECONDS = 15
-_HOST = re.compile(r"^(?:[A-Za-z0-9_][A-Za-z0-9_.-]*@)?[A-Za-z0-9_][A-Za-z0-9_.:%-]*$")
+_HOST = re.compile(r"^(?:[A-Za-z0-9_][A-Za-z0-9_.-]*@)?[A-Za-z0-9_:][A-Za-z0-9_.:%-]*$")
 _SCRATCH = re.compile(r"^/[A-Za-z0-9_./-]*compress-[A-Za-z0-9]+$")
 
 

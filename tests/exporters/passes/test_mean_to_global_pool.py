@@ -1,0 +1,34 @@
+"""Spatial means become pools, other means stay."""
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from exporters.passes import mean_to_global_pool
+
+RNG = np.random.default_rng(0)
+IMAGES = {"x": RNG.standard_normal((2, 3, 5, 5)).astype(np.float32)}
+
+
+@pytest.mark.parametrize("axes", [[2, 3], [-1, -2]])
+def test_mean_to_global_pool(model_of, kinds, axes: list[int], unchanged_by) -> None:
+    model = model_of(
+        [helper.make_node("ReduceMean", ["x", "a"], ["y"], keepdims=1)],
+        {"x": ["batch", 3, 5, 5]},
+        {"y": ["batch", 3, 1, 1]},
+        {"a": np.array(axes, np.int64)},
+    )
+    after = mean_to_global_pool.apply(model)
+    assert kinds(after) == ["GlobalAveragePool"]
+    unchanged_by(model, after, IMAGES, 1e-6)  # another order of 25 additions
+
+
+def test_mean_to_global_pool_leaves_other_means(model_of, kinds) -> None:
+    for axes, keep, shape in (([1, 2], 1, [2, 1, 1, 5]), ([2, 3], 0, [2, 3])):
+        model = model_of(
+            [helper.make_node("ReduceMean", ["x", "a"], ["y"], keepdims=keep)],
+            {"x": [2, 3, 5, 5]},
+            {"y": shape},
+            {"a": np.array(axes, np.int64)},
+        )
+        assert kinds(mean_to_global_pool.apply(model)) == ["ReduceMean"]

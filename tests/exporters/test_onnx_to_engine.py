@@ -1,0 +1,157 @@
+"""The full TensorRT builder: what it says when something is missing, and the whole way against stand-ins.
+
+The stand-ins compute with onnxruntime on host memory (see test_onnx_to_deploy_bundle.py); TensorRT itself and a GPU are
+not needed and not tested here.
+"""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from exporters import bundle, onnx_to_engine
+from exporters.builder import BuildOptions
+from exporters.errors import ExportError
+from exporters.remote import Machine
+from profiles.target import Target
+
+FAKES = Path(__file__).parent / "fakes"
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler to make the stand-in for the CUDA driver with")
+    folder = tmp_path_factory.mktemp("driver")
+    command = [compiler, "-shared", "-fPIC", "-O1", str(FAKES / "cuda.c"), "-o", str(folder / "libcuda.so.1")]
+    subprocess.run(command, check=True)
+    return folder
+
+
+@pytest.fixture
+def fakes(driver: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Children find the stand-ins; this process only believes that TensorRT is there."""
+    monkeypatch.setenv("PYTHONPATH", str(FAKES))
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(driver))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    return monkeypatch
+
+
+def options(model, **more: object) -> BuildOptions:
+    return BuildOptions(
+        golden_inputs={"input": model.inputs.numpy()},
+        golden_outputs={"logits": model.onnx_outputs()},
+        batches=(1, 1, 4),
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def test_what_is_missing_is_said(orin: Target, x86: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "TensorRT is not installed here" in str(onnx_to_engine.can_run(orin))
+    assert "runs onnxruntime, not TensorRT" in str(onnx_to_engine.can_run(x86))
+
+
+def test_a_bad_host_is_refused_before_anything_starts(orin: Target) -> None:
+    with pytest.raises(ExportError, match="not a machine's name"):
+        onnx_to_engine.can_run(orin, remote="-oProxyCommand=x")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("FAKE_NO_GPU", "1", "this machine lacks the NVIDIA driver sees no GPU"),
+        ("FAKE_TENSORRT", "8.6.1", "TensorRT 8.6.1 is too old"),
+        ("FAKE_TENSORRT", "12.0.0", "newer than this script knows"),
+        ("FAKE_CAPABILITY", "80", "the GPU of this machine (Fake Orin) is 8.0"),
+    ],
+)
+def test_a_machine_that_does_not_fit(
+    fakes: pytest.MonkeyPatch, orin: Target, setting: str, value: str, said: str
+) -> None:
+    fakes.setenv(setting, value)
+    assert said in str(onnx_to_engine.can_run(orin))
+
+
+def test_without_a_driver(fakes: pytest.MonkeyPatch, orin: Target, tmp_path: Path) -> None:
+    if Path("/proc/driver/nvidia").exists():
+        pytest.skip("this machine has an NVIDIA driver")
+    fakes.setenv("LD_LIBRARY_PATH", str(tmp_path))
+    assert "no NVIDIA driver here" in str(onnx_to_engine.can_run(orin))
+
+
+def test_an_engine_is_built_checked_and_described(
+    fakes: pytest.MonkeyPatch, int8_model, orin: Target, tmp_path: Path
+) -> None:
+    fakes.setattr(onnx_to_engine, "MEASURE", ("--measure-seconds", "0.02"))
+    found = onnx_to_engine.convert(int8_model.path, orin, tmp_path, options=options(int8_model))
+    assert found.path == tmp_path / "model.engine"
+    assert found.facts["passed"] is True
+    assert found.facts["reproducible"] is False
+    assert found.facts["tensorrt"] == "10.3.0"
+    assert found.note == "runs with TensorRT 10.3.0 on Fake Orin only"
+    assert json.loads((tmp_path / "model.result.json").read_text())["engine_sha256"] == found.facts["engine_sha256"]
+    assert "parsing" in (tmp_path / "model.build.log").read_text()
+    json.dumps(dict(found.facts))
+
+
+def test_refusals_and_crashes_become_sentences(
+    fakes: pytest.MonkeyPatch, int8_model, orin: Target, tmp_path: Path
+) -> None:
+    with fakes.context() as setting:
+        setting.setenv("FAKE_REFUSES", "1")
+        with pytest.raises(ExportError, match=r"was refused: TensorRT 10\.3\.0 refuses the graph: node 'node_q'"):
+            onnx_to_engine.convert(int8_model.path, orin, tmp_path, options=options(int8_model))
+    with fakes.context() as setting:
+        setting.setenv("FAKE_CRASHES", "1")
+        with pytest.raises(ExportError, match="the builder crashed"):
+            onnx_to_engine.convert(int8_model.path, orin, tmp_path, options=options(int8_model))
+    assert list(tmp_path.iterdir()) == []
+
+
+class Neighbour(Machine):
+    """A machine whose ssh is a shell here: the same words, the same quoting, another folder."""
+
+    def command(self, words: list[str]) -> list[str]:
+        return ["sh", "-c", super().command(words)[-1]]
+
+    def _copy(self, words: list[str], seconds: float) -> None:
+        local = [word.partition(":")[2] if word.startswith(f"{self.host}:") else word for word in words]
+        subprocess.run(["cp", *local], check=True)
+
+
+def test_a_remote_build_takes_the_same_way(fakes: pytest.MonkeyPatch, int8_model, orin: Target, tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "python3").symlink_to(sys.executable)
+    site = [path for path in sys.path if path.endswith("site-packages")]
+    fakes.setenv("PYTHONPATH", os.pathsep.join([str(FAKES), *site]))
+    fakes.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    fakes.setattr(onnx_to_engine, "Machine", Neighbour)
+    fakes.setattr(onnx_to_engine, "missing_tools", lambda: None)
+    fakes.setattr("exporters.remote.missing_tools", lambda: None)
+    fakes.setattr(onnx_to_engine, "MEASURE", ("--measure-seconds", "0.02"))
+    assert onnx_to_engine.can_run(orin, remote="me@orin") is None
+    found = onnx_to_engine.convert(
+        int8_model.path, orin, tmp_path / "out", options=options(int8_model, remote="me@orin")
+    )
+    assert found.facts["remote"] == "me@orin"
+    assert found.facts["passed"] is True
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "model.build.log",
+        "model.engine",
+        "model.result.json",
+    ]
+
+
+def test_the_module_needs_no_torch_and_old_python() -> None:
+    for name in ("onnx_to_engine", "build_engine", "bundle", "remote", "child", "builder", "for_tensorrt"):
+        text = (Path(bundle.__file__).parent / f"{name}.py").read_text()
+        assert "import torch" not in text
+        compile(text, name, "exec", dont_inherit=True)
