@@ -1,5 +1,7 @@
 """Random changes of training images that several tasks share. Randomness comes from the caller's generator alone."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -29,3 +31,25 @@ def mirrored(images: Tensor, generator: torch.Generator) -> Tensor:
     """Swap left and right in half of the images, (B, C, H, W)."""
     coins = torch.rand(len(images), generator=generator, device=generator.device).to(images.device) < 0.5
     return torch.where(coins[:, None, None, None], images.flip(-1), images)
+
+
+def warped(images: Tensor, degrees: float, scale: float, shift: float, generator: torch.Generator) -> Tensor:
+    """Turn, scale and move each image by its own amounts, with bilinear interpolation: finer than whole pixels.
+
+    Args:
+        images: (B, C, H, W) float.
+        degrees: the largest turn, either way.
+        scale: the largest change of size, as a share, either way.
+        shift: the largest movement, as a share of half the image, in either direction; zeros move in.
+        generator: where the amounts come from.
+    """
+    draws = 2.0 * torch.rand(4, len(images), generator=generator, device=generator.device).to(images.device) - 1.0
+    angle = draws[0] * math.radians(degrees)
+    size = 1.0 + draws[1] * scale
+    across, along = angle.cos() * size, angle.sin() * size
+    matrix = torch.stack(
+        [torch.stack([across, -along, draws[2] * shift], dim=1), torch.stack([along, across, draws[3] * shift], dim=1)],
+        dim=1,
+    )
+    grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
+    return functional.grid_sample(images, grid, align_corners=False)

@@ -15,7 +15,10 @@ from compress.contracts.teacher import Teacher
 from compress.errors import RecipeError
 from compress.job import Job
 from compress.progress import Quiet
+from compress.teachers.cached import CachedTeacher
 from compress.training.fit import CurvePoint, Outcome, fit
+
+ANSWERS = "answers"  # folder of the run with the teacher's answers, which can be made again at any time
 
 
 def lesson(
@@ -27,6 +30,7 @@ def lesson(
     checkpoint: Path | None,
     precision: Literal["auto", "fp32", "bf16"],
     before_epoch: Callable[[Clock], None] | None = None,
+    together: bool = True,
 ) -> Outcome:
     """Train `student` in place.
 
@@ -35,6 +39,7 @@ def lesson(
         numbers: epochs and rates of this lesson.
         title: of the progress bar; None for none.
         checkpoint: file to resume from and to save to after each epoch; None for a short look.
+        together: under torchrun, with all processes; False where only the first one trains.
         before_epoch: called before every epoch, for what follows the clock outside the method.
     """
     part = job.recipe.distill
@@ -43,7 +48,7 @@ def lesson(
     taps = tuple(dict.fromkeys(tap for objective in objectives.values() for tap in objective.teacher_taps))
     student.requires_grad_(True)
     students = method.students(lambda: student)
-    teachers = method.teachers(_teacher(job, taps), students)
+    teachers = method.teachers(_teacher(job, method, taps), students)
     progress = Quiet() if title is None else job.progress
     with progress.bar(title or "", numbers.epochs) as bar:
 
@@ -65,11 +70,17 @@ def lesson(
             checkpoint=checkpoint,
             before_epoch=before_epoch,
             on_point=point,
+            together=together,
         )
 
 
-def _teacher(job: Job, taps: tuple[str, ...]) -> Teacher:
-    return job.teacher.tapped(taps) if taps else job.teacher.teacher
+def _teacher(job: Job, method: Method, taps: tuple[str, ...]) -> Teacher:
+    """With the taps that the objectives want; from disk where the same examples come back every epoch unchanged."""
+    if taps:
+        return job.teacher.tapped(taps)
+    if job.task.augments or method.strategy is not None or not job.teacher.teacher.cacheable:
+        return job.teacher.teacher
+    return CachedTeacher(job.teacher.teacher, job.splits.train, "train", job.store.folder / ANSWERS)
 
 
 def _objectives(

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compress.errors import BudgetError, GateError
-from compress.progress import Progress
+from compress.progress import Progress, Quiet
+from compress.ranks import join, open_folder
 from compress.recipe import Recipe
 from compress.stages.build import build
 from compress.stages.distill import distill
@@ -16,7 +17,7 @@ from compress.stages.quantize import quantize
 from compress.stages.report import report
 from compress.stages.select import Learned, select
 from compress.stages.verify import verify
-from compress.store import RUN, STAGES, Store, open_store
+from compress.store import RUN, STAGES, Store
 from profiles.atomic import write_text
 
 
@@ -45,7 +46,7 @@ def run(
     redo: frozenset[str] = frozenset(),
     remote: str | None = None,
 ) -> Result:
-    """Run the stages in order; finished ones are kept by content.
+    """Run the stages in order; finished ones are kept by content. Under torchrun all processes train together.
 
     A measured cost that breaks the budget sends the search back with what was learned, `select.rounds` times.
 
@@ -58,8 +59,11 @@ def run(
         UserError: what the user can mend; nothing is left half-written.
         BudgetError: nothing meets the budget; says which constraint binds.
     """
-    with open_store(out, redo) as store:
-        remember(store, recipe)
+    ranks = join()
+    progress = progress if ranks.leads else Quiet()
+    with open_folder(ranks, out, redo) as store:
+        if ranks.leads:
+            remember(store, recipe)
         last = STAGES.index(until)
         learned: tuple[Learned, ...] = ()
         job = prepare(recipe, store, progress, remote)

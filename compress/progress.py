@@ -1,4 +1,4 @@
-"""What a person sees while a run works: bars on a terminal, plain lines elsewhere, nothing when quiet. All on stderr."""
+"""What a person sees while a run works, on stderr: bars on a terminal, plain lines elsewhere, nothing when quiet."""
 
 import sys
 import time

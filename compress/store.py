@@ -171,8 +171,8 @@ class Store:
 
 
 @contextmanager
-def open_store(folder: Path, redo: frozenset[str] = frozenset()) -> Iterator[Store]:
-    """Lock a run's folder and give it.
+def open_store(folder: Path, redo: frozenset[str] = frozenset(), kind: type[Store] = Store) -> Iterator[Store]:
+    """Lock a run's folder and give it, as `kind`.
 
     Raises:
         RunError: another process is writing there, the folder holds something that is no run, or it cannot be written.
@@ -189,7 +189,7 @@ def open_store(folder: Path, redo: frozenset[str] = frozenset()) -> Iterator[Sto
     try:
         _lock(handle, folder)
         remove_leftovers(folder)
-        yield Store(folder, redo)
+        yield kind(folder, redo)
     finally:
         os.close(handle)
 

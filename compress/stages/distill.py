@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from compress.job import Job
 from compress.lesson import lesson
 from compress.stages.select import Choice, build_student
 from compress.store import Record, digest
+from compress.training.curve import plain
 from compress.training.evaluate import evaluate
 from profiles.atomic import write_text, writing
 
@@ -54,7 +55,7 @@ def distill(job: Job, choice: Choice) -> Distilled:
             checkpoint=folder / "checkpoint.pt",
             precision=part.precision,
         )
-        write_text(folder / CURVE, json.dumps([asdict(point) for point in outcome.curve]))
+        write_text(folder / CURVE, json.dumps(plain(outcome.curve)))
         with writing(folder / STUDENT) as temporary:
             save_file({k: v.detach().contiguous().clone() for k, v in model.state_dict().items()}, temporary)
         (folder / "checkpoint.pt").unlink(missing_ok=True)

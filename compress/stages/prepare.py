@@ -161,6 +161,7 @@ def _reference(recipe: Recipe, task: Task, splits: Splits, identities: Mapping[s
             seed=recipe.seed,
             checkpoint=place / "checkpoint.pt",
             progress=progress,
+            together=False,
             title=f"prepare: training the reference teacher of {task.name}",
         )
         with writing(path) as temporary:

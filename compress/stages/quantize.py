@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from compress.qat.prepared import Prepared
 from compress.stages.distill import CURVE, STUDENT, Distilled
 from compress.stages.select import Choice
 from compress.store import Record, digest
+from compress.training.curve import plain
 from compress.training.evaluate import evaluate
 from profiles.atomic import write_text, writing
 
@@ -68,7 +69,7 @@ def quantize(job: Job, choice: Choice, student: Distilled) -> Quantized:
             before_epoch=follow,
         )
         qat.enter(model, qat.phase(1.0))
-        write_text(folder / CURVE, json.dumps([asdict(point) for point in outcome.curve]))
+        write_text(folder / CURVE, json.dumps(plain(outcome.curve)))
         with writing(folder / STUDENT) as temporary:
             save_file({k: v.detach().contiguous().clone() for k, v in model.state_dict().items()}, temporary)
         (folder / "checkpoint.pt").unlink(missing_ok=True)

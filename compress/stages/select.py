@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,7 +25,7 @@ from compress.selection.propose import propose
 from compress.store import digest
 from compress.training.evaluate import evaluate
 from profiles.atomic import write_text
-from profiles.cost import Cost, Precision
+from profiles.cost import Cost
 from profiles.target import Budget
 
 CANDIDATES = "candidates.json"
@@ -206,7 +206,7 @@ def _propose(job: Job, spaces: Mapping[str, Space[Any]], budget: Budget, learned
         found = profiles.profile(
             model,
             target=job.target,
-            precision=cast(Precision, job.target.precision),
+            precision=job.target.precision,
             example=(job.example[:1],),
             layers=False,
         )
@@ -254,7 +254,7 @@ class _Evaluator:
         torch.manual_seed(job.recipe.seed)
         model = _model(job, candidate.space, self._spaces[candidate.space], candidate.plan)
         numbers = TrainingNumbers(epochs, part.batch_size, part.learning_rate, part.weight_decay)
-        lesson(job, model, numbers, title=None, checkpoint=None, precision=part.precision)
+        lesson(job, model, numbers, title=None, checkpoint=None, precision=part.precision, together=False)
         score = evaluate(model, job.splits.val, job.task).score
         job.progress.say(
             f"select: a student of {candidate.space} with {candidate.cost.macs / 1e6:.2f} M MACs reaches "
