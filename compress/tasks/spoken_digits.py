@@ -62,7 +62,7 @@ class SpokenDigits(Task):
     )
     augments = True
     teacher_numbers: ClassVar[TrainingNumbers] = TrainingNumbers(
-        epochs=20, batch_size=64, learning_rate=3e-3, weight_decay=0.02, label_smoothing=0.05
+        epochs=20, batch_size=64, learning_rate=3e-3, weight_decay=0.02
     )
 
     def load(self, data: Path | None) -> Splits:

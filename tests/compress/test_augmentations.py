@@ -2,7 +2,7 @@
 
 import torch
 
-from compress.augmentations import mirrored, shifted
+from compress.augmentations import mirrored, shifted, warped
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -33,8 +33,29 @@ def test_mirrored_swaps_left_and_right_of_about_half() -> None:
     assert torch.equal(mirrored(images, generator()).sort(dim=-1).values, images)
 
 
+def test_warped_by_nothing_is_the_image_and_a_turn_leaves_the_centre() -> None:
+    images = torch.rand(3, 2, 6, 6)
+    torch.testing.assert_close(warped(images, 0.0, 0.0, 0.0, generator()), images, atol=1e-5, rtol=0)
+    point = torch.zeros(500, 1, 9, 9)
+    point[:, :, 4, 4] = 1.0
+    still = warped(point, 180.0, 0.0, 0.0, generator())  # a turn leaves the centre where it is
+    torch.testing.assert_close(still[:, 0, 4, 4], torch.ones(500), atol=1e-5, rtol=0)
+
+
+def test_warped_moves_by_less_than_a_pixel_if_asked() -> None:
+    ramp = torch.arange(8.0).view(1, 1, 1, 8).expand(500, 1, 8, 8).contiguous()
+    change = (warped(ramp, 0.0, 0.0, 0.2, generator()) - ramp)[:, 0, 4, 3]
+    assert change.abs().max() <= 0.8 + 1e-4  # 0.2 of half of 8 pixels
+    assert change.abs().max() > 0.7
+    assert (change > 0).any()
+    assert (change < 0).any()
+
+
 def test_the_generator_decides_alone() -> None:
     images = torch.rand(8, 1, 6, 6)
     assert torch.equal(shifted(images, 2, generator(1)), shifted(images, 2, generator(1)))
     assert not torch.equal(shifted(images, 2, generator(1)), shifted(images, 2, generator(2)))
     assert torch.equal(mirrored(images, generator(1)), mirrored(images, generator(1)))
+    amounts = (10.0, 0.1, 0.1)
+    assert torch.equal(warped(images, *amounts, generator(1)), warped(images, *amounts, generator(1)))
+    assert not torch.equal(warped(images, *amounts, generator(1)), warped(images, *amounts, generator(2)))
