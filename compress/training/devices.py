@@ -71,6 +71,14 @@ def repeatable(device: torch.device) -> Iterator[None]:
         yield
 
 
+def seed_all(seed: int, device: torch.device) -> None:
+    """Seed torch's generators of the CPU and of the device."""
+    # torch.manual_seed also tells devices that this run does not use, which takes longer than a small step.
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
 def placed(batch: Batch, device: torch.device) -> Batch:
     """The batch on the device."""
     return batch if device.type == "cpu" else batch.to(device)

@@ -31,7 +31,7 @@ from compress.strategies.plain import Plain
 from compress.training import checkpoint as disk
 from compress.training.curve import CurvePoint as CurvePoint
 from compress.training.curve import Outcome as Outcome
-from compress.training.devices import Precision, laid_out, open_fabric, placed, repeatable
+from compress.training.devices import Precision, laid_out, open_fabric, placed, repeatable, seed_all
 from compress.training.evaluate import evaluating, score_part
 from compress.training.global_batchnorm import global_batchnorm
 from compress.training.observe import Autocast, Observer, as_float32
@@ -68,6 +68,10 @@ def fit(
 
     The same call under `torchrun --nproc-per-node n` splits every batch over n processes and, but for the order in
     which sums are rounded, trains the same weights: batch statistics and gradients are those of the whole batch.
+    (Dropout draws differently in every process, and an exported graph's batch norm sees its own process alone.)
+
+    The same seed gives the same bits on the same machine with the same number of threads and processes; on a GPU as far
+    as the kernels in use repeat themselves.
 
     Args:
         method: its phases, modules and rates drive the loop.
@@ -251,7 +255,7 @@ class _Loop:
         preparation = Preparation(
             self.splits, self._answers, student, teacher, len(self.task.labels), self.seed, self._supervised
         )
-        torch.manual_seed(derived_seed(self.seed, "objectives"))
+        seed_all(derived_seed(self.seed, "objectives"), self.device)
         for objective in self.objectives.values():
             objective.prepare(preparation)
         self.strategy.prepare(preparation)
@@ -363,7 +367,7 @@ class _Loop:
         clock = self._clock
         batches, share = self._batches(plan, streams, step)
         # Dropout and the like: repeatable from any step, and different in every process.
-        torch.manual_seed(derived_seed(self.seed, "step", phase.name, clock.step, self.rank))
+        seed_all(derived_seed(self.seed, "step", phase.name, clock.step, self.rank), self.device)
         factor = one_cycle(clock.step, clock.steps)
         index = next(iter(batches.values())).index
         fresh: list[_Pending] = []
