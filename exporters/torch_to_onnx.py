@@ -100,7 +100,7 @@ def convert(
     if simplify:
         for rewrite in SIMPLIFY:
             model = rewrite(model)
-    model = lower_opset.apply(model, opset)
+    model = drop_unused.apply(lower_opset.apply(model, opset))
     model = finish(model, metadata)
     if dynamic_batch:
         _check_batch(model)

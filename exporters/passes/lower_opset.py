@@ -10,6 +10,7 @@ Raises ExportError naming the operators that the asked opset cannot express.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import onnx
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper
@@ -20,7 +21,15 @@ from exporters.errors import ExportError
 OLDEST = 13  # per-channel DequantizeLinear starts here
 REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
 
-Known = Mapping[str, TensorProto]
+Shapes = Mapping[str, list[int | str]]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a rule may look at besides its node."""
+
+    values: Mapping[str, TensorProto]
+    shapes: Shapes
 
 
 def apply(model: ModelProto, asked: int) -> ModelProto:
@@ -32,7 +41,7 @@ def apply(model: ModelProto, asked: int) -> ModelProto:
             f"opset {asked} has no per-channel quantisation", fix=f"use a runtime with opset {OLDEST} or later"
         )
     model = graph.copy(model)
-    known = graph.constants(model.graph)
+    known = Known(graph.constants(model.graph), graph.shapes(model))
     written = graph.opset(model)
     refused: set[str] = set()
     for node in model.graph.node:
@@ -68,9 +77,9 @@ def _reduction(node: NodeProto, known: Known) -> bool:
         return False
     kept = [item for item in node.attribute if item.name != "noop_with_empty_axes"]
     if len(node.input) > 1 and node.input[1]:
-        if node.input[1] not in known:
+        if node.input[1] not in known.values:
             return False
-        axes = [int(axis) for axis in graph.array(known[node.input[1]]).ravel()]
+        axes = [int(axis) for axis in graph.array(known.values[node.input[1]]).ravel()]
         kept.append(helper.make_attribute("axes", axes))
     _set(node, node.input[:1], kept)
     return True
@@ -82,15 +91,32 @@ def _pad(node: NodeProto, known: Known) -> bool:
 
 
 def _split(node: NodeProto, known: Known) -> bool:
-    """The attribute num_outputs came with 18; parts given by sizes did not change."""
-    return len(node.input) > 1 and bool(node.input[1])
+    """The attribute num_outputs came with 18; without it and without sizes the parts are equal."""
+    if len(node.input) > 1 and node.input[1]:
+        return True
+    shape = known.shapes.get(node.input[0])
+    size = shape[graph.attribute(node, "axis", 0)] if shape else ""
+    if not isinstance(size, int) or size % len(node.output):
+        return False
+    _set(node, node.input, [item for item in node.attribute if item.name != "num_outputs"])
+    return True
+
+
+def _resize(node: NodeProto, known: Known) -> bool:
+    """Antialiasing, axes and aspect ratios came with 18."""
+    new = {"antialias": 0, "keep_aspect_ratio_policy": b"stretch"}
+    for item in node.attribute:
+        if item.name == "axes" or (item.name in new and (item.i or item.s) not in (0, b"", new[item.name])):
+            return False
+    _set(node, node.input, [item for item in node.attribute if item.name not in new])
+    return True
 
 
 def _reshape(node: NodeProto, known: Known) -> bool:
     """allowzero came with 14; without a zero in the shape it changes nothing."""
-    if len(node.input) < 2 or node.input[1] not in known:
+    if len(node.input) < 2 or node.input[1] not in known.values:
         return False
-    if graph.attribute(node, "allowzero", 0) and (graph.array(known[node.input[1]]) == 0).any():
+    if graph.attribute(node, "allowzero", 0) and (graph.array(known.values[node.input[1]]) == 0).any():
         return False
     _set(node, node.input, [item for item in node.attribute if item.name != "allowzero"])
     return True
@@ -118,5 +144,6 @@ RULES: dict[str, Callable[[NodeProto, Known], bool]] = {
     **dict.fromkeys(("Add", "Div", "Identity", "LeakyRelu", "Mul", "Pow", "PRelu", "Relu", "Sub", "Where"), _same),
     "Pad": _pad,
     "Reshape": _reshape,
+    "Resize": _resize,
     "Split": _split,
 }

@@ -31,9 +31,35 @@ def test_lower_opset_rewrites_reductions(model_of, unchanged_by) -> None:
 
 def test_lower_opset_refuses_by_name(model_of) -> None:
     model = model_of(
-        [helper.make_node("Mish", ["x"], ["a"]), helper.make_node("Split", ["a"], ["y", "z"], axis=3, num_outputs=2)],
-        {"x": [2, 3, 5, 4]},
-        {"y": [2, 3, 5, 2], "z": [2, 3, 5, 2]},
+        [helper.make_node("Mish", ["x"], ["a"]), helper.make_node("Split", ["a"], ["y", "z"], axis=2, num_outputs=2)],
+        {"x": [2, 3, 5, 5]},
+        {"y": [2, 3, 3, 5], "z": [2, 3, 2, 5]},
     )
     with pytest.raises(ExportError, match="no Mish and no Split"):
+        lower_opset.apply(model, 17)
+
+
+def test_lower_opset_splits_into_equal_parts_and_resizes(model_of, unchanged_by) -> None:
+    model = model_of(
+        [
+            helper.make_node("Split", ["x"], ["a", "b", "c"], axis=1, num_outputs=3),
+            helper.make_node(
+                "Resize", ["b", "", "s"], ["y"], mode="linear", antialias=0, keep_aspect_ratio_policy="stretch"
+            ),
+        ],
+        {"x": [2, 3, 5, 5]},
+        {"y": [2, 1, 10, 10]},
+        {"s": np.array([1, 1, 2, 2], np.float32)},
+    )
+    unchanged_by(model, lower_opset.apply(model, 13), IMAGES)
+
+
+def test_lower_opset_refuses_antialiasing(model_of) -> None:
+    model = model_of(
+        [helper.make_node("Resize", ["x", "", "s"], ["y"], mode="linear", antialias=1)],
+        {"x": [2, 3, 5, 5]},
+        {"y": [2, 3, 10, 10]},
+        {"s": np.array([1, 1, 2, 2], np.float32)},
+    )
+    with pytest.raises(ExportError, match="no Resize"):
         lower_opset.apply(model, 17)
