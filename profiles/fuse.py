@@ -7,7 +7,7 @@ for a Cortex-M adds in a second pass); Q/DQ pairs become the number format of an
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from profiles.cost import Precision
@@ -74,6 +74,7 @@ class Plan:
 
 
 _FUSED_SKIP = frozenset({"nvidia-gpu", "x86-cpu"})
+_LAYOUTS = frozenset({"transpose", "permute", "t", "select", "unbind", "split", "slice", "split_with_sizes", "gather"})
 _FOLDS_INTO = frozenset({"conv", "conv_transpose", "gemm"})
 
 
@@ -119,10 +120,12 @@ class _Fusing:
 
     def plan(self) -> Plan:
         for op in self.graph.ops:
-            if op.kind in ("view", "dequantize"):
+            if op.kind in ("view", "dequantize") or self._is_merged_copy(op):
                 self._alias(op)
             elif not self._join(op):
                 self._start(op)
+        if self.family == "nvidia-gpu":
+            self._merge_attention()
         self.kept = {self._root(name) for name in self.graph.outputs}
         kernels = tuple(self._kernel(group) for group in self.groups)
         names = {name for kernel in kernels for name in (*kernel.reads, *kernel.writes)}
@@ -145,6 +148,40 @@ class _Fusing:
         passed = sum(self.readers.get(name, 0) for name in op.outputs)
         root = self._root(source)
         self.readers[root] = self.readers.get(root, 0) - 1 + passed
+
+    def _is_merged_copy(self, op: Op) -> bool:
+        """Whether a GPU runtime writes a product's result in the new layout at once instead of copying it."""
+        if self.family != "nvidia-gpu" or op.operator.lower() not in _LAYOUTS or not op.inputs:
+            return False
+        index = self.made_by.get(self._root(op.inputs[0]), -1)
+        return index >= 0 and self.groups[index].core.kind in ("gemm", "matmul")
+
+    def _merge_attention(self) -> None:
+        """Product, softmax, product: one kernel, and the scores never leave the chip."""
+        merged: set[int] = set()
+        for group in self.groups:
+            if group.core.kind != "matmul" or len(group.reads) < 2:
+                continue
+            softmax = next((i for name in group.reads if self._made(i := self._maker(name), "softmax")), -1)
+            if softmax < 0 or self.readers.get(self._root(self.groups[softmax].ends_at[0]), 0) != 1:
+                continue
+            scores = self._maker(self.groups[softmax].reads[0])
+            if not self._made(scores, "matmul") or self.readers.get(self._root(self.groups[scores].ends_at[0]), 0) != 1:
+                continue
+            first, middle = self.groups[scores], self.groups[softmax]
+            inner = {self._root(name) for part in (first, middle) for name in part.ends_at}
+            group.reads = [*first.reads, *middle.reads, *group.reads]
+            group.reads = [name for name in group.reads if self._root(name) not in inner]
+            group.ops = [*first.ops, *middle.ops, *group.ops]
+            group.core = replace(group.core, macs=group.core.macs + first.core.macs)
+            merged |= {scores, softmax}
+        self.groups = [group for index, group in enumerate(self.groups) if index not in merged]
+
+    def _maker(self, name: str) -> int:
+        return self.made_by.get(self._root(name), -1)
+
+    def _made(self, index: int, kind: Kind) -> bool:
+        return index >= 0 and self.groups[index].core.kind == kind
 
     def _start(self, op: Op) -> None:
         group = _Group(op)

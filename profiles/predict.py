@@ -20,7 +20,8 @@ from profiles.latency import cortex_m, nvidia_gpu, x86_cpu
 from profiles.liveness import peak_bytes
 from profiles.target import Hardware, Target
 
-FITTED = Path(__file__).parent / "latency" / "fitted.toml"
+CONSTANTS = Path(__file__).parent / "latency"  # one TOML per family, beside its formula
+JETSONS = frozenset({"8.7", "11.0", "10.1"})  # compute capabilities of integrated GPUs, for devices without a row
 _Bound = Literal["compute", "memory", "launch"]
 
 
@@ -139,15 +140,15 @@ def latency_model(target: Target) -> Model:
 
 @lru_cache(maxsize=64)
 def _latency_model(family: str, compute_capability: str, core: str) -> Model:
-    tables = _fitted().get(family)
-    if tables is None or family not in _FILES:
+    if family not in _FILES:
         raise ProfileError(f"there is no latency model for {family!r}", fix=f"use one of {', '.join(_FILES)}")
+    tables = _fitted(family)
     stretched = False
     if family == "nvidia-gpu":
-        name = next(
-            (key for key, table in tables.items() if compute_capability in table["compute_capabilities"]), "a100"
-        )
-        stretched = compute_capability not in tables[name]["fitted_on"]
+        fitted = (key for key, table in tables.items() if compute_capability in table["compute_capabilities"])
+        near = "jetson" if compute_capability in JETSONS else "a100"
+        name = next(fitted, near)
+        stretched = compute_capability not in tables[name]["compute_capabilities"]
     else:
         name = core if core in tables else next(iter(tables))
         stretched = family == "cortex-m" and name != core
@@ -165,6 +166,6 @@ def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-@lru_cache(maxsize=1)
-def _fitted() -> dict[str, dict[str, dict[str, Any]]]:
-    return tomllib.loads(FITTED.read_text(encoding="utf-8"))
+@lru_cache(maxsize=8)
+def _fitted(family: str) -> dict[str, dict[str, Any]]:
+    return tomllib.loads((CONSTANTS / f"{family.replace('-', '_')}.toml").read_text(encoding="utf-8"))

@@ -88,9 +88,9 @@ class Cached(Teacher):
 def by_hand(student: nn.Module, teacher: Teacher, data: TensorExamples, steps: int, batch_size: int) -> None:
     """The shortest loop that computes the same updates."""
     student.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    matrices = [p for p in student.parameters() if p.ndim > 1]
-    vectors = [p for p in student.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW([{"params": matrices}, {"params": vectors, "weight_decay": 0.0}], lr=1e-3, fused=True)
+    matrices = {"params": [p for p in student.parameters() if p.ndim > 1], "weight_decay": 0.01}
+    vectors = {"params": [p for p in student.parameters() if p.ndim <= 1], "weight_decay": 0.0}
+    optimizer = torch.optim.AdamW([matrices, vectors], lr=1e-3, fused=True)
     rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps + 1)
     for step in range(steps):
         index = torch.arange(step * batch_size, (step + 1) * batch_size) % len(data)

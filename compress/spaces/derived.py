@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from compress.contracts.space import Space, SpaceContext
 from compress.errors import RecipeError
-from compress.spaces.structure.blocks import find_blocks, passages
-from compress.spaces.structure.channels import ChannelGroup, Slice, find_groups, order_of
-from compress.spaces.structure.cut import cut
+from compress.structure.blocks import find_blocks, passages
+from compress.structure.channels import ChannelGroup, Slice, find_groups, order_of
+from compress.structure.cut import cut
 
 SUM_ORDER = 1e-3  # of the largest output: float32 sums over fewer terms are taken in another order
 FACTORS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 1.0)  # of the teacher's widths, in `corners`

@@ -1,10 +1,10 @@
 """A user's trained teacher from its files, and what must hold before anything learns from it."""
 
 import inspect
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -186,7 +186,7 @@ def _read_safetensors(path: Path) -> Mapping[str, Any]:
 def _read_torch(path: Path) -> Mapping[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         raise TeacherError(
             f"{path} holds more than tensors: reading it would run code from the file (pickle), which is never done",
             fix=SAVE,

@@ -316,7 +316,7 @@ class _Loop:
         if saved is None and phase.begin is not None:
             phase.begin(self._world)
         members = {n: g for n, g in self._world.groups.items() if phase.groups is None or n in phase.groups}
-        self._updates = Updates(members, self.numbers, self.method.rates, self.clip)
+        self._updates = Updates(members, self.numbers, self.method.rates, self.clip, self.processes)
         first, offset, sums = 0, 0, _Sums()
         if saved is not None:
             first, offset, sums = self._restore(saved)

@@ -56,6 +56,7 @@ class Updates:
         groups: parameters by group name.
         rates: learning rate of a group as a factor of the recipe's.
         clip: largest norm of the gradient over all groups of one update; None for no limit.
+        processes: that train together; their gradients, losses and logs are summed.
     """
 
     def __init__(
@@ -64,9 +65,11 @@ class Updates:
         numbers: TrainingNumbers,
         rates: Mapping[str, float],
         clip: float | None,
+        processes: int = 1,
     ) -> None:
         self.groups = {name: Group(members, numbers, rates.get(name, 1.0)) for name, members in groups.items()}
         self._clip = clip
+        self._processes = processes
 
     def apply(self, update: Update, factor: float, share: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Make one update.
@@ -82,7 +85,7 @@ class Updates:
         moving = [self.groups[name] for name in update.groups if name in self.groups]
         parameters = [parameter for group in moving for parameter in group.parameters]
         loss, logs = update.loss.detach(), {name: value.detach() for name, value in update.logs.items()}
-        if dist.is_initialized() and dist.get_world_size() > 1:
+        if self._processes > 1:
             if update.loss.requires_grad and parameters:
                 torch.autograd.backward(update.loss * share, inputs=parameters)
             loss, logs = _sum_over_processes(parameters, loss, logs, share)

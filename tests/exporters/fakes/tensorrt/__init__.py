@@ -118,7 +118,9 @@ class _Profile:
     def __init__(self) -> None:
         self.shapes: dict[str, list[tuple[int, ...]]] = {}
 
-    def set_shape(self, name: str, smallest: tuple[int, ...], typical: tuple[int, ...], largest: tuple[int, ...]) -> None:
+    def set_shape(
+        self, name: str, smallest: tuple[int, ...], typical: tuple[int, ...], largest: tuple[int, ...]
+    ) -> None:
         self.shapes[name] = [smallest, typical, largest]
 
 
@@ -163,7 +165,9 @@ class _Engine:
         self.told = told
         self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self.nodes = [(node.op_type, node.name) for node in onnx.load_from_string(model).graph.node]
-        self.names = [[item.name for item in items] for items in (self.session.get_inputs(), self.session.get_outputs())]
+        self.names = [
+            [item.name for item in items] for items in (self.session.get_inputs(), self.session.get_outputs())
+        ]
         self.num_io_tensors = sum(map(len, self.names))
 
     def get_tensor_name(self, index: int) -> str:

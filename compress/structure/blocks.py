@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.spaces.structure.channels import BatchNorm, InstanceNorm, Mixing, calls_of
+from compress.structure.channels import BatchNorm, InstanceNorm, Mixing, calls_of
 
 MOST_SHARE = 0.75  # of all weights: what holds more is the network, not a block of it
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.spaces.structure.channels import (
+from compress.structure.channels import (
     BatchNorm,
     ChannelGroup,
     Convolution,
