@@ -73,6 +73,31 @@ def data_folder(task: str, data: Path | None, files: tuple[str, ...], source: st
     return data
 
 
+def check_task(task: Task) -> None:
+    """What a task must say of itself before its data are read.
+
+    Raises:
+        TaskError: name, labels or input_shape are absent, empty or of another type, or a label is there twice.
+    """
+    kind = type(task).__name__
+    name, labels, shape = (getattr(task, field, None) for field in ("name", "labels", "input_shape"))
+    if not isinstance(name, str) or not name:
+        raise TaskError(f"the task {kind} has no name", fix="set `name` to what recipes shall call it")
+    if not isinstance(labels, tuple) or not labels or not all(isinstance(label, str) for label in labels):
+        raise TaskError(
+            f"task {name!r} has no labels: found {labels!r}",
+            fix="set `labels` to a tuple of the outputs' names, in order",
+        )
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise TaskError(f"task {name!r} has the label {twice[0]!r} twice", fix="give every output its own name")
+    if not isinstance(shape, tuple) or not all(isinstance(size, int) and size > 0 for size in shape):
+        raise TaskError(
+            f"task {name!r} has no input_shape: found {shape!r}",
+            fix="set `input_shape` to one example's shape, a tuple of whole numbers without the batch dimension",
+        )
+
+
 def check_splits(task: Task, splits: Splits) -> None:
     """Read every example of every stream once and check that it fits the task.
 
@@ -80,8 +105,7 @@ def check_splits(task: Task, splits: Splits) -> None:
         TaskError: a split is empty, two splits are the same data, an input has another shape than `task.input_shape`,
             is not float32 or not finite, or a label is absent, not an integer or out of range (classification).
     """
-    if not task.labels:
-        raise TaskError(f"task {task.name!r} names no labels", fix="set `labels` to the names of the outputs, in order")
+    check_task(task)
     for name, examples in splits.named().items():
         _check_stream(task, name, examples, labelled=name in ("train", "val", "test"))
     prints = {name: examples.fingerprint() for name, examples in splits.named().items()}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from compress.contracts.batch import Batch
 from compress.contracts.examples import Examples, Splits, TensorExamples
 from compress.contracts.task import Task
-from compress.data_checks import CHUNK, check_splits, data_folder, verified_files
+from compress.data_checks import CHUNK, check_splits, check_task, data_folder, verified_files
 from compress.errors import TaskError
 
 GOOD = b"the content"
@@ -43,6 +43,41 @@ def splits(train: Examples | None = None) -> Splits:
 
 def test_good_data_pass() -> None:
     check_splits(Tiny(), splits())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("name", "", "has no name"),
+        ("labels", (), "has no labels"),
+        ("labels", ["no", "yes"], "has no labels"),
+        ("labels", (0, 1), "has no labels"),
+        ("labels", ("yes", "no", "yes"), "the label 'yes' twice"),
+        ("input_shape", 3, "has no input_shape: found 3"),
+        ("input_shape", (3, -1), "has no input_shape"),
+    ],
+)
+def test_a_task_must_describe_itself(monkeypatch: pytest.MonkeyPatch, field: str, value: object, message: str) -> None:
+    monkeypatch.setattr(Tiny, field, value)
+    with pytest.raises(TaskError, match=message):
+        check_splits(Tiny(), splits())
+
+
+def test_a_task_that_leaves_a_field_out_is_told() -> None:
+    class Bare(Task):
+        name = "bare"
+
+        def load(self, data: Path | None) -> Splits:
+            raise NotImplementedError
+
+        def frontend(self) -> nn.Module:
+            return nn.Identity()
+
+        def teacher(self) -> nn.Module:
+            return nn.Identity()
+
+    with pytest.raises(TaskError, match="'bare' has no labels: found None"):
+        check_task(Bare())
 
 
 def test_an_empty_split_is_named() -> None:
