@@ -80,7 +80,8 @@ def convert(model: Path, target: Target, out: Path, *, options: BuildOptions) ->
     atomic.write_text(out / log_name, build_log.without_times(log))
     atomic.write_bytes(out / name, plan)
     kernels = build_log.kernels(log)
-    share = build_log.int8_share(kernels, *for_tensorrt.weighted_nodes(graph))
+    weighted, quantised = for_tensorrt.weighted_nodes(graph)
+    share = build_log.int8_share(kernels, weighted, quantised)
     heavy = [kernel for kernel in kernels if kernel.heavy]
     return Artifact(
         path=out / name,
@@ -96,6 +97,8 @@ def convert(model: Path, target: Target, out: Path, *, options: BuildOptions) ->
             "tf32": False,
             "bytes": len(plan),
             "int8_share": share.share,
+            "weighted_nodes": len(weighted),
+            "quantised_nodes": len(quantised),
             "float_nodes": list(share.float),
             "missed_int8_nodes": list(share.missed),
             "kernels": len(kernels),

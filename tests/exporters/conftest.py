@@ -1,6 +1,6 @@
 """Small networks of the kinds that the pipeline exports, and their ONNX files, made once per session."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,6 +90,7 @@ class Exported:
     module: nn.Module
     path: Path
     inputs: Tensor
+    facts: Mapping[str, object]
 
     def torch_outputs(self) -> NDArray[np.float32]:
         """What the module gives for the inputs."""
@@ -149,10 +150,10 @@ def quantise() -> Callable[[nn.Module, Tensor, str], nn.Module]:
 
 
 def _export(module: nn.Module, path: Path, inputs: Tensor) -> Exported:
-    torch_to_onnx.convert(
+    made = torch_to_onnx.convert(
         module, (inputs[:4],), path, opset=20, input_names=["input"], output_names=["logits"], metadata={}
     )
-    return Exported(module, path, inputs)
+    return Exported(module, path, inputs, made.facts)
 
 
 @pytest.fixture(scope="session")

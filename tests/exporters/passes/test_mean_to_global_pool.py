@@ -33,3 +33,16 @@ def test_mean_to_global_pool_leaves_other_means(model_of, kinds) -> None:
             {"a": np.array(axes, np.int64)},
         )
         assert kinds(mean_to_global_pool.apply(model)) == ["ReduceMean"]
+
+
+def test_a_quantised_mean_is_quantised_directly_behind_the_pool(model_of, kinds, pair, unchanged_by) -> None:
+    model = model_of(
+        [helper.make_node("ReduceMean", ["x", "a"], ["m"], keepdims=0), *pair("m", "m", "s", "z")],
+        {"x": ["batch", 3, 5, 5]},
+        {"m_dq": ["batch", 3]},
+        {"a": np.array([2, 3], np.int64), "s": np.float32(0.01), "z": np.int8(-3)},
+    )
+    after = mean_to_global_pool.apply(model)
+    pair_kinds = ["QuantizeLinear", "DequantizeLinear"]
+    assert kinds(after) == ["GlobalAveragePool", *pair_kinds, "Flatten", *pair_kinds]
+    unchanged_by(model, after, IMAGES)
