@@ -1,5 +1,7 @@
 """One training of one student by the recipe's method: what select, distill and quantize have in common."""
 
+import copy
+import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -10,11 +12,13 @@ from compress import catalog
 from compress.contracts.clock import Clock
 from compress.contracts.method import Method
 from compress.contracts.objective import Objective
+from compress.contracts.strategy import DataStrategy
 from compress.contracts.task import TrainingNumbers
 from compress.contracts.teacher import Teacher
 from compress.errors import RecipeError
 from compress.job import Job
 from compress.progress import Quiet
+from compress.strategies.plain import Plain
 from compress.teachers.cached import CachedTeacher
 from compress.training.fit import CurvePoint, Outcome, fit
 
@@ -30,6 +34,7 @@ def lesson(
     checkpoint: Path | None,
     precision: Literal["auto", "fp32", "bf16"],
     before_epoch: Callable[[Clock], None] | None = None,
+    spare: Callable[[int], nn.Module] | None = None,
     together: bool = True,
 ) -> Outcome:
     """Train `student` in place.
@@ -39,6 +44,7 @@ def lesson(
         numbers: epochs and rates of this lesson.
         title: of the progress bar; None for none.
         checkpoint: file to resume from and to save to after each epoch; None for a short look.
+        spare: gives the further students of a method that trains several, by number from 1; None for copies.
         together: under torchrun, with all processes; False where only the first one trains.
         before_epoch: called before every epoch, for what follows the clock outside the method.
     """
@@ -47,8 +53,9 @@ def lesson(
     objectives, weights = _objectives(method, part.objectives, part.method)
     taps = tuple(dict.fromkeys(tap for objective in objectives.values() for tap in objective.teacher_taps))
     student.requires_grad_(True)
-    students = method.students(lambda: student)
-    teachers = method.teachers(_teacher(job, method, taps), students)
+    students = method.students(_one_after_another(student, spare))
+    strategy = _strategy(job, method)
+    teachers = method.teachers(_teacher(job, strategy, taps), students)
     progress = Quiet() if title is None else job.progress
     with progress.bar(title or "", numbers.epochs) as bar:
 
@@ -67,6 +74,7 @@ def lesson(
             numbers=numbers,
             seed=job.recipe.seed,
             precision=precision,
+            strategy=strategy,
             checkpoint=checkpoint,
             before_epoch=before_epoch,
             on_point=point,
@@ -74,11 +82,35 @@ def lesson(
         )
 
 
-def _teacher(job: Job, method: Method, taps: tuple[str, ...]) -> Teacher:
+def _one_after_another(student: nn.Module, spare: Callable[[int], nn.Module] | None) -> Callable[[], nn.Module]:
+    """The student itself first, then others."""
+    numbers = itertools.count()
+
+    def build() -> nn.Module:
+        number = next(numbers)
+        if number == 0:
+            return student
+        return copy.deepcopy(student) if spare is None else spare(number)
+
+    return build
+
+
+def _strategy(job: Job, method: Method) -> DataStrategy:
+    """The method's own data strategy, or the task's augmentation, with the recipe's numbers."""
+    numbers = dict(job.recipe.distill.strategy)
+    try:
+        return method.strategy(**numbers) if method.strategy is not None else Plain(job.task, **numbers)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise RecipeError(
+            f"the data strategy refuses its numbers: {error}", fix="see [distill.strategy] in `compress init`"
+        ) from error
+
+
+def _teacher(job: Job, strategy: DataStrategy, taps: tuple[str, ...]) -> Teacher:
     """With the taps that the objectives want; from disk where the same examples come back every epoch unchanged."""
     if taps:
         return job.teacher.tapped(taps)
-    if job.task.augments or method.strategy is not None or not job.teacher.teacher.cacheable:
+    if not strategy.deterministic or not job.teacher.teacher.cacheable:
         return job.teacher.teacher
     return CachedTeacher(job.teacher.teacher, job.splits.train, "train", job.store.folder / ANSWERS)
 

@@ -114,6 +114,7 @@ def keys() -> tuple[Key, ...]:
             "verify.within_one_step",
             "share of outputs that differ by no more than one step of the output's quantisation, at least",
         ),
+        Key("verify.mean_steps", "largest mean change of outputs by the target's own kernels, in quantisation steps"),
         Key("verify.accuracy_change", "of the metric between an artifact and the stage before it, a fraction, at most"),
         Key("verify.top1_agreement", "share of examples with the same answer as the stage before, at least"),
     )

@@ -54,6 +54,7 @@ def distill(job: Job, choice: Choice) -> Distilled:
             title=f"distill: {part.method}",
             checkpoint=folder / "checkpoint.pt",
             precision=part.precision,
+            spare=lambda number: build_student(job, choice, number),
         )
         write_text(folder / CURVE, json.dumps(plain(outcome.curve)))
         with writing(folder / STUDENT) as temporary:

@@ -108,9 +108,9 @@ def select(job: Job, learned: Sequence[Learned] = ()) -> Choice:
     return Choice(record.values["space"], record.values["plan"], record.values["why"])
 
 
-def build_student(job: Job, choice: Choice) -> Model:
-    """The chosen network, untrained or with inherited weights; the same weights for the same seed."""
-    torch.manual_seed(job.recipe.seed)
+def build_student(job: Job, choice: Choice, number: int = 0) -> Model:
+    """The chosen network, untrained or with inherited weights; the same weights for the same seed and number."""
+    torch.manual_seed(job.recipe.seed + number)
     module = catalog.load("compress.spaces", choice.space)
     space = module.SPACE(_context(job, choice.space))
     return _model(job, choice.space, space, space.from_json(choice.plan))

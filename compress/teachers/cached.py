@@ -3,13 +3,14 @@
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from compress.contracts.batch import Batch
 from compress.contracts.examples import Examples
@@ -27,11 +28,11 @@ Array = np.ndarray[Any, Any]
 
 
 class CachedTeacher(Teacher):
-    """Answers every batch of one stream from disk; the inner teacher is neither called nor kept afterwards.
+    """Answers the batches of one stream from disk; the inner teacher answers all others.
 
-    The answers are those to the examples as they are: use it only where nothing augments them. Processes that share the
-    folder (data-parallel ranks, workers) take turns: one computes, the rest find it done. A cache that is cut off,
-    altered or of another teacher or data is computed again.
+    A batch belongs to the stream while its `stream` says so: one that was augmented or mixed no longer does. Processes
+    that share the folder (data-parallel ranks, workers) take turns: one computes, the rest find it done. A cache that
+    is cut off, altered or of another teacher or data is computed again.
 
     Args:
         inner: a teacher that is `cacheable`.
@@ -49,6 +50,7 @@ class CachedTeacher(Teacher):
     def __init__(self, inner: Teacher, examples: Examples, stream: str, folder: Path, *, taps: bool = False) -> None:
         if not inner.cacheable:
             raise ValueError(f"{type(inner).__name__} changes its answers: it cannot be cached")
+        self._inner = inner
         self._fingerprint = inner.fingerprint
         self._stream = stream
         self._length = len(examples)
@@ -90,9 +92,13 @@ class CachedTeacher(Teacher):
     def observe(self, batch: Batch) -> Signals:
         """What the teacher said to the examples at `batch.index`, on the device of the inputs.
 
+        A batch that is not of the cached stream, or no longer unchanged, is answered by the inner teacher.
+
         Raises:
             IndexError: a position is outside the stream that was cached.
         """
+        if batch.stream != self._stream:
+            return self._inner.observe(batch)
         index = batch.index.cpu().numpy()
         if len(index) and (index.min() < 0 or index.max() >= self._length):
             raise IndexError(f"positions {index.min()}..{index.max()} of stream {self._stream!r}, {self._length} long")
@@ -103,6 +109,10 @@ class CachedTeacher(Teacher):
             {name.removeprefix("other:"): value for name, value in read.items() if name.startswith("other:")},
             {name.removeprefix("tap:"): value for name, value in read.items() if name.startswith("tap:")},
         )
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """The inner teacher's, for the batches that it answers."""
+        return self._inner.modules()
 
 
 @contextmanager

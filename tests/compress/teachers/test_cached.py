@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,10 @@ def examples(digest: str = "data", count: int = COUNT) -> TensorExamples:
     return TensorExamples(torch.arange(count * 3.0).view(count, 3), torch.zeros(count, dtype=torch.int64), digest)
 
 
+def of_train(index: Tensor) -> Batch:
+    return replace(examples().batch(index), stream="train")
+
+
 def shuffled(count: int = 20) -> Tensor:
     return torch.randperm(COUNT, generator=torch.Generator().manual_seed(0))[:count]
 
@@ -60,10 +65,19 @@ def test_answers_every_position_as_the_teacher_did(tmp_path: Path) -> None:
     cached = CachedTeacher(inner, examples(), "train", tmp_path)
     asked = inner.asked
     for index in (torch.arange(COUNT), shuffled(), torch.tensor([5, 5, COUNT - 1])):
-        batch = examples().batch(index)
+        batch = of_train(index)
         torch.testing.assert_close(cached.observe(batch).output, batch.inputs[0] * 2, rtol=0, atol=0)
         torch.testing.assert_close(cached.observe(batch).others["box"], batch.inputs[0][:, :1] + 1, rtol=0, atol=0)
     assert inner.asked == asked == 2  # chunks
+
+
+@pytest.mark.parametrize("stream", ["", "val"])
+def test_other_streams_and_augmented_batches_are_answered_by_the_teacher(tmp_path: Path, stream: str) -> None:
+    inner = Counting()
+    cached = CachedTeacher(inner, examples(), "train", tmp_path)
+    batch = Batch((torch.full((1, 3), 7.0),), None, torch.tensor([0]), stream=stream)  # not what position 0 holds
+    torch.testing.assert_close(cached.observe(batch).output, torch.full((1, 3), 14.0))
+    assert inner.asked == 3  # two chunks and this one
 
 
 def test_a_second_run_asks_nothing(tmp_path: Path) -> None:
@@ -71,12 +85,12 @@ def test_a_second_run_asks_nothing(tmp_path: Path) -> None:
     again = Counting()
     cached = CachedTeacher(again, examples(), "train", tmp_path)
     assert again.asked == 0
-    batch = examples().batch(shuffled())
+    batch = of_train(shuffled())
     torch.testing.assert_close(cached.observe(batch).output, batch.inputs[0] * 2)
 
 
 def test_taps_are_kept_only_if_asked_for(tmp_path: Path) -> None:
-    batch = examples().batch(shuffled())
+    batch = of_train(shuffled())
     assert not CachedTeacher(Counting(), examples(), "train", tmp_path).observe(batch).taps
     with_taps = CachedTeacher(Counting(), examples(), "train", tmp_path, taps=True).observe(batch)
     torch.testing.assert_close(with_taps.taps["layer"], -batch.inputs[0])
@@ -88,7 +102,7 @@ def test_another_teacher_or_other_data_never_get_these_answers(tmp_path: Path, n
     other = Counting(name, factor=3.0)
     cached = CachedTeacher(other, examples(digest), "train", tmp_path)
     assert other.asked == 2
-    batch = examples().batch(shuffled())
+    batch = of_train(shuffled())
     torch.testing.assert_close(cached.observe(batch).output, batch.inputs[0] * 3)
 
 
@@ -121,7 +135,7 @@ def test_a_damaged_cache_is_computed_again(tmp_path: Path, damage: str) -> None:
     again = Counting()
     cached = CachedTeacher(again, examples(), "train", tmp_path)
     assert again.asked == 2
-    batch = examples().batch(torch.arange(COUNT))
+    batch = of_train(torch.arange(COUNT))
     torch.testing.assert_close(cached.observe(batch).output, batch.inputs[0] * 2, rtol=0, atol=0)
     assert not list(tmp_path.rglob(".*part-*"))
 
@@ -138,7 +152,7 @@ def test_positions_outside_the_stream_are_refused(tmp_path: Path) -> None:
     cached = CachedTeacher(Counting(), examples(), "train", tmp_path)
     for wrong in (COUNT, -1):
         with pytest.raises(IndexError, match="stream 'train'"):
-            cached.observe(Batch((torch.zeros(1, 3),), None, torch.tensor([wrong])))
+            cached.observe(Batch((torch.zeros(1, 3),), None, torch.tensor([wrong]), stream="train"))
 
 
 def test_a_teacher_that_changes_is_refused(tmp_path: Path) -> None:
@@ -154,14 +168,14 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 def test_what_is_read_may_be_changed_without_changing_the_cache(tmp_path: Path) -> None:
     cached = CachedTeacher(Counting(), examples(), "train", tmp_path)
-    batch = examples().batch(torch.arange(4))
+    batch = of_train(torch.arange(4))
     cached.observe(batch).output.fill_(0.0)
     torch.testing.assert_close(cached.observe(batch).output, batch.inputs[0] * 2)
 
 
 def _rank(folder: Path, calls: Path, answers: "multiprocessing.Queue[list[float]]") -> None:
     cached = CachedTeacher(Counting(calls=calls), examples(), "train", folder)
-    answers.put(cached.observe(examples().batch(torch.tensor([7]))).output[0].tolist())
+    answers.put(cached.observe(of_train(torch.tensor([7]))).output[0].tolist())
 
 
 def test_of_several_processes_one_computes(tmp_path: Path) -> None:
