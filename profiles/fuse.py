@@ -117,6 +117,8 @@ class _Fusing:
         for name in graph.outputs:
             readers[name] = readers.get(name, 0) + 1
         self.readers = readers
+        self.front_end = _front_end(graph) if precision == "int8" else frozenset()
+        self.float_edges = {name for op in graph.ops if op.name in self.front_end for name in op.inputs}
 
     def plan(self) -> Plan:
         for op in self.graph.ops:
@@ -185,12 +187,28 @@ class _Fusing:
 
     def _start(self, op: Op) -> None:
         group = _Group(op)
+        if op.kind == "fft" and op.inputs:
+            self._take_window(group)
         self.groups.append(group)
         for name in op.outputs:
             self.made_by[name] = len(self.groups) - 1
 
+    def _take_window(self, group: _Group) -> None:
+        """A transform multiplies by its window while it reads the signal."""
+        index = self._maker(group.core.inputs[0])
+        last = len(self.groups) - 1
+        if index != last or not self._made(index, "pointwise"):
+            return
+        window = self.groups[index]
+        if self.readers.get(self._root(window.ends_at[0]), 0) == 1:
+            self.groups.pop()
+            group.ops = [*window.ops, *group.ops]
+            group.reads = list(window.reads)
+
     def _join(self, op: Op) -> bool:
         """Run `op` at the end of the kernel that makes its input, where a runtime does."""
+        if op.kind in ("copy", "reduce"):
+            return self._join_transform(op)
         if op.kind not in ("pointwise", "batchnorm", "quantize") or not op.inputs or len(op.outputs) != 1:
             return False
         roots = [self._root(name) for name in op.inputs]
@@ -221,6 +239,20 @@ class _Fusing:
         group.ends_at = op.outputs
         for name in op.outputs:
             self.made_by[name] = index
+        return True
+
+    def _join_transform(self, op: Op) -> bool:
+        """Generated C works on one frame's spectrum where it stands: powers, sums and layouts cost no second pass."""
+        if self.family != "cortex-m" or len(op.inputs) != 1 or len(op.outputs) != 1:
+            return False
+        root = self._root(op.inputs[0])
+        index = self.made_by.get(root, -1)
+        if not self._made(index, "fft") or self.readers.get(root, 0) != 1:
+            return False
+        group = self.groups[index]
+        group.ops.append(op)
+        group.ends_at = op.outputs
+        self.made_by[op.outputs[0]] = index
         return True
 
     def _kernel(self, group: _Group) -> Kernel:
@@ -257,6 +289,8 @@ class _Fusing:
         return min(whole, sum(self._bytes(self._root(out)) for out in core.outputs))
 
     def _precision(self, core: Op, ends_at: tuple[str, ...], int8: bool) -> Precision:
+        if core.name in self.front_end:
+            return "fp32"
         if (
             self.precision == "int8"
             and self.family != "cortex-m"
@@ -272,7 +306,35 @@ class _Fusing:
         return by_type.get(dtype, "fp32")
 
     def _bytes(self, name: str) -> int:
-        return edge_bytes(self.graph.edges[name], self.precision)
+        return edge_bytes(self.graph.edges[name], None if name in self.float_edges else self.precision)
+
+
+_LOGARITHMS = frozenset({"log", "log2", "log10", "log1p"})
+
+
+def _front_end(graph: Graph) -> frozenset[str]:
+    """Operators of a spectral front-end: what a logarithm with a layer behind it is computed from.
+
+    Powers of a spectrum span many decades, so nobody quantises them; codes begin behind the logarithm.
+    """
+    logarithms = [index for index, op in enumerate(graph.ops) if op.operator.lower() in _LOGARITHMS]
+    if not logarithms:
+        return frozenset()
+    behind: set[str] = set()  # edges that a logarithm leads to
+    followed = False
+    for op in graph.ops[logarithms[0] :]:
+        if op.operator.lower() in _LOGARITHMS or not behind.isdisjoint(op.inputs):
+            followed = followed or (op.kind in HEAVY and not behind.isdisjoint(op.inputs))
+            behind.update(op.outputs)
+    if not followed:  # the logarithm of a softmax at the end
+        return frozenset()
+    found: set[str] = set()
+    wanted: set[str] = set()
+    for op in reversed(graph.ops[: logarithms[-1] + 1]):
+        if op.operator.lower() in _LOGARITHMS or not wanted.isdisjoint(op.outputs):
+            found.add(op.name)
+            wanted.update(op.inputs)
+    return frozenset(found)
 
 
 def edge_bytes(edge: Edge, precision: Precision | None) -> int:

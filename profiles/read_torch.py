@@ -236,7 +236,7 @@ class _Trace:
         inputs = tuple(dict.fromkeys(self._edge_of(item) for item in flowing))
         weights = tuple(dict.fromkeys(w for item in taken for w in self._constants.get(id(item), ())))
         kind, macs, depth, groups, channels = self._counted(func, name, args, made, flowing)
-        if kind == "view" and self._edges[inputs[0]].elements != made[0].numel():
+        if kind == "view" and name != "as_strided" and self._edges[inputs[0]].elements != made[0].numel():
             kind = "copy"
         elif kind == "copy" and len(made) == 1 and name in ("slice", "expand", "select"):
             kind = "view" if self._edges[inputs[0]].elements == made[0].numel() else "copy"

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from profiles.graph import Kind, operators
 
 VIEWS = operators(
-    """view _unsafe_view reshape unsqueeze squeeze detach alias expand clone contiguous lift_fresh view_as_real
+    """as_strided view _unsafe_view reshape unsqueeze squeeze detach alias expand clone contiguous lift_fresh view_as_real
     view_as_complex _reshape_alias dropout"""
 )
 COPIES = operators(
     """t transpose permute slice select split split_with_sizes unsafe_split unsafe_split_with_sizes unbind chunk unfold
-    as_strided cat stack pad constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d
+    cat stack pad constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d
     index index_select gather embedding scatter roll flip repeat im2col pixel_shuffle pixel_unshuffle
     channel_shuffle narrow diagonal copy_ masked_fill tril triu transpose_ index_put slice_scatter"""
 )

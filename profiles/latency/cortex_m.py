@@ -21,8 +21,10 @@ class Constants:
     matmul: float
     recurrent: float
     fft: float
-    element: float  # instructions per output element: requantisation, activation, storing
-    moved_byte: float  # per byte that a kernel without arithmetic reads and writes
+    float_mac: float  # at least this per multiply-accumulate where a layer runs in floats
+    element: float  # per output element of a layer with multiply-accumulates: requantisation, activation, storing
+    pooled_byte: float  # per byte that a pool or a reduction reads
+    touched_byte: float  # per byte that any other kernel reads and writes
     call: float  # per kernel
     cycles_per_instruction: float
     cycles_per_instruction_range: tuple[float, float]
@@ -39,10 +41,13 @@ def instructions(kernel: Kernel, constants: Constants) -> float:
         "recurrent": constants.recurrent,
         "fft": constants.fft,
     }.get(kernel.kind, 0.0)
-    work = constants.call + kernel.macs * per_mac + constants.element * (kernel.elements + kernel.vector_elements)
-    if not kernel.macs:
-        work += constants.moved_byte * kernel.activation_bytes
-    return work
+    if kernel.macs and kernel.precision != "int8" and kernel.kind != "fft":
+        per_mac = max(per_mac, constants.float_mac)
+    if kernel.macs:
+        return constants.call + kernel.macs * per_mac + constants.element * kernel.elements
+    if kernel.kind in ("pool", "reduce"):
+        return constants.call + constants.pooled_byte * kernel.read_bytes
+    return constants.call + constants.touched_byte * kernel.activation_bytes
 
 
 def kernel_ms(kernel: Kernel, hardware: Hardware, constants: Constants) -> tuple[float, str]:

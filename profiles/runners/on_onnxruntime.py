@@ -68,11 +68,13 @@ class Loaded:
         return dict(zip(names, results, strict=True))
 
 
-def load(path: Path, *, threads: int = 1) -> Loaded:
+def load(path: Path, *, threads: int = 1, as_written: bool = False) -> Loaded:
     """Open an ONNX file.
 
     Args:
         threads: >= 1, of one operator; operators run one after the other.
+        as_written: run the graph node by node, which is what the file means; else as onnxruntime rewrites it for speed,
+            which moves roundings of quantised graphs.
 
     Raises:
         ProfileError: onnxruntime is missing or refuses the file.
@@ -80,13 +82,19 @@ def load(path: Path, *, threads: int = 1) -> Loaded:
     reason = available()
     if reason is not None:
         raise ProfileError(reason.split(":")[0], fix=reason.split(": ")[1])
-    from onnxruntime import InferenceSession, SessionOptions  # type: ignore[attr-defined]
+    from onnxruntime import (  # type: ignore[attr-defined]
+        GraphOptimizationLevel,
+        InferenceSession,
+        SessionOptions,
+    )
 
     if not Path(path).is_file():
         raise ProfileError(f"there is no file {path}", fix="pass the path of an ONNX file")
     options = SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    if as_written:
+        options.graph_optimization_level = GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3  # its warnings are about its own choices, not about the file
     try:
         session = InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
