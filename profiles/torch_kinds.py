@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from profiles.graph import Kind, operators
 
 VIEWS = operators(
-    """as_strided view _unsafe_view reshape unsqueeze squeeze detach alias expand clone contiguous lift_fresh view_as_real
-    view_as_complex _reshape_alias dropout"""
+    """as_strided view _unsafe_view reshape unsqueeze squeeze detach alias expand clone contiguous lift_fresh
+    view_as_real view_as_complex _reshape_alias dropout"""
 )
 COPIES = operators(
     """t transpose permute slice select split split_with_sizes unsafe_split unsafe_split_with_sizes unbind chunk unfold
