@@ -23,7 +23,7 @@ class Constants:
     int8_gain: float  # share of the rate of int8 instructions over fp32 that a network sees
     half_depth: float  # K at which a kernel reaches half of its efficiency
     bandwidth: float
-    floor_us: float  # per kernel
+    launch_us: float  # per kernel
     fixed_us: float  # per inference
 
 
@@ -47,6 +47,6 @@ def kernel_ms(kernel: Kernel, hardware: Hardware, constants: Constants) -> tuple
             peak = max(peak, hardware.tops["int8"] * constants.int8_gain)
         compute = 2e-9 * kernel.macs / (peak * share)
     memory = (kernel.activation_bytes + kernel.weight_bytes) / (hardware.bandwidth_gbs * constants.bandwidth * 1e6)
-    call = constants.floor_us / 1e3
+    call = constants.launch_us / 1e3
     parts = {"compute": compute, "memory": memory, "launch": call}
     return compute + memory + call, max(parts, key=lambda name: parts[name])
