@@ -99,6 +99,7 @@ def load_task(part: TaskPart) -> Task:
             f"TASK in {where} is a {type(found).__name__}, not a compress.contracts.task.Task",
             fix="end the file with TASK = MyTask(), where MyTask extends Task",
         )
+    data_checks.check_task(found)
     return found
 
 

@@ -205,7 +205,7 @@ def _check(
         "accuracy": accuracy,
         "final": final,
         "step": step,
-        "step_from": "the output's own" if own_step is not None else "the largest output / 127: the output is float",
+        "step_from": "the output's own" if own_step is not None else "the output is float: its largest value / 127",
         "parity": parities,
         "gates": [asdict(gate) | {"passed": gate.passed} for gate in gates],
         "costs": {name: _cost_json(value) for name, value in costs.items()},
