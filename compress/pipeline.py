@@ -7,7 +7,7 @@ from pathlib import Path
 
 from compress.errors import BudgetError, GateError
 from compress.progress import Progress, Quiet
-from compress.ranks import join, open_folder
+from compress.ranks import Ranks, join, open_folder
 from compress.recipe import Recipe
 from compress.stages.build import build
 from compress.stages.distill import distill
@@ -28,13 +28,13 @@ class Result:
     Attributes:
         reached: the last stage that is finished.
         repeated: the stages that did work this time; the others were finished already.
-        failed: gates that did not hold, as sentences.
+        leads: whether this process speaks for all that torchrun started.
     """
 
     folder: Path
     reached: str
     repeated: tuple[str, ...]
-    failed: tuple[str, ...] = ()
+    leads: bool = True
 
 
 def run(
@@ -69,22 +69,22 @@ def run(
         job = prepare(recipe, store, progress, remote)
         while True:
             if last < STAGES.index("select"):
-                return _result(store, "prepare")
+                return _result(store, ranks, "prepare")
             choice = select(job, learned)
             if last < STAGES.index("distill"):
-                return _result(store, "select")
+                return _result(store, ranks, "select")
             student = distill(job, choice)
             if last < STAGES.index("quantize"):
-                return _result(store, "distill")
+                return _result(store, ranks, "distill")
             quantized = quantize(job, choice, student)
             if last < STAGES.index("export"):
-                return _result(store, "quantize")
+                return _result(store, ranks, "quantize")
             exported = export(job, choice, student, quantized)
             if last < STAGES.index("build"):
-                return _result(store, "export")
+                return _result(store, ranks, "export")
             built = build(store, job.target, remote, progress)
             if last < STAGES.index("verify"):
-                return _result(store, "build")
+                return _result(store, ranks, "build")
             checks = verify(job, choice, student, quantized, exported, built)
             if checks.cost_missed is None:
                 break
@@ -102,7 +102,7 @@ def run(
             raise GateError(
                 "; ".join(checks.failed), fix=f"read {store.folder / 'report.html'}: it shows where and why"
             )
-        return _result(store, until)
+        return _result(store, ranks, until)
 
 
 def remember(store: Store, recipe: Recipe) -> None:
@@ -115,5 +115,5 @@ def default_folder(recipe: Recipe) -> Path:
     return Path("runs") / f"{recipe.name}-{recipe.target.replace(os.sep, '_')}"
 
 
-def _result(store: Store, reached: str) -> Result:
-    return Result(store.folder, reached, tuple(dict.fromkeys(store.repeated)))
+def _result(store: Store, ranks: Ranks, reached: str) -> Result:
+    return Result(store.folder, reached, tuple(dict.fromkeys(store.repeated)), ranks.leads)

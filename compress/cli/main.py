@@ -50,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parser().parse_args(given)
         result, text = options.run(options)
-        _print(json.dumps(result, indent=1, default=str) if as_json else text)
+        if result:  # only one of several processes speaks
+            print(json.dumps(result, indent=1, default=str) if as_json else text, flush=True)
         return 0
     except GateError as error:
         _complain(error, as_json)
@@ -67,19 +68,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in FULL_DISK:
             raise
+        name = error.filename2 or error.filename  # of a copy the second one is being written
         _complain(
             UserError(
-                f"the disk is full{'' if error.filename is None else f' (writing {error.filename})'}",
+                f"the disk is full{'' if name is None else f' (writing {name})'}",
                 fix="free some space, then give the same command again: finished stages are kept",
             ),
             as_json,
         )
         return USER_ERROR
-
-
-def _print(text: str) -> None:
-    if text:
-        print(text, flush=True)
 
 
 def _complain(error: UserError, as_json: bool) -> None:

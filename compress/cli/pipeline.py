@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     out = options.out or pipeline.default_folder(given)
     progress = choose(options.quiet)
     result = pipeline.run(given, out, progress, until=options.until, remote=options.remote)
-    return summarize(result.folder, result.reached, result.repeated)
+    return summarize(result.folder, result.reached, result.repeated) if result.leads else ({}, "")
 
 
 def _overrides(options: argparse.Namespace) -> dict[str, Any]:

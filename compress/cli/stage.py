@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         redo=frozenset({options.stage}),
         remote=options.remote,
     )
-    return summarize(result.folder, result.reached, result.repeated)
+    return summarize(result.folder, result.reached, result.repeated) if result.leads else ({}, "")
 
 
 def _build(options: argparse.Namespace, recipe: dict[str, Any]) -> tuple[dict[str, Any], str]:

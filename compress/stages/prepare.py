@@ -133,6 +133,7 @@ def _obtain(
     """Copy or train the teacher into the run's folder: a run needs nothing from outside it afterwards."""
     part = recipe.teacher
     if part.onnx is not None:
+        OnnxTeacher(part.onnx, task)  # refused under the user's own path, before anything is copied
         return _copy(part.onnx, folder / "teacher.onnx")
     if part.file is not None:
         network = loading.load_network(part.file, part.weights)
