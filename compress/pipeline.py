@@ -12,10 +12,11 @@ from compress.recipe import Recipe
 from compress.stages.build import build
 from compress.stages.distill import distill
 from compress.stages.export import export
+from compress.stages.learned import memorize, recall
 from compress.stages.prepare import prepare
 from compress.stages.quantize import quantize
 from compress.stages.report import report
-from compress.stages.select import Learned, select
+from compress.stages.select import select
 from compress.stages.verify import verify
 from compress.store import RUN, STAGES, Store
 from profiles.atomic import write_text
@@ -65,8 +66,8 @@ def run(
         if ranks.leads:
             remember(store, recipe)
         last = STAGES.index(until)
-        learned: tuple[Learned, ...] = ()
         job = prepare(recipe, store, progress, remote)
+        learned = recall(job)
         while True:
             if last < STAGES.index("select"):
                 return _result(store, ranks, "prepare")
@@ -94,6 +95,8 @@ def run(
                     f"{len(learned)} students in a row broke the budget when they were built: {checks.cost_missed.why}",
                     fix="allow more with --budget, or raise select.rounds",
                 )
+            if ranks.leads:
+                memorize(job, learned)
             progress.say(f"back to select: {checks.cost_missed.why}")
             store.redo = frozenset()
         if last >= STAGES.index("report"):

@@ -88,6 +88,7 @@ def convert(model: Path, target: Target, out: Path, *, options: BuildOptions) ->
     chosen = _choose(ratios)
     facts: dict[str, object] = {
         "runtime": chosen.removeprefix("on_"),
+        "runner": chosen,
         "threads": options.threads,
         "measured": {name: asdict(found) for name, found in measured.items()},
         "ratios": {name: asdict(found) for name, found in ratios.items()},

@@ -12,7 +12,8 @@ from torch import nn
 from compress.contracts.task import TrainingNumbers
 from compress.job import Job
 from compress.lesson import lesson
-from compress.stages.select import Choice, build_student
+from compress.stages.learned import Choice
+from compress.stages.select import build_student
 from compress.store import Record, digest
 from compress.training.curve import plain
 from compress.training.evaluate import evaluate

@@ -15,8 +15,8 @@ from compress.job import Job
 from compress.qat import prepare as qat
 from compress.stages.build import GOLDEN, MODEL
 from compress.stages.distill import Distilled
+from compress.stages.learned import Choice
 from compress.stages.quantize import Quantized
-from compress.stages.select import Choice
 from compress.store import Record, digest
 from exporters import torch_to_onnx
 from profiles.atomic import writing

@@ -16,7 +16,7 @@ from compress.lesson import lesson
 from compress.qat import prepare as qat
 from compress.qat.prepared import Prepared
 from compress.stages.distill import CURVE, STUDENT, Distilled
-from compress.stages.select import Choice
+from compress.stages.learned import Choice
 from compress.store import Record, digest
 from compress.training.curve import plain
 from compress.training.evaluate import evaluate

@@ -15,7 +15,8 @@ import compress
 from compress import page
 from compress.job import Job
 from compress.stages.distill import CURVE
-from compress.stages.select import CANDIDATES, Choice
+from compress.stages.learned import Choice
+from compress.stages.select import CANDIDATES
 from compress.stages.verify import Checks
 from compress.store import digest, read_record
 from profiles.atomic import write_text

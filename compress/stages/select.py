@@ -3,7 +3,6 @@
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from compress.network import Model
 from compress.selection.feasibility import binding, reject
 from compress.selection.pareto import pareto_front
 from compress.selection.propose import propose
+from compress.stages.learned import Choice, Learned
 from compress.store import digest
 from compress.training.evaluate import evaluate
 from profiles.atomic import write_text
@@ -30,39 +30,6 @@ from profiles.target import Budget
 
 CANDIDATES = "candidates.json"
 SHORT = "short"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The chosen student.
-
-    Attributes:
-        plan: plain data that the space of that name builds from.
-        why: for people.
-    """
-
-    space: str
-    plan: Mapping[str, Any]
-    why: str
-
-    @property
-    def identity(self) -> str:
-        """Hash of the network that is built."""
-        return digest([self.space, self.plan])
-
-
-@dataclass(frozen=True)
-class Learned:
-    """What a finished student taught about costs: later candidates' predicted latency is scaled by `latency_ratio`.
-
-    Attributes:
-        latency_ratio: measured or emulated over predicted.
-        why: the gate that failed, as a sentence.
-    """
-
-    choice: Choice
-    latency_ratio: float
-    why: str
 
 
 def select(job: Job, learned: Sequence[Learned] = ()) -> Choice:
@@ -144,13 +111,6 @@ def teacher_cost(job: Job) -> Cost:
         return profiles.profile(side.model, target=job.target, precision="fp32")
     module = side.teacher.modules()["network"]
     return profiles.profile(module, target=job.target, precision="fp32", example=(job.example[:1],))
-
-
-def learned_from(choice: Choice, costs: Mapping[str, Mapping[str, Any]], why: str) -> Learned:
-    """Compare what verify found with what had been predicted."""
-    found = costs["int8 student"]
-    predicted = costs.get("int8 student, predicted", found)
-    return Learned(choice, found["latency_ms"] / predicted["latency_ms"], why)
 
 
 def _least(limit: int | None, other: float) -> int:

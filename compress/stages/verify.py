@@ -17,8 +17,9 @@ from compress.job import Job
 from compress.stages.build import Built
 from compress.stages.distill import Distilled
 from compress.stages.export import Exported
+from compress.stages.learned import Choice, Learned, learned_from
 from compress.stages.quantize import Quantized
-from compress.stages.select import Choice, Learned, budget_of, learned_from, teacher_cost
+from compress.stages.select import budget_of, teacher_cost
 from compress.store import Record, digest
 from compress.training.evaluate import outputs_of
 from exporters import parity
@@ -240,7 +241,8 @@ def _costs(job: Job, student: Distilled, exported: Exported, built: Built) -> di
         runner, _ = _runner_for(job, artifact)
         if runner is not None:
             predicted = profiles.profile(exported.model, target=job.target)
-            measured = profiles.measure_cost(artifact.path, job.target, model=exported.model, inputs=_one_example(job))
+            target = dataclasses.replace(job.target, runners=_runners_of(job, artifact))
+            measured = profiles.measure_cost(artifact.path, target, model=exported.model, inputs=_one_example(job))
             costs["int8 student"] = dataclasses.replace(measured, layers=measured.layers or predicted.layers)
             costs["int8 student, predicted"] = predicted
             return costs
@@ -259,12 +261,18 @@ def _runner_for(job: Job, artifact: Artifact) -> tuple[str | None, str]:
     if artifact.kind == "bundle":
         return None, "it builds and checks itself on the device"
     reasons = []
-    for name in job.target.runners:
+    for name in _runners_of(job, artifact):
         reason = runners.runner(name).available()
         if reason is None:
             return name, ""
         reasons.append(reason)
     return None, "; ".join(reasons) or f"no runner for {job.target.name}"
+
+
+def _runners_of(job: Job, artifact: Artifact) -> tuple[str, ...]:
+    """The target's runners, the one that the builder found fastest first."""
+    chosen = artifact.facts.get("runner")
+    return job.target.runners if chosen is None else (str(chosen), *(n for n in job.target.runners if n != chosen))
 
 
 def _one_example(job: Job) -> dict[str, NDArray[np.generic]]:

@@ -6,13 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 
+import profiles
 from compress.cli.main import main
 from compress.store import BEGUN, STAGES, folder_name, read_manifest, read_record
 from profiles.atomic import sha256
@@ -168,6 +171,37 @@ def test_a_budget_that_nothing_meets_names_what_binds(
     assert "100" in said
     assert "Traceback" not in said
     assert not (tmp_path / "run/1_select/candidates.json").exists()
+
+
+def test_a_measured_miss_sends_the_search_back_with_what_it_learned(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A core that is ten times slower than predicted: the first student misses, a smaller one is built."""
+    monkeypatch.setenv("COMPRESS_CACHE", str(cache))
+    project = tmp_path / "slow.toml"
+    project.write_text(QUICK.format(target="x86", candidates=200, budget="latency_ms = 0.25"))
+    real = profiles.measure_cost
+
+    def slow(*arguments: Any, **named: Any) -> profiles.Cost:
+        found = real(*arguments, **named)
+        latency = 10 * profiles.profile(named["model"], target="x86").latency_ms
+        return replace(found, latency_ms=latency, interval_ms=(latency, latency))
+
+    monkeypatch.setattr(profiles, "measure_cost", slow)
+    out = tmp_path / "run"
+    found = result_of(["pipeline", str(project), "--out", str(out)], capsys)
+    costs = found["costs"]
+    assert isinstance(costs, dict)
+    assert costs["int8 student"]["latency_ms"] <= 0.25
+    candidates = json.loads((out / "1_select/candidates.json").read_text())
+    (learned,) = candidates["learned"]
+    assert learned["latency_ratio"] == pytest.approx(10, rel=0.01)  # prediction and this clock differ by that alone
+    assert "latency" in learned["why"]
+    first = json.loads((out / "previous/1_select-1/candidates.json").read_text())
+    before = first["candidates"][first["chosen"]]
+    after = candidates["candidates"][candidates["chosen"]]
+    assert after["macs"] < before["macs"]
+    assert result_of(["pipeline", str(project), "--out", str(out)], capsys)["repeated"] == []
 
 
 def test_a_missed_gate_is_exit_code_1_and_the_report_is_there(
