@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from compress.page import checks, choice, comparison, layers, provenance, training
+from compress.page import checks, choice, comparison, diagnostics, layers, provenance, training
 from compress.page.headline import header
 from compress.page.html import Markup, join, tag
 from compress.page.reading import Row, part, plain, word
@@ -19,6 +19,7 @@ SECTIONS: tuple[tuple[str, str, Section], ...] = (
     ("gates", "Gates", checks.gates),
     ("artifacts", "Artifacts", checks.artifacts),
     ("parity", "Parity between stages", checks.parity),
+    ("diagnostics", "Student and teacher", diagnostics.diagnostics),
     ("curves", "Learning curves", training.curves),
     ("layers", "Cost of each layer of the int8 student", layers.per_layer),
     ("candidates", "All candidates", choice.candidates),

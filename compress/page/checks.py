@@ -123,10 +123,11 @@ def parity(content: Row) -> Markup | None:
         ("bounds", ""),
     )
     step = number(part(content, "verify"), "step")
+    source = word(part(content, "verify"), "step_from", "of the output")
     said = (
         "The output is not quantised, so differences have no step."
         if step is None
-        else f"One step of the output's quantisation is {numbers.significant(step, 4)}."
+        else f"One step is {numbers.significant(step, 4)} ({source})."
     )
     note = join((said, " All of the test data ", numbers.origin("measured"), "."))
     return join((table(columns, cells, label="Parity between stages"), tag("p", note, cls="note")))

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 import profiles
+from compress import catalog
+from compress.contracts.batch import Batch
+from compress.contracts.signals import Signals
 from compress.job import Job
 from compress.stages.build import Built
 from compress.stages.distill import Distilled
@@ -213,7 +216,25 @@ def _check(
         "budget": {k: v for k, v in asdict(budget).items() if v is not None},
         "artifacts": artifacts,
         "examples": len(labels),
+        "diagnostics": _diagnose(job, student),
     }
+
+
+def _diagnose(job: Job, student: Distilled) -> dict[str, dict[str, float]]:
+    """What the method's diagnostics say of the float student and its teacher, on test data."""
+    method = catalog.load("compress.methods", job.recipe.distill.method).METHOD
+    return {
+        name: dict(catalog.load("compress.diagnostics", name).DIAGNOSTIC().measure(_answers(job, student.model)))
+        for name in method.diagnostics
+    }
+
+
+def _answers(job: Job, student: nn.Module) -> Iterator[tuple[Batch, Signals, Signals]]:
+    for index in torch.split(torch.arange(len(job.splits.test)), BATCH):
+        batch = job.splits.test.batch(index)
+        with torch.no_grad():
+            output = student(*batch.inputs)
+        yield batch, Signals(output), job.teacher.teacher.observe(batch)
 
 
 def _cost_gates(job: Job, cost: Cost) -> list[Gate]:

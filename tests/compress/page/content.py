@@ -239,6 +239,8 @@ def _verify(teacher: dict[str, Any], student: dict[str, Any], int8: dict[str, An
         "accuracy": {"teacher": 0.9236, "float student": 0.9171, "fake-quantised student": 0.9158, "ONNX": 0.9157},
         "final": "ONNX",
         "step": 0.1312,
+        "step_from": "the output's own",
+        "diagnostics": {"fidelity": {"agreement": 0.9512, "predictive_kl": 0.0821}},
         "parity": [
             _parity("float student", "fake-quantised student", None, 9.2, 0.81, 0.78, 0.981),
             _parity("fake-quantised student", "ONNX", "export", 1.0, 0.0021, 0.99995, 0.9998),
@@ -291,6 +293,8 @@ def _parity(
         "artifact": artifact,
         "stage": stage,
         "step": 0.1312,
+        "step_from": "the output's own",
+        "diagnostics": {"fidelity": {"agreement": 0.9512, "predictive_kl": 0.0821}},
         "max_abs": largest * 0.1312,
         "mean_abs": mean * 0.1312,
         "max_steps": largest,
