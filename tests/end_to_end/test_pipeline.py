@@ -123,6 +123,27 @@ def test_ctrl_c_leaves_a_resumable_run(quick: Path, tmp_path: Path, cache: Path)
     )
 
 
+def test_two_processes_train_together_into_one_folder(quick: Path, tmp_path: Path, cache: Path) -> None:
+    """torchrun starts the same command twice; the loss curve is that of one process, but for the order of sums."""
+    quick.write_text(
+        quick.read_text().replace("[distill]", "[distill.strategy]\naugment = false\n[distill]\nprecision = 'fp32'")
+    )
+    arguments = ["compress.cli.main", "pipeline", str(quick), "--until", "distill", "--json", "--quiet", "--out"]
+    environment = {**os.environ, "COMPRESS_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    subprocess.run([sys.executable, "-m", *arguments, str(alone)], check=True, env=environment, capture_output=True)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    said = subprocess.run(
+        [*torchrun, *arguments, str(both)], check=True, env=environment, capture_output=True, text=True
+    )
+    assert json.loads(said.stdout)["repeated"] == ["prepare", "select", "distill"]  # one process speaks
+    curves = [json.loads((run / "2_distill/curve.json").read_text()) for run in (alone, both)]
+    losses = [[point["loss"] for point in curve] for curve in curves]
+    # Sums over two halves are rounded elsewhere than sums over the whole; training amplifies that from step to step.
+    assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-4)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+
+
 def test_a_black_box_teacher(quick: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The float student of one run teaches the next, as an ONNX file of which nothing else is known."""
     first = tmp_path / "first"

@@ -1,6 +1,8 @@
 """What a user types, and what comes back."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -74,3 +76,19 @@ def test_init_writes_a_project_that_loads_and_keeps_an_existing_one(
     (tmp_path / "project.toml").write_text("mine")
     assert main(["init"]) == 2
     assert (tmp_path / "project.toml").read_text() == "mine"
+
+
+def test_a_full_disk_is_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the operating system says it: from the write of any file of the run."""
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("profiles.atomic.os.fsync", full)
+    assert main(["pipeline", "--quiet", "--out", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert "the disk is full" in said
+    assert "Traceback" not in said
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]  # nothing under a final name
