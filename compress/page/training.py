@@ -20,10 +20,8 @@ def curves(content: Row) -> Markup | None:
             continue
         before = number(part(content, "quantize"), "before") if stage == "quantize" else None
         plot = _figure(points, metric, before)
-        last = number(points[-1], "score")
-        took = sum(number(point, "seconds") or 0.0 for point in points)
+        last = number(points[-1], "validation")
         said = [f"{len(points)} epochs"]
-        said += [f"{numbers.seconds(took)} of training"] if took else []
         said += [f"{numbers.percent(before)} after calibration alone"] if before is not None else []
         said += [f"{metric} on validation data at the end {numbers.percent(last)}"] if last is not None else []
         caption = join((", ".join(said), " ", numbers.origin("measured"), "."))
@@ -42,7 +40,7 @@ def _figure(points: list[dict[str, object]], metric: str, before: float | None) 
         values = [number(part(point, "terms"), name) for point in points]
         look = TERMS[n % len(TERMS)], DASHES[(n + 1) % len(DASHES)]
         traces.append(_line(name, epochs, values, *look, 1.5))
-    scores = [number(point, "score") for point in points]
+    scores = [number(point, "validation") for point in points]
     at = epochs if before is None else [0, *epochs]
     scores = scores if before is None else [before, *scores]
     shown = [None if score is None else 100 * score for score in scores]

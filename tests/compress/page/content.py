@@ -4,6 +4,8 @@ import math
 import random
 from typing import Any
 
+from compress.training.curve import CurvePoint, plain
+
 PLANS = ("residual", "light", "separable")
 
 
@@ -308,22 +310,22 @@ def _parity(
 
 
 def _curve(rng: random.Random, epochs: int, loss: float, score: float) -> list[dict[str, Any]]:
-    rows = []
+    points = []
     for epoch in range(epochs):
         left = math.exp(-3 * epoch / max(epochs - 1, 1))
-        rows.append(
-            {
-                "phase": "main",
-                "epoch": epoch,
-                "epochs": epochs,
-                "loss": loss * (0.2 + left) * rng.uniform(0.97, 1.03),
-                "terms": {"soft_targets": loss * (0.15 + left), "labels": loss * (0.3 + 0.8 * left)},
-                "score": score - 0.2 * left * (epochs > 5) + rng.gauss(0, 0.002),
-                "learning_rate": 3e-3 * (1 - epoch / epochs),
-                "seconds": 15.1,
-            }
+        points.append(
+            CurvePoint(
+                phase="main",
+                epoch=epoch,
+                epochs=epochs,
+                loss=loss * (0.2 + left) * rng.uniform(0.97, 1.03),
+                terms={"soft_targets": loss * (0.15 + left), "labels": loss * (0.3 + 0.8 * left)},
+                validation=score - 0.2 * left * (epochs > 5) + rng.gauss(0, 0.002),
+                learning_rate=3e-3 * (1 - epoch / epochs),
+                seconds=15.1,
+            )
         )
-    return rows
+    return plain(points)
 
 
 def _file(path: str, size: int, origin: str) -> dict[str, Any]:

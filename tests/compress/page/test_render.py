@@ -302,7 +302,7 @@ def test_every_figure_of_a_parity_has_a_column(content: dict[str, Any]) -> None:
     assert fields == {*checks.PARITY, "step"}
     text = words(page.render(content))
     assert all(title in text for title in checks.PARITY.values())
-    assert "One step of the output's quantisation is 0.1312" in html_module.unescape(text)
+    assert "One step is 0.1312 (the output's own)" in html_module.unescape(text)
 
 
 def test_the_limit_of_a_core_is_a_share_of_the_decision_period(content: dict[str, Any]) -> None:
