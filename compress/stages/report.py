@@ -37,7 +37,12 @@ HTML = "report.html"
 
 def report(job: Job, choice: Choice, checks: Checks) -> Path:
     """Write `report.json` and the self-contained `report.html` into the run's folder."""
-    inputs = {"verify": checks.record.identity, "choice": choice.identity, "labels": digest(list(job.task.labels))}
+    inputs = {
+        "verify": checks.record.identity,
+        "choice": choice.identity,
+        "labels": digest(list(job.task.labels)),
+        "version": compress.__version__,
+    }
 
     def work(folder: Path) -> tuple[Mapping[str, Path], Mapping[str, Any]]:
         content = _content(job, choice, checks)
