@@ -1,5 +1,6 @@
 """What a person sees while a run works, on stderr: bars on a terminal, plain lines elsewhere, nothing when quiet."""
 
+import importlib.util
 import sys
 import time
 from collections.abc import Iterator
@@ -118,4 +119,5 @@ def choose(quiet: bool) -> Progress:
     """Bars where stderr is a terminal, lines elsewhere, nothing when quiet."""
     if quiet:
         return Quiet()
-    return Terminal() if sys.stderr.isatty() else Lines()
+    pretty = sys.stderr.isatty() and importlib.util.find_spec("rich") is not None  # a device may lack it
+    return Terminal() if pretty else Lines()

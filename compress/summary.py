@@ -29,15 +29,26 @@ def summarize(folder: Path, reached: str, repeated: tuple[str, ...]) -> tuple[di
         result |= {"accuracy": values["accuracy"], "gates": values["gates"], "artifacts": values["artifacts"]}
         result["costs"] = {name: _brief(cost) for name, cost in values["costs"].items()}
         lines += _table(values)
-    lines += [
-        f"{name}  {_size(row['size'])}" for name, row in files.items() if "log" not in row["origin"] and _shown(name)
-    ]
+    lines += [f"{name}  {_size(size)}" for name, size in _grouped(files).items()]
     page = folder / "report.html"
     if reached == "report" and page.exists():
         lines.append(f"report: {page}")
     elif reached != "report":
         lines.append(f"finished up to {reached}: {folder}")
     return result, "\n".join(lines)
+
+
+def _grouped(files: Mapping[str, dict[str, Any]]) -> dict[str, int]:
+    """What a person looks for, with sizes; a folder counts as one."""
+    sizes: dict[str, int] = {}
+    for name, row in files.items():
+        if "log" in row["origin"] or not _shown(name):
+            continue
+        stage, _, rest = name.partition("/")
+        top, _, below = rest.partition("/")
+        place = f"{stage}/{top}{'/' if below else ''}"
+        sizes[place] = sizes.get(place, 0) + row["size"]
+    return sizes
 
 
 def _shown(name: str) -> bool:

@@ -2,7 +2,6 @@
 
 import argparse
 import ast
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -49,5 +48,7 @@ def _first_line(path: Path) -> str:
 
 
 def _recipe_line(path: Path) -> str:
+    import tomllib  # Python 3.10, which a device may have, is without it
+
     data = tomllib.loads(path.read_text(encoding="utf-8"))
     return f"task {data.get('task', {}).get('name', '?')}, target {data.get('target', 'jetson')}"
