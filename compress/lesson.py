@@ -33,7 +33,7 @@ def lesson(
     title: str | None,
     checkpoint: Path | None,
     precision: Literal["auto", "fp32", "bf16"],
-    before_epoch: Callable[[Clock], None] | None = None,
+    before_step: Callable[[Clock], None] | None = None,
     spare: Callable[[int], nn.Module] | None = None,
     together: bool = True,
 ) -> Outcome:
@@ -46,7 +46,7 @@ def lesson(
         checkpoint: file to resume from and to save to after each epoch; None for a short look.
         spare: gives the further students of a method that trains several, by number from 1; None for copies.
         together: under torchrun, with all processes; False where only the first one trains.
-        before_epoch: called before every epoch, for what follows the clock outside the method.
+        before_step: called before every step, for what follows the clock outside the method.
     """
     part = job.recipe.distill
     method: Method = catalog.load("compress.methods", part.method).METHOD
@@ -76,7 +76,7 @@ def lesson(
             precision=precision,
             strategy=strategy,
             checkpoint=checkpoint,
-            before_epoch=before_epoch,
+            before_step=before_step,
             on_point=point,
             together=together,
         )

@@ -56,8 +56,13 @@ def quantize(job: Job, choice: Choice, student: Distilled) -> Quantized:
         before = evaluate(model, job.splits.val, job.task).score
         job.progress.say(f"quantize: {100 * before:.2f} % after calibration with {job.target.quantizer} rules")
 
+        now: qat.Phase | None = None
+
         def follow(clock: Clock) -> None:
-            qat.enter(model, qat.phase(clock.epoch / clock.epochs))
+            nonlocal now
+            if now is not qat.phase(clock.progress):
+                now = qat.phase(clock.progress)
+                qat.enter(model, now)
 
         outcome = lesson(
             job,
@@ -66,7 +71,7 @@ def quantize(job: Job, choice: Choice, student: Distilled) -> Quantized:
             title="quantize: fine-tuning",
             checkpoint=folder / "checkpoint.pt",
             precision=part.precision,
-            before_epoch=follow,
+            before_step=follow,
         )
         qat.enter(model, qat.phase(1.0))
         write_text(folder / CURVE, json.dumps(plain(outcome.curve)))

@@ -60,6 +60,7 @@ def fit(
     checkpoint: Path | None = None,
     checkpoint_every_s: float = 5.0,
     before_epoch: Callable[[Clock], None] | None = None,
+    before_step: Callable[[Clock], None] | None = None,
     on_point: Callable[[CurvePoint], None] | None = None,
     stop: Callable[[CurvePoint], bool] | None = None,
     together: bool = True,
@@ -88,7 +89,8 @@ def fit(
         strategy: None for the method's own, or the train split with the task's augmentation.
         checkpoint: file to resume from and to write to; the run is bit-identical to one that was never interrupted.
         checkpoint_every_s: seconds that lie between two checkpoints at least.
-        before_epoch: called before every epoch, also after a resume, to freeze parts of a network and so on.
+        before_epoch: called before every epoch, also after a resume.
+        before_step: called before every step, to freeze parts of a network when the clock says so. It must be cheap.
         on_point: called in the first process after every epoch.
         stop: called after every epoch; true ends the training.
         together: under torchrun, with all processes; False for a training that one process does alone.
@@ -120,6 +122,7 @@ def fit(
             precision=exact,
             clip=clip,
             before_epoch=before_epoch,
+            before_step=before_step,
             on_point=on_point,
             stop=stop,
             saver=_Saver(checkpoint if fabric.global_rank == 0 else None, checkpoint, checkpoint_every_s),
@@ -192,6 +195,7 @@ class _Loop:
     precision: str
     clip: float | None
     before_epoch: Callable[[Clock], None] | None
+    before_step: Callable[[Clock], None] | None
     on_point: Callable[[CurvePoint], None] | None
     stop: Callable[[CurvePoint], bool] | None
     saver: _Saver
@@ -346,6 +350,8 @@ class _Loop:
         pending: list[_Pending] = []
         for step in range(offset, steps):
             self._clock = replace(self._clock, step=epoch * steps + step)
+            if self.before_step is not None:
+                self.before_step(self._clock)
             pending = self._step(phase, plan, streams, step, pending, sums)
             if self.saver.due(epoch_ended=False) and step + 1 < steps:
                 self._look(pending, sums)

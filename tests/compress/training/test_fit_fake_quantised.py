@@ -32,7 +32,7 @@ def train(toy: ModuleType, model: Prepared, until: int | None = None, **changes:
     def follow(clock: Clock) -> None:
         if clock.epoch == until:
             raise BrokenOffError
-        enter(model, phase(clock.epoch / clock.epochs))
+        enter(model, phase(clock.progress))
 
     outcome = fit(
         method=METHOD,
@@ -45,7 +45,7 @@ def train(toy: ModuleType, model: Prepared, until: int | None = None, **changes:
         numbers=replace(toy.NUMBERS, epochs=4),
         seed=0,
         precision="fp32",
-        before_epoch=follow,
+        before_step=follow,
         **changes,
     )
     return [point.loss for point in outcome.curve]
