@@ -17,7 +17,7 @@ from compress.stages.prepare import prepare
 from compress.stages.quantize import quantize
 from compress.stages.report import report
 from compress.stages.select import select
-from compress.stages.verify import verify
+from compress.stages.verify import CHECKS, verify
 from compress.store import RUN, STAGES, Store
 from profiles.atomic import write_text
 
@@ -99,12 +99,12 @@ def run(
                 memorize(job, learned)
             progress.say(f"back to select: {checks.cost_missed.why}")
             store.redo = frozenset()
-        if last >= STAGES.index("report"):
+        reported = last >= STAGES.index("report")
+        if reported:
             report(job, choice, checks)
-        if checks.failed and last >= STAGES.index("report"):
-            raise GateError(
-                "; ".join(checks.failed), fix=f"read {store.folder / 'report.html'}: it shows where and why"
-            )
+        if checks.failed:
+            where = store.folder / "report.html" if reported else store.path("verify") / CHECKS
+            raise GateError("; ".join(checks.failed), fix=f"read {where}: it shows where and why")
         return _result(store, ranks, until)
 
 

@@ -247,4 +247,6 @@ def test_a_missed_gate_is_exit_code_1_and_the_report_is_there(
     said = capsys.readouterr().err
     assert "drop of accuracy" in said
     assert "bound of -0.5" in said
+    assert main(["verify", str(tmp_path / "run"), "--quiet"]) == 1
+    assert "checks.json" in capsys.readouterr().err
     assert (tmp_path / "run/report.html").exists()
