@@ -171,7 +171,9 @@ def test_a_black_box_teacher(quick: Path, tmp_path: Path, capsys: pytest.Capture
     assert {row["space"] for row in candidates["candidates"]} == {"int8_conv"}
     costs = found["costs"]
     assert isinstance(costs, dict)
-    assert costs["int8 student"]["origin"] == "measured"  # this machine is the target
+    cost = costs["int8 student"]
+    # This machine is the target; where it is too busy to be timed, the figure says that it is a prediction, and why.
+    assert cost["origin"] == "measured" or "nothing here could be measured" in cost["notes"][0]
 
 
 def test_a_task_and_a_teacher_of_ones_own(

@@ -86,6 +86,7 @@ def test_a_full_disk_is_one_message(
     def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("profiles.atomic.os.fsync", full)
     assert main(["pipeline", "--quiet", "--out", str(tmp_path / "run")]) == 2
     said = capsys.readouterr().err
