@@ -1,9 +1,11 @@
 """The processes that torchrun started: the first one owns the run's folder, all of them train."""
 
+import atexit
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +80,21 @@ def join() -> Ranks:
     """Join the other processes, where torchrun started several."""
     if not dist.is_torchelastic_launched() or int(os.environ["WORLD_SIZE"]) == 1:
         return Ranks()
+    leave_at_exit()
     if not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     return Ranks(dist.get_rank(), dist.get_world_size())
+
+
+@cache
+def leave_at_exit() -> None:
+    """Close the process group before the interpreter goes: gloo's threads abort a process that leaves them running."""
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def open_folder(ranks: Ranks, folder: Path, redo: frozenset[str]) -> AbstractContextManager[Store]:

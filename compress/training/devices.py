@@ -12,6 +12,7 @@ import torch.distributed as dist
 from lightning_fabric import Fabric
 
 from compress.contracts.batch import Batch
+from compress.ranks import leave_at_exit
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -55,6 +56,8 @@ def open_fabric(precision: Precision, together: bool = True) -> tuple[Fabric, Li
         strategy="auto" if local * machines == 1 else "ddp",
         precision="bf16-mixed" if exact == "bf16" else "32-true",
     )
+    if local * machines > 1:
+        leave_at_exit()
     fabric.launch()
     return fabric, exact
 
