@@ -90,7 +90,7 @@ class QuantizePart:
 class VerifyPart:
     """Bounds of the gates."""
 
-    within_one_step: float = 0.999  # least share of values that the export may change by at most one quantisation step
+    within_one_step: float = 0.999  # least share of values that export or build may change by at most one step
     mean_steps: float = 0.5  # largest mean change by a runtime, in quantisation steps: kernels round on their own
     accuracy_change: float = 0.002  # between an artifact and the stage before it
     top1_agreement: float = 0.99  # between an artifact and the stage before it

@@ -145,7 +145,7 @@ def _check(
                 "top-1 agreement", stage, name, found.top1_agreement, bounds.top1_agreement, "", False, "measured"
             )
             gates.append(agreement)
-        if stage == "export" and found.within_one_step is not None:
+        if found.within_one_step is not None:
             share = found.within_one_step
             gates.append(
                 Gate("share within one step", stage, name, share, bounds.within_one_step, "", False, "measured")
