@@ -40,7 +40,8 @@ class Cost:
     latency_ms: float  # median of the batch
     interval_ms: tuple[float, float]  # 90 % of unseen cases inside; for measured figures the 5th to 95th percentile
     origin: Origin
-    energy_mj: float | None = None
+    energy_mj: float | None = None  # of the batch; None where no source says what the device draws
+    energy_interval_mj: tuple[float, float] | None = None
     layers: tuple[LayerCost, ...] = ()
     uncounted: Mapping[str, int] = field(default_factory=dict)  # operator -> times met without a counter
     notes: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ import difflib
 import math
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -89,10 +89,11 @@ class Target:
     sources: Mapping[str, str]
     aliases: tuple[str, ...] = ()
     description: str = ""
+    latency: Mapping[str, Any] = field(default_factory=dict)  # constants of a calibration; see profiles.latency.models
 
 
-_TABLES = ("target", "budget", "hardware", "source")
-_NOT_IN_TABLE = {"name", "budget", "hardware", "sources"}  # of Target: the file's stem and the other tables
+_TABLES = ("target", "budget", "hardware", "source", "latency")
+_NOT_IN_TABLE = {"name", "budget", "hardware", "sources", "latency"}  # of Target: the file's stem and the other tables
 _Raw = dict[str, dict[str, Any]]
 
 
@@ -224,6 +225,7 @@ def _checked(path: Path, raw: _Raw) -> Target:
         budget=budget,
         hardware=hardware,
         sources=dict(raw["source"]),
+        latency=raw["latency"],
         **values,
     )
     _one_of(path, "family", made.family, FAMILIES)

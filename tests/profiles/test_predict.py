@@ -4,7 +4,8 @@ import pytest
 
 import profiles
 from profiles.graph import Graph, Op, Weight, edge
-from profiles.predict import latency_model, predict
+from profiles.latency.models import latency_model
+from profiles.predict import predict
 from profiles.target import names
 
 TARGETS = names()

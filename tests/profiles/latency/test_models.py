@@ -14,7 +14,7 @@ import profiles
 from profiles.fuse import Kernel
 from profiles.graph import Weight
 from profiles.latency import cortex_m, nvidia_gpu, x86_cpu
-from profiles.predict import latency_model
+from profiles.latency.models import latency_model
 from profiles.target import Hardware
 
 REPOSITORY = Path(__file__).resolve().parents[3]
