@@ -51,6 +51,9 @@ class Kernel:
     weight_bytes: int
     precision: Precision
     vector_elements: int  # elements that pointwise operators fused into it touch
+    groups: int = 1  # of a convolution
+    window: tuple[int, ...] = ()  # extent per axis of a convolution's kernel or a pool's window; () where unknown
+    strides: tuple[int, ...] = ()  # steps per axis of that window; () where unknown
 
     @property
     def activation_bytes(self) -> int:
@@ -279,6 +282,9 @@ class _Fusing:
             weight_bytes=sum(weight_bytes(item, precision, self.precision) for item in weights),
             precision=precision,
             vector_elements=group.elements,
+            groups=core.groups,
+            window=core.window,
+            strides=core.strides,
         )
 
     def _read_bytes(self, core: Op, name: str) -> int:

@@ -75,6 +75,8 @@ class Op:
     groups: int = 1
     channels: int = 0  # of the output, where the kind has them
     int8: bool = False  # both operands come from int8 codes
+    window: tuple[int, ...] = ()  # extent per axis of a convolution's kernel or a pool's window; () where unknown
+    strides: tuple[int, ...] = ()  # steps per axis of that window; () where unknown
 
 
 @dataclass(frozen=True, slots=True)

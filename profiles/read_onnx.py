@@ -236,7 +236,8 @@ def _read_node(node: "NodeProto", index: int, state: _Reading) -> None:
         state.uncounted[operator] += 1
     known_in = tuple(item for item in flowing if item in state.edges)
     known_out = tuple(item for item in outputs if item in state.edges)
-    op = Op(name, operator, kind, known_in, known_out, weights=_weights(given, state))
+    window, strides = _steps(node) if kind == "pool" else ((), ())
+    op = Op(name, operator, kind, known_in, known_out, weights=_weights(given, state), window=window, strides=strides)
     state.ops.append(_spread_codes(op, state))
 
 
@@ -344,7 +345,26 @@ def _count_conv(
     kept = tuple(item for item in flowing if item == node.input[0] or (not integer and item in node.input[:3]))
     fused = node.input[3:4] if node.op_type == "FusedConv" else ()
     kept += tuple(item for item in fused if item in state.edges)
-    return Op(name, node.op_type, "conv", kept, outputs, macs, weights, depth, groups, out.shape[1], int8)
+    return Op(
+        name,
+        node.op_type,
+        "conv",
+        kept,
+        outputs,
+        macs,
+        weights,
+        depth,
+        groups,
+        out.shape[1],
+        int8,
+        *_steps(node, weight),
+    )
+
+
+def _steps(node: "NodeProto", weight: tuple[int, ...] = ()) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Extent per axis of the window that a convolution or a pool slides over its input, and its strides."""
+    window = tuple(weight[2:] or _attribute(node, "kernel_shape", ()))
+    return window, tuple(_attribute(node, "strides", ())) or (1,) * len(window)
 
 
 def _bias(name: str, state: _Reading) -> tuple[Weight, ...]:
@@ -365,8 +385,22 @@ def _count_conv_transpose(
     macs, depth = conv_macs(source.elements, weight[1] * groups, groups, weight[2:])
     weights = (*_weights([node.input[1]], state), *_bias(node.input[2] if len(node.input) > 2 else "", state))
     int8 = node.input[0] in state.codes and node.input[1] in state.codes
+    window, strides = _steps(node, weight)
+    channels = weight[1] * groups
     return Op(
-        name, node.op_type, "conv_transpose", flowing, outputs, macs, weights, depth, groups, weight[1] * groups, int8
+        name,
+        node.op_type,
+        "conv_transpose",
+        flowing,
+        outputs,
+        macs,
+        weights,
+        depth,
+        groups,
+        channels,
+        int8,
+        window,
+        strides,
     )
 
 

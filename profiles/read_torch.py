@@ -248,7 +248,20 @@ class _Trace:
             made = made[:1]  # saved statistics are for training
         outputs = tuple(self._new_edge(item) for item in made if item.numel() or item.dim())
         self._ops.append(
-            Op(f"{name}_{len(self._ops)}", name, kind, inputs, outputs, macs, weights, depth, groups, channels)
+            Op(
+                f"{name}_{len(self._ops)}",
+                name,
+                kind,
+                inputs,
+                outputs,
+                macs,
+                weights,
+                depth,
+                groups,
+                channels,
+                False,
+                *_steps(name, args),
+            )
         )
 
     def record_recurrent(self, name: str, gates: int, args: tuple[Any, ...], result: Any) -> None:
@@ -357,6 +370,15 @@ ATTENTIONS = frozenset(
         "scaled_dot_product_attention",
     ]
 )
+
+
+def _steps(name: str, args: tuple[Any, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Extent per axis of the window that a convolution slides over its input, and its strides."""
+    if name not in ("convolution", "_convolution"):
+        return (), ()
+    window = tuple(args[1].shape[2:])
+    strides = tuple(args[3])
+    return window, strides * (len(window) if len(strides) == 1 else 1)
 
 
 def _with_bias(name: str, args: tuple[Any, ...], weights: tuple[Weight, ...]) -> tuple[Weight, ...]:
