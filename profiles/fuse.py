@@ -54,6 +54,8 @@ class Kernel:
     groups: int = 1  # of a convolution
     window: tuple[int, ...] = ()  # extent per axis of a convolution's kernel or a pool's window; () where unknown
     strides: tuple[int, ...] = ()  # steps per axis of that window; () where unknown
+    shape: tuple[int, ...] = ()  # of the first output
+    source: tuple[int, ...] = ()  # shape of the first input
 
     @property
     def activation_bytes(self) -> int:
@@ -285,6 +287,8 @@ class _Fusing:
             groups=core.groups,
             window=core.window,
             strides=core.strides,
+            shape=edges[group.ends_at[0]].shape if group.ends_at else (),
+            source=edges[core.inputs[0]].shape if core.inputs else (),
         )
 
     def _read_bytes(self, core: Op, name: str) -> int:
