@@ -43,6 +43,8 @@ class Cost:
     energy_mj: float | None = None  # of the batch; None where no source says what the device draws
     energy_interval_mj: tuple[float, float] | None = None
     layers: tuple[LayerCost, ...] = ()
+    layers_origin: Origin | None = None  # of the times of `layers`, where it is not `origin`
+    weight_bytes_by_dtype: Mapping[str, int] = field(default_factory=dict)  # as stored, biases and scales included
     uncounted: Mapping[str, int] = field(default_factory=dict)  # operator -> times met without a counter
     notes: tuple[str, ...] = ()
 

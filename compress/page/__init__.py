@@ -1,17 +1,14 @@
 """A run's report as one page for people: no network, no other file, the same bytes for the same content."""
 
 from collections.abc import Callable, Mapping
-from functools import cache
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from compress.page import checks, choice, comparison, diagnostics, layers, provenance, training
 from compress.page.headline import header
-from compress.page.html import Markup, join, tag
+from compress.page.html import Markup, tag
 from compress.page.reading import Row, part, plain, word
+from compress.page.shell import document, section
 
-FOLDER = Path(__file__).parent
 Section = Callable[[Row], Markup | None]
 SECTIONS: tuple[tuple[str, str, Section], ...] = (
     ("comparison", "Teacher and students side by side", comparison.compared),
@@ -25,8 +22,6 @@ SECTIONS: tuple[tuple[str, str, Section], ...] = (
     ("candidates", "All candidates", choice.candidates),
     ("provenance", "Provenance", provenance.origins),
 )
-# Nothing may be fetched, whatever a browser would like to: the page carries all it needs.
-POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
 
 def render(content: Mapping[str, Any]) -> str:
@@ -41,33 +36,6 @@ def render(content: Mapping[str, Any]) -> str:
     """
     clean: dict[str, Any] = plain(content)
     title = f"{word(clean, 'name', 'run')} for {word(part(clean, 'target'), 'name', 'no target')}: report"
-    head = tag(
-        "head",
-        tag("meta", attributes={"charset": "utf-8"}),
-        tag("meta", attributes={"http-equiv": "Content-Security-Policy", "content": POLICY}),
-        tag("meta", attributes={"name": "viewport", "content": "width=device-width, initial-scale=1"}),
-        tag("meta", attributes={"name": "color-scheme", "content": "light dark"}),
-        tag("title", title),
-        tag("style", Markup((FOLDER / "style.css").read_text(encoding="utf-8"))),
-    )
-    made = [(name, text, section(clean)) for name, text, section in SECTIONS]
+    made = [(name, text, section_of(clean)) for name, text, section_of in SECTIONS]
     links = [tag("a", text, attributes={"href": f"#{name}"}) for name, text, body in made if body is not None]
-    body = tag(
-        "body",
-        tag("main", header(clean), tag("nav", *links), *(_section(*parts) for parts in made)),
-        tag("noscript", tag("p", "The plots need JavaScript; every number is in the tables.", cls="note")),
-        tag("script", _plotly()),
-        tag("script", Markup((FOLDER / "plots.js").read_text(encoding="utf-8"))),
-    )
-    return f"<!doctype html>\n{join((tag('html', head, body, attributes={'lang': 'en'}),))}\n"
-
-
-def _section(name: str, title: str, body: Markup | None) -> Markup:
-    absent = tag("p", "Nothing to show: this run has no such figures.", cls="note")
-    return tag("section", tag("h2", title), absent if body is None else body, attributes={"id": name})
-
-
-@cache
-def _plotly() -> Markup:
-    """plotly.js as the installed package carries it; it has no smaller bundle."""
-    return Markup((resources.files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8"))
+    return document(title, header(clean), tag("nav", *links), *(section(*parts) for parts in made))

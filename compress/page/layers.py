@@ -1,4 +1,4 @@
-"""Where the int8 student's time goes, kernel by kernel."""
+"""Where a network's time goes, kernel by kernel."""
 
 from compress.page import figure, numbers
 from compress.page.figure import Figure, Trace, hover, inert
@@ -20,6 +20,18 @@ def per_layer(content: Row) -> Markup | None:
     predicted = rows(costs, "int8 student, predicted", "layers")
     # A runtime that measures only the whole network leaves the predicted layers in place.
     origin = "predicted" if predicted == layers else word(cost, "origin")
+    return bars(layers, origin, "plot-layers", "Kernels of the int8 student")
+
+
+def bars(layers: list[dict[str, object]], origin: str, plot: str, label: str) -> Markup:
+    """A bar for each kernel and a table of them all.
+
+    Args:
+        layers: at least one, as `Cost.layers` has them.
+        origin: how their times were obtained.
+        plot: id of the plot in the page.
+        label: of the table, for screen readers.
+    """
     shown = layers
     if len(layers) > MOST:
         longest = sorted(range(len(layers)), key=lambda n: -(number(layers[n], "latency_ms") or 0.0))[:MOST]
@@ -36,8 +48,8 @@ def per_layer(content: Row) -> Markup | None:
     )
     return join(
         (
-            figure.box("plot-layers", _figure(shown), label="Latency of each kernel", caption=caption),
-            details(f"All {len(layers)} kernels in numbers", _table(layers, total, origin)),
+            figure.box(plot, _figure(shown), label="Latency of each kernel", caption=caption),
+            details(f"All {len(layers)} kernels in numbers", _table(layers, total, origin, label)),
         )
     )
 
@@ -62,7 +74,7 @@ def _figure(layers: list[dict[str, object]]) -> Figure:
                 "name": f"bound by {bound}",
                 "y": [places[n] for n in mine],
                 "x": [layers[n].get("latency_ms") for n in mine],
-                "hovertext": [_hover(layers[n]) for n in mine],
+                "hovertext": [described(layers[n]) for n in mine],
                 "hoverinfo": "text",
                 "marker": {
                     "color": color,
@@ -101,7 +113,8 @@ def _short(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else "…" + name[-(LONGEST_NAME - 1) :]
 
 
-def _hover(layer: Row) -> str:
+def described(layer: Row) -> str:
+    """What appears at a kernel's mark."""
     return hover(
         word(layer, "name"),
         _ops(layer),
@@ -117,7 +130,7 @@ def _ops(layer: Row) -> str:
     return " + ".join(str(name) for name in found) if isinstance(found, list) else ""
 
 
-def _table(layers: list[dict[str, object]], total: float, origin: str) -> Markup:
+def _table(layers: list[dict[str, object]], total: float, origin: str, label: str) -> Markup:
     cells = [
         (
             n + 1,
@@ -145,4 +158,4 @@ def _table(layers: list[dict[str, object]], total: float, origin: str) -> Markup
         ("moved", "number"),
         ("precision", ""),
     )
-    return table(columns, cells, label="Kernels of the int8 student")
+    return table(columns, cells, label=label)

@@ -51,6 +51,16 @@ def milliseconds(value: float | None) -> str:
     return f"{significant(value)} ms" if abs(value) >= 0.01 or value == 0 else f"{significant(value * 1e3)} µs"
 
 
+def energy(value: float | None) -> str:
+    """Energy, given in mJ."""
+    if value is None:
+        return NOTHING
+    for bound, name, scale in ((1e3, "J", 1e-3), (1.0, "mJ", 1.0), (0.0, "µJ", 1e3)):
+        if abs(value) >= bound:
+            return f"{significant(value * scale)} {name}"
+    return NOTHING
+
+
 def seconds(value: float | None) -> str:
     """Wall time, given in seconds."""
     if value is None:

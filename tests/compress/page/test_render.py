@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from compress import page
-from compress.page import SECTIONS, checks, fronts, layers
+from compress.page import SECTIONS, checks, fronts, layers, shell
 from compress.page.html import Markup
 from exporters.parity import Parity
 
@@ -32,7 +32,7 @@ PARTS = (
 @pytest.fixture(autouse=True)
 def _light(monkeypatch: pytest.MonkeyPatch) -> None:
     """The library stays out: it is the same in every page, and 5 MB of it take their time."""
-    monkeypatch.setattr(page, "_plotly", lambda: Markup("/* plotly.js */"))
+    monkeypatch.setattr(shell, "_plotly", lambda: Markup("/* plotly.js */"))
 
 
 def without_libraries(html: str) -> str:
