@@ -1,5 +1,6 @@
 """What models cost on devices, as one page: side by side, and kernel by kernel under the device's roofs."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -201,7 +202,7 @@ def _latencies(found: list[dict[str, Any]], targets: Row) -> Figure:
             }
         )
     layout = {
-        "xaxis": {"type": "log", "dtick": "D2", "title": {"text": "latency of the batch, ms"}},
+        "xaxis": {"type": "log", "title": {"text": "latency of the batch, ms"}, **_ticks(found)},
         "yaxis": {
             "tickvals": list(range(len(names))),
             "ticktext": [inert(name, 22) for name in names],
@@ -212,6 +213,16 @@ def _latencies(found: list[dict[str, Any]], targets: Row) -> Figure:
         "hovermode": "closest",
     }
     return Figure(traces, layout, height=140 + 26 * len(names) * max(2, len(lines)))
+
+
+def _ticks(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Ticks at 1, 2 and 5 of every decade that the intervals reach."""
+    reached = [end for row in found for end in (interval(part(row, "cost")) or ()) if end > 0]
+    if not reached:
+        return {}
+    decades = range(math.floor(math.log10(min(reached))), math.ceil(math.log10(max(reached))) + 1)
+    values = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
+    return {"tickvals": values, "ticktext": [numbers.significant(value) for value in values]}
 
 
 def _one(row: Row, targets: Row, n: int) -> Markup:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from compress import page
+from compress.page import costs
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
@@ -107,6 +108,24 @@ def test_hostile_content_stays_text(content: dict[str, Any], tmp_path: Path) -> 
     data = root_data(dom)
     assert data["foreign"] == "0"
     assert int(data["hovered"]) > 10
+    assert "<title>bad" not in dom
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_the_page_of_profiles_draws(measured: dict[str, Any], tmp_path: Path, width: int) -> None:
+    cost = measured["verify"]["costs"]["int8 student"]
+    hardware = {"tops": {"int8": 20.0, "fp16": 10.0, "fp32": 1.0}, "bandwidth_gbs": 68.0}
+    content = {
+        "profiles": [{"model": f"{EVIL}{n}.onnx", "target": "jetson", "batch": 1, "cost": cost} for n in range(2)],
+        "targets": {"jetson": {"device": EVIL, "runtime": EVIL, "hardware": hardware, "sources": {"tops": EVIL}}},
+    }
+    dom, log = opened(costs.render(content), tmp_path, width=width)
+    assert [line for line in log.splitlines() if "CONSOLE" in line] == []
+    data = root_data(dom)
+    drawn = re.findall(r'id="plot-[a-z0-9-]+"[^>]*data-drawn="(\d+)"', dom)
+    assert len(drawn) == int(data["plots"]) == 5  # side by side; a roofline and bars for each
+    assert all(int(marks) > 0 for marks in drawn)
+    assert (data["fetched"], data["wide"], data["foreign"]) == ("0", "0", "0")
     assert "<title>bad" not in dom
 
 
