@@ -2,7 +2,7 @@
 
     python tools/fit_latency.py published_latency.csv hardware.csv > profiles/latency/nvidia_gpu.toml
 
-Rows of known architectures are rebuilt as graphs (tools/architectures.py) and costed with the very functions that
+Rows of known architectures are rebuilt as graphs (tools/architectures) and costed with the very functions that
 `profiles` predicts with. Every group of devices starts from a fit over all rows and is pulled towards it, so that few
 rows cannot bend many constants. Errors are those of leave-one-model-family-out: a family is predicted with constants
 that were fitted without it. Prints one TOML table per group of devices.
@@ -16,17 +16,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 sys.path.insert(0, str(Path(__file__).parent))
 import architectures
 
-import profiles
 from profiles.cost import Precision
 from profiles.fuse import Kernel, fuse
-from profiles.graph import Graph
 from profiles.latency import nvidia_gpu
 from profiles.latency.nvidia_gpu import Constants
 from profiles.target import Hardware
@@ -147,23 +144,17 @@ def read(latencies: Path, hardware: Path) -> list[Row]:
     """The rows whose architecture, batch and device are known."""
     with hardware.open(newline="", encoding="utf-8") as handle:
         devices = list(csv.DictReader(handle))
-    graphs: dict[tuple[str, str, int], Graph] = {}
     rows = []
     with latencies.open(newline="", encoding="utf-8") as handle:
         for row in csv.DictReader(handle):
             if row["fit_ok"] != "1" or not row["batch"].isdigit() or row["precision"] not in PRECISIONS:
                 continue
-            maker = architectures.find(row["model"], row["input_shape"])
-            device = _device(row, devices)
-            if maker is None or device is None:
-                continue
             batch = int(row["batch"])
-            key = (row["model"], row["input_shape"], batch)
-            if key not in graphs:
-                with torch.device("meta"):
-                    module, shape = maker()
-                graphs[key] = profiles.read(module, batch, torch.zeros(shape, device="meta"))
-            plan = fuse(graphs[key], "nvidia-gpu", PRECISIONS[row["precision"]])
+            graph = architectures.graph_of(row["model"], row["input_shape"], batch)
+            device = _device(row, devices)
+            if graph is None or device is None:
+                continue
+            plan = fuse(graph, "nvidia-gpu", PRECISIONS[row["precision"]])
             capability, hardware_ = device
             latency = float(row["ms_per_item"]) * batch
             source = f"{row['source_repo']} / {row['runtime']}"
