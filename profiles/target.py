@@ -13,7 +13,6 @@ that states one of these three figures in its own [hardware] describes another d
 """
 
 import copy
-
 import difflib
 import math
 import sys
@@ -337,6 +336,8 @@ def _modes(path: Path, raw: _Raw) -> dict[str, Hardware]:
         )
     found = {default: _hardware(path, "hardware", raw["hardware"])} if default else {}
     for name, content in raw["mode"].items():
+        figures = {key: value for key, value in content.items() if key != "source"}
+        found[name] = _hardware(path, f"mode.{name}", raw["hardware"] | {"power_mode": name} | figures)
         missing = [key for key in OF_A_MODE if key not in content]
         if missing:
             raise ProfileError(
@@ -347,8 +348,6 @@ def _modes(path: Path, raw: _Raw) -> dict[str, Hardware]:
         source = content.get("source", "")
         if not isinstance(source, str):
             raise ProfileError(f"{path}: mode.{name}.source is a {_kind(source)}, not text", fix="write a text there")
-        figures = {key: value for key, value in content.items() if key != "source"}
-        found[name] = _hardware(path, f"mode.{name}", raw["hardware"] | {"power_mode": name} | figures)
     return found
 
 
