@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from profiles.runners import on_tensorrt, runner
+from profiles.runners import on_tensorrt, processor, runner
 from profiles.target import Target, names, target
 
 Level = Literal["measure", "emulate", "predict"]
@@ -33,6 +33,8 @@ def ability(device: Target) -> Ability:
         reason = runner(name).available()
         if reason is None and device.family == "nvidia-gpu":
             reason = on_tensorrt.fits(device)
+        if reason is None and device.family == "x86-cpu":
+            reason = processor.misfit(device)
         if reason is None:
             # A core of the cortex-m family is never this machine: its runner emulates.
             return Ability(device.name, "emulate" if device.family == "cortex-m" else "measure", name, missing)

@@ -38,7 +38,7 @@ class Cost:
     weight_bytes: int
     peak_activation_bytes: int  # from liveness of the graph, weights not included
     latency_ms: float  # median of the batch
-    interval_ms: tuple[float, float]  # 90 % of unseen cases inside; for measured figures the 5th to 95th percentile
+    interval_ms: tuple[float, float]  # 90 % of unseen cases inside; measured: of medians measured again
     origin: Origin
     energy_mj: float | None = None  # of the batch; None where no source says what the device draws
     energy_interval_mj: tuple[float, float] | None = None

@@ -1,8 +1,9 @@
 """Time a model so that the number can be believed.
 
 Warm-up until the time no longer falls, then single runs; median and percentiles rather than a mean, because a machine
-that does other things only ever adds time. Where the middle half of the runs spreads too wide, the measurement is
-repeated and then refused: a wrong number is worse than none.
+that does other things only ever adds time. The median comes with the interval that it may be off by, and with what the
+machine did meanwhile: heat, clocks, other work. Where the middle half of the runs spreads too wide, or the median is
+too unsure, the measurement is repeated and then refused: a wrong number is worse than none.
 """
 
 import os
@@ -12,10 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter_ns
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from profiles import machine
+from profiles.confidence import median_interval
+from profiles.cores import usable
 from profiles.errors import ProfileError
 
 if sys.platform != "win32":
@@ -28,11 +33,32 @@ Sample = Callable[[], float]
 MAX_SPREAD = 0.35  # interquartile range over median above which a measurement is refused
 ROUNDS = 3  # tries before it is
 BLOCK = 10  # runs of one warm-up block
+SETTLE_S = 0.1  # shortest warm-up: a processor's clock needs some ten milliseconds of work to rise
+FEW = 3  # runs of a block where a model is so slow that ten would take half of the warm-up
+SLOW = 10  # times the seconds of a round after which a slow model has been run often enough
+SLOW_RUNS = 10  # if it was run this often
+# Half a width, as a share of the median. Fourteen starts each of onnxruntime and OpenVINO on a small convolutional net
+# on a shared virtual machine: their medians had standard deviations of 0.5 and 0.6 %.
+BETWEEN_STARTS = 0.01
 SETTLED = 0.05  # two blocks whose medians differ by less are steady
 
 
 class UnsteadyError(ProfileError):
     """The runs spread too wide for their median to mean something."""
+
+
+class Meter(Protocol):
+    """Counts the energy of something while models run."""
+
+    name: str  # what is counted, and by what
+
+    def start(self) -> None:
+        """Begin."""
+        ...
+
+    def stop(self) -> float | None:
+        """Joules since `start`; None where the counter did not move or could not be read."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -54,6 +80,19 @@ class Measurement:
     runtime: str  # with its version
     clock: str  # how a run was timed
     notes: tuple[str, ...] = ()
+    interval_ms: tuple[float, float] | None = None  # 90 % confidence interval of the median; see `measure`
+    rounds: int = 1  # made before this one was taken
+    cores: tuple[int, ...] = ()  # logical cores that it was pinned to; () where it was not
+    peak_memory_bytes: int | None = None  # of loading and running, above what the process held before
+    with_transfer_ms: float | None = None  # median with inputs and outputs copied to and from the device
+    back_to_back_ms: float | None = None  # of one batch where the next is started before it ends
+    energy_mj: float | None = None  # of one run of the batch
+    energy_of: str = ""  # what `energy_mj` counts, and by what counter
+
+    @property
+    def throughput(self) -> float:
+        """Samples per second: of batches started back to back where that was measured, else of one after the other."""
+        return self.batch / (self.back_to_back_ms or self.median_ms) * 1e3
 
     @property
     def spread(self) -> float:
@@ -79,6 +118,7 @@ class Setup:
     device: str
     runtime: str
     clock: str
+    cores: tuple[int, ...] = ()  # pinned to
 
 
 def wall_clock(run: Callable[[], object]) -> Sample:
@@ -100,22 +140,43 @@ def measure(
     max_runs: int = 5_000,
     warmup_seconds: float = 1.0,
     max_spread: float = MAX_SPREAD,
+    *,
+    settle_seconds: float = SETTLE_S,
+    state: Callable[[], machine.State] | None = None,
+    meter: Meter | None = None,
 ) -> Measurement:
     """Measure one model.
 
+    The interval of the result is where the median of these runs may lie by chance, at 90 %, given how much neighbouring
+    runs resemble each other (`profiles.confidence`), widened to the medians of all rounds that were made, and by what
+    another start of the same program adds to that (`BETWEEN_STARTS`).
+
     Args:
-        seconds: > 0, of measuring in one round; at least `min_runs` and at most `max_runs` are made whatever it says.
+        seconds: > 0, of measuring in one round; at least `min_runs` and at most `max_runs` are made whatever it says,
+            but no more than 10 of a model that takes longer than ten times this.
         warmup_seconds: the longest warm-up.
-        max_spread: interquartile range over median above which the result is refused.
+        max_spread: interquartile range over median above which the result is refused; so is an interval of the median
+            that is wider than this share of it.
+        settle_seconds: the shortest warm-up.
+        state: what the machine says of itself; None asks the system.
+        meter: what counts the energy, if anything does.
 
     Raises:
         UnsteadyError: every round spread wider than `max_spread`.
     """
-    warmed, steady = _warm_up(sample, warmup_seconds)
+    look = state or (lambda: machine.read(setup.cores))
+    warmed, steady = _warm_up(sample, warmup_seconds, settle_seconds)
     best: Measurement | None = None
+    medians: list[float] = []
     for _ in range(ROUNDS):
-        times, left_out = _times(sample, seconds, min_runs, max_runs)
+        before = look()
+        times, left_out, energy = _metered(sample, seconds, min_runs, max_runs, meter)
+        after = look()
         found = _measurement(times, setup, warmed, steady, left_out)
+        medians.append(found.median_ms)
+        found = replace(
+            found, notes=(*found.notes, *machine.disturbances(before, after)), energy_mj=energy, cores=setup.cores
+        )
         if best is None or found.spread < best.spread:
             best = found
         if best.spread <= max_spread / 2:
@@ -124,10 +185,46 @@ def measure(
     if best.spread > max_spread:
         raise UnsteadyError(
             f"half of {best.runs} runs spread over {best.spread:.0%} of their median {best.median_ms:.3g} ms, "
-            f"{ROUNDS} times over; at most {max_spread:.0%} is accepted",
+            f"{ROUNDS} times over; at most {max_spread:.0%} is accepted{_told(best)}",
             fix="stop other work on this machine, fix the clocks or the power mode, and measure again",
         )
-    return best
+    assert best.interval_ms is not None
+    low, high = min(best.interval_ms[0], *medians), max(best.interval_ms[1], *medians)
+    if high - low > max_spread * best.median_ms:
+        raise UnsteadyError(
+            f"the median of {best.runs} runs may lie anywhere from {low:.3g} to {high:.3g} ms, for the time wanders"
+            f"{_told(best)}",
+            fix="measure for longer, stop other work on this machine, or fix the clocks or the power mode",
+        )
+    rounds = len(medians)
+    if rounds > 1:
+        best = with_note(best, f"the steadiest of {rounds} rounds, whose medians were {_listed(medians)} ms")
+    energy_of = meter.name if meter is not None and best.energy_mj is not None else ""
+    interval = (low * (1 - BETWEEN_STARTS), high * (1 + BETWEEN_STARTS))
+    return replace(best, interval_ms=interval, rounds=rounds, energy_of=energy_of)
+
+
+def _metered(
+    sample: Sample, seconds: float, min_runs: int, max_runs: int, meter: Meter | None
+) -> tuple[NDArray[np.float64], int, float | None]:
+    """As `_times`, with the millijoules of one run."""
+    if meter is None:
+        return (*_times(sample, seconds, min_runs, max_runs), None)
+    meter.start()
+    joules: float | None = None
+    try:
+        times, left_out = _times(sample, seconds, min_runs, max_runs)
+    finally:
+        joules = meter.stop()
+    return times, left_out, None if joules is None else joules * 1e3 / (len(times) + left_out)
+
+
+def _told(measurement: Measurement) -> str:
+    return f" ({'; '.join(measurement.notes)})" if measurement.notes else ""
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
 
 
 def compare(
@@ -161,17 +258,21 @@ def compare(
     return measured, ratios
 
 
-def _warm_up(sample: Sample, seconds: float) -> tuple[int, bool]:
-    """Run until two blocks agree; returns the number of runs and whether they did."""
+def _warm_up(sample: Sample, seconds: float, shortest: float = 0.0) -> tuple[int, bool]:
+    """Run until two blocks agree, for at least `shortest` seconds; returns the number of runs and whether they did."""
     start = perf_counter_ns()
     runs, before = 0, float("inf")
     while True:
-        block = [sample() for _ in range(BLOCK)]
-        runs += BLOCK
+        block: list[float] = []
+        began = perf_counter_ns()
+        while len(block) < BLOCK and (len(block) < FEW or perf_counter_ns() - began < seconds * 1e9 / 2):
+            block.append(sample())
+        runs += len(block)
         median = float(np.median(block))
-        if abs(before - median) <= SETTLED * median:
+        taken = (perf_counter_ns() - start) / 1e9
+        if abs(before - median) <= SETTLED * median and taken >= min(shortest, seconds):
             return runs, True
-        if perf_counter_ns() - start > seconds * 1e9:
+        if taken > seconds:
             return runs, False
         before = median
 
@@ -180,18 +281,24 @@ def _times(sample: Sample, seconds: float, min_runs: int, max_runs: int) -> tupl
     """Times of single runs, and how many more were left out because another process took the core meanwhile."""
     end = perf_counter_ns() + int(seconds * 1e9)
     hard_end = end + int(2 * seconds * 1e9)
-    whole: list[float] = []
-    broken: list[float] = []
-    while len(whole) < max_runs:
+    slow_end = end + int((SLOW - 1) * seconds * 1e9)
+    times: list[float] = []
+    whole: list[bool] = []
+    count = 0
+    while count < max_runs:
         before = _interruptions()
-        time = sample()
-        (whole if _interruptions() == before else broken).append(time)
+        times.append(sample())
+        whole.append(_interruptions() == before)
+        count += whole[-1]
         now = perf_counter_ns()
-        if now > end and (len(whole) >= min_runs or (now > hard_end and len(whole) + len(broken) >= min_runs)):
+        if now > end and (count >= min_runs or (now > hard_end and len(times) >= min_runs)):
             break
-    if len(whole) < min_runs:  # the model takes longer than the machine leaves it alone
-        return np.array(whole + broken), 0
-    return np.array(whole), len(broken)
+        if now > slow_end and len(times) >= SLOW_RUNS:
+            break
+    taken = np.array(times)
+    if count < min_runs:  # the model takes longer than the machine leaves it alone
+        return taken, 0
+    return taken[np.array(whole)], len(times) - count
 
 
 def _interruptions() -> int:
@@ -206,7 +313,7 @@ def _measurement(times: NDArray[np.float64], setup: Setup, warmed: int, steady: 
     if half >= BLOCK and (drift := float(np.median(times[half:]) / np.median(times[:half]))) > 1.1:
         notes.append(f"the second half of the runs was {drift - 1:.0%} slower than the first: throttling or other work")
     if left_out:
-        notes.append(f"{left_out} runs were left out: another process took the core meanwhile")
+        notes.append(f"{left_out} runs were left out, of the percentiles too: another process took the core meanwhile")
     if not steady:
         notes.append("the time had not settled when the warm-up ended")
     return Measurement(
@@ -225,6 +332,8 @@ def _measurement(times: NDArray[np.float64], setup: Setup, warmed: int, steady: 
         runtime=setup.runtime,
         clock=setup.clock,
         notes=tuple(notes),
+        interval_ms=median_interval(times),
+        cores=setup.cores,
     )
 
 
@@ -276,5 +385,4 @@ def cpu() -> str:
             if line.lower().startswith(("model name", "hardware")):
                 name = line.split(":", 1)[1].strip()
                 break
-    usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return f"{name}, {usable} cores"
+    return f"{name}, {len(usable()) or os.cpu_count() or 1} cores"

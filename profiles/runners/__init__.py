@@ -49,9 +49,52 @@ class Runner(Protocol):
         ...
 
 
+class TimedRunner(Runner, Protocol):
+    """A runner that times on a device, and can be told how."""
+
+    def measure(
+        self,
+        path: Path,
+        target: Target,
+        inputs: Arrays | None = None,
+        *,
+        batch: int = 1,
+        threads: int = 1,
+        seconds: float = 1.0,
+    ) -> Measurement:
+        """Time an artifact.
+
+        Args:
+            batch: where `inputs` is None.
+            threads: of the runtime, on processors.
+            seconds: of one round.
+        """
+        ...
+
+
 def names() -> list[str]:
     """The runners there are."""
     return sorted(path.stem for path in FOLDER.glob("on_*.py"))
+
+
+def batch_of(inputs: Arrays, wanted: int | None = None) -> int:
+    """The first dimension of the inputs.
+
+    Args:
+        wanted: the batch that was asked for.
+
+    Raises:
+        ProfileError: no input has `wanted` as its first dimension, so the model's own is fixed at another.
+    """
+    sizes = [int(value.shape[0]) for value in inputs.values() if value.ndim]
+    if wanted is None or wanted in sizes:
+        return wanted or next(iter(sizes), 1)
+    if not sizes and wanted == 1:
+        return 1
+    raise ProfileError(
+        f"batch {wanted} was asked for; the model's own is fixed at {sizes[0] if sizes else 1}",
+        fix="export it with a dynamic batch dimension, or ask for that batch",
+    )
 
 
 def runner(name: str) -> Runner:

@@ -1,15 +1,18 @@
 """Run and time an ONNX file with onnxruntime on this machine's processor."""
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from profiles import cores, meters, resident
 from profiles.errors import ProfileError
 from profiles.measure import Array, Measurement, Setup, TensorSpec, cpu, example_inputs, wall_clock
 from profiles.measure import measure as measure_sample
-from profiles.runners import Arrays
+from profiles.runners import Arrays, WrongDeviceError, batch_of
+from profiles.runners.processor import misfit, said
 from profiles.target import Target
 
 DTYPES = {
@@ -19,6 +22,9 @@ DTYPES = {
     "tensor(int8)": np.int8,
     "tensor(uint8)": np.uint8,
     "tensor(int16)": np.int16,
+    "tensor(uint16)": np.uint16,
+    "tensor(uint32)": np.uint32,
+    "tensor(uint64)": np.uint64,
     "tensor(int32)": np.int32,
     "tensor(int64)": np.int64,
     "tensor(bool)": np.bool_,
@@ -113,21 +119,33 @@ def measure(
     batch: int = 1,
     threads: int = 1,
     seconds: float = 1.0,
+    pin: bool = True,
 ) -> Measurement:
     """Time one forward pass with onnxruntime.
 
     Args:
-        target: not used; the model runs on this machine's processor.
+        target: None measures on whatever processor there is.
         inputs: None takes normal random numbers of the model's own shapes.
         batch: where `inputs` is None.
+        threads: >= 1.
+        pin: keep the threads on one physical core each while it lasts; see `profiles.cores`.
 
     Raises:
-        ProfileError: as `load`, or the runs spread too wide.
+        WrongDeviceError: this processor is not of the target's kind.
+        ProfileError: as `load`, the model's batch is fixed at another, or the runs spread too wide.
     """
-    loaded = load(path, threads=threads)
-    given = example_inputs(loaded.inputs, batch) if inputs is None else dict(inputs)
-    loaded.run(given)  # checks names, shapes and types once
-    return measure_sample(wall_clock(timed(loaded, given)), setup(given, threads), seconds)
+    wrong = misfit(target) if target is not None else None
+    if wrong is not None:
+        raise WrongDeviceError(wrong, fix="measure on the device itself")
+    with cores.pinned(cores.choose(threads) if pin else ()) as on:
+        with resident.peak() as memory:
+            loaded = load(path, threads=threads)
+            given = example_inputs(loaded.inputs, batch) if inputs is None else dict(inputs)
+            batch_of(given, batch if inputs is None else None)
+            loaded.run(given)  # checks names, shapes and types once
+        where = setup(given, threads, on)
+        found = measure_sample(wall_clock(timed(loaded, given)), where, seconds, meter=meters.of_processor())
+    return said(found, memory.extra_bytes)
 
 
 def timed(loaded: Loaded, inputs: Arrays) -> Any:
@@ -137,13 +155,13 @@ def timed(loaded: Loaded, inputs: Arrays) -> Any:
     return lambda: session.run(None, feed)
 
 
-def setup(inputs: Arrays, threads: int) -> Setup:
-    """What a measurement with these inputs says about itself."""
+def setup(inputs: Arrays, threads: int, on: Sequence[int] = ()) -> Setup:
+    """What a measurement with these inputs says about itself; `on`: the cores that it is pinned to."""
     import onnxruntime
 
-    batch = next((int(value.shape[0]) for value in inputs.values() if value.ndim), 1)
     version = onnxruntime.__version__
-    return Setup(batch, threads, cpu(), f"onnxruntime {version}", "wall clock, inputs and outputs in host memory")
+    clock = "wall clock, inputs and outputs in host memory"
+    return Setup(batch_of(inputs), threads, cpu(), f"onnxruntime {version}", clock, tuple(on))
 
 
 def _spec(item: Any) -> TensorSpec:

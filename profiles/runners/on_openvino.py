@@ -1,15 +1,18 @@
 """Run and time an ONNX file with OpenVINO on this machine's processor."""
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from profiles import cores, meters, resident
 from profiles.errors import ProfileError
 from profiles.measure import Array, Measurement, Setup, TensorSpec, cpu, example_inputs, wall_clock
 from profiles.measure import measure as measure_sample
-from profiles.runners import Arrays
+from profiles.runners import Arrays, WrongDeviceError, batch_of
+from profiles.runners.processor import misfit, said
 from profiles.target import Target
 
 
@@ -77,12 +80,21 @@ def measure(
     batch: int = 1,
     threads: int = 1,
     seconds: float = 1.0,
+    pin: bool = True,
 ) -> Measurement:
     """Time one forward pass with OpenVINO; arguments and errors as in `on_onnxruntime.measure`."""
-    loaded = load(path, threads=threads)
-    given = example_inputs(loaded.inputs, batch) if inputs is None else dict(inputs)
-    loaded.run(given)
-    return measure_sample(wall_clock(timed(loaded, given)), setup(given, threads), seconds)
+    wrong = misfit(target) if target is not None else None
+    if wrong is not None:
+        raise WrongDeviceError(wrong, fix="measure on the device itself")
+    with cores.pinned(cores.choose(threads) if pin else ()) as on:
+        with resident.peak() as memory:
+            loaded = load(path, threads=threads)
+            given = example_inputs(loaded.inputs, batch) if inputs is None else dict(inputs)
+            batch_of(given, batch if inputs is None else None)
+            loaded.run(given)
+        where = setup(given, threads, on)
+        found = measure_sample(wall_clock(timed(loaded, given)), where, seconds, meter=meters.of_processor())
+    return said(found, memory.extra_bytes)
 
 
 def timed(loaded: Loaded, inputs: Arrays) -> Any:
@@ -92,13 +104,13 @@ def timed(loaded: Loaded, inputs: Arrays) -> Any:
     return lambda: request.infer(feed, share_inputs=True)
 
 
-def setup(inputs: Arrays, threads: int) -> Setup:
-    """What a measurement with these inputs says about itself."""
+def setup(inputs: Arrays, threads: int, on: Sequence[int] = ()) -> Setup:
+    """What a measurement with these inputs says about itself; `on`: the cores that it is pinned to."""
     from importlib.metadata import version as version_of
 
-    batch = next((int(value.shape[0]) for value in inputs.values() if value.ndim), 1)
     version = version_of("openvino").split("-")[0]
-    return Setup(batch, threads, cpu(), f"openvino {version}", "wall clock, inputs and outputs in host memory")
+    clock = "wall clock, inputs and outputs in host memory"
+    return Setup(batch_of(inputs), threads, cpu(), f"openvino {version}", clock, tuple(on))
 
 
 def _spec(port: Any) -> TensorSpec:

@@ -1,0 +1,178 @@
+"""What the system says about a machine before and after a measurement, and what that means for the measurement.
+
+Every figure comes from /proc and /sys and needs no privileges; what a system does not offer is left out, never guessed.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from profiles.cores import busy_ticks, usable
+
+OTHER_WORK = 0.05  # share of the cores' time taken by other processes that is worth a word
+STOLEN = 0.01  # share of the time that the host of a virtual machine kept for itself
+CLOCK_CHANGE = 0.05  # relative change of a core's clock
+HOT_C = 90.0  # degrees Celsius from which processors commonly slow down
+_NOT_THROTTLING = ("fan", "lcd", "tcc offset")  # cooling devices whose state says nothing about the clocks
+
+
+@dataclass(frozen=True)
+class State:
+    """One moment. Counters count since boot; None, or empty, is what the system does not tell."""
+
+    seconds: float  # of a clock that only rises
+    own_seconds: float  # processor time that this process has used
+    cores: tuple[int, ...]
+    busy_s: float | None = None  # time that `cores` worked, for any process
+    stolen_s: float | None = None  # time that a virtual machine's host kept from all cores
+    load: float | None = None  # runnable processes, mean of the last minute
+    quota_stops: int | None = None  # periods in which the control group was stopped for using up its share
+    overheated: int | None = None  # times that a core was slowed down because of heat
+    over_current: int | None = None  # times that the board slowed down because it drew too much
+    governor: str = ""
+    clock_mhz: float | None = None  # mean of `cores` now
+    highest_mhz: float | None = None  # that they may reach
+    hottest_c: float | None = None
+    cooling: tuple[str, ...] = field(default=())  # devices that hold the clocks down now
+
+
+def read(cores: Sequence[int] = (), root: Path = Path("/")) -> State:
+    """The state now.
+
+    Args:
+        cores: logical cores that the measurement runs on; empty means all that this thread may use.
+        root: where /proc and /sys are.
+    """
+    on = tuple(cores) or usable()
+    tick = 1 / os.sysconf("SC_CLK_TCK")
+    busy = busy_ticks(root)
+    clocks = [_number(root / _cpu(core) / "cpufreq/scaling_cur_freq") for core in on]
+    limits = [_number(root / _cpu(core) / "cpufreq/scaling_max_freq") for core in on]
+    governors = {_text(root / _cpu(core) / "cpufreq/scaling_governor") for core in on} - {""}
+    stat = _text(root / "proc/stat").splitlines()[:1]
+    total = stat[0].split() if stat else []
+    loads = _text(root / "proc/loadavg").split()
+    zones = [_number(path / "temp") for path in sorted((root / "sys/class/thermal").glob("thermal_zone*"))]
+    degrees = [zone / 1000 for zone in zones if zone is not None and 0 < zone < 150_000]
+    return State(
+        seconds=time.perf_counter(),
+        own_seconds=time.process_time(),
+        cores=on,
+        busy_s=sum(busy[core] for core in on) * tick if on and all(core in busy for core in on) else None,
+        stolen_s=int(total[8]) * tick if len(total) > 8 else None,
+        load=float(loads[0]) if loads else None,
+        quota_stops=_quota_stops(root),
+        overheated=_sum(root, "sys/devices/system/cpu/cpu*/thermal_throttle/*_throttle_count"),
+        over_current=_sum(root, "sys/class/hwmon/hwmon*/oc*_event_cnt"),
+        governor=" and ".join(sorted(governors)),
+        clock_mhz=_mean(clocks),
+        highest_mhz=_mean(limits),
+        hottest_c=max(degrees, default=None),
+        cooling=_cooling(root),
+    )
+
+
+def setting(state: State) -> str:
+    """The clock settings in words; "" where the system does not tell them."""
+    parts = []
+    if state.governor:
+        parts.append(f"governor {state.governor}")
+    if state.clock_mhz is not None:
+        limit = f" of at most {state.highest_mhz:.0f}" if state.highest_mhz else ""
+        parts.append(f"clock {state.clock_mhz:.0f}{limit} MHz")
+    return ", ".join(parts)
+
+
+def disturbances(before: State, after: State) -> tuple[str, ...]:
+    """What happened between two moments that a measurement should say: sentences, none on a quiet machine."""
+    wall = max(after.seconds - before.seconds, 1e-9)
+    found = []
+    stolen = _rise(before.stolen_s, after.stolen_s) / (wall * max(len(usable()), 1))
+    if stolen > STOLEN:
+        found.append(f"the host of this virtual machine kept {stolen:.0%} of the processor time for itself")
+    if after.busy_s is not None and before.busy_s is not None and before.cores == after.cores and after.cores:
+        own = after.own_seconds - before.own_seconds
+        other = (after.busy_s - before.busy_s - own) / (wall * len(after.cores))
+        # Counters of the kernel step by whole ticks, so a short measurement says little.
+        if other > OTHER_WORK and wall > 0.2:
+            found.append(f"other processes took {min(other, 1):.0%} of the time of the cores it ran on")
+    if stops := _rise(before.quota_stops, after.quota_stops):
+        found.append(f"the container's processor quota stopped it {stops:.0f} times")
+    if heat := _rise(before.overheated, after.overheated):
+        found.append(f"cores were slowed down {heat:.0f} times because of heat")
+    if current := _rise(before.over_current, after.over_current):
+        found.append(f"the board slowed down {current:.0f} times because it drew too much current")
+    if held := sorted({*before.cooling, *after.cooling}):
+        found.append(f"cooling held the clocks down: {', '.join(held)}")
+    if before.clock_mhz and after.clock_mhz and abs(after.clock_mhz / before.clock_mhz - 1) > CLOCK_CHANGE:
+        found.append(f"the clock went from {before.clock_mhz:.0f} to {after.clock_mhz:.0f} MHz meanwhile")
+    if after.hottest_c is not None and after.hottest_c >= HOT_C:
+        found.append(f"the hottest sensor read {after.hottest_c:.0f} degrees Celsius")
+    if after.load is not None and len(usable()) and after.load > len(usable()) + 0.5:
+        found.append(f"the load average was {after.load:.1f} on {len(usable())} cores")
+    return tuple(found)
+
+
+def _rise(before: float | None, after: float | None) -> float:
+    return 0.0 if before is None or after is None else max(after - before, 0.0)
+
+
+def _quota_stops(root: Path) -> int | None:
+    """`nr_throttled` of this process's control group and those around it (version 2, or version 1)."""
+    stops: list[int] = []
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = (*line.split(":", 2), "", "")[:3]
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        base = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
+        folder = base / path.lstrip("/")
+        for candidate in (folder, *folder.parents):
+            if base not in (candidate, *candidate.parents):
+                break
+            for entry in _text(candidate / "cpu.stat").splitlines():
+                key, _, value = entry.partition(" ")
+                if key == "nr_throttled" and value.strip().isdigit():
+                    stops.append(int(value))
+    return max(stops, default=None)
+
+
+def _cooling(root: Path) -> tuple[str, ...]:
+    found = set()
+    for device in (root / "sys/class/thermal").glob("cooling_device*"):
+        name = _text(device / "type")
+        passive = name and not any(word in name.lower() for word in _NOT_THROTTLING)
+        # Idle injection reports -1 where it is switched off.
+        if passive and (_number(device / "cur_state") or 0) > 0:
+            found.add(name)
+    return tuple(sorted(found))
+
+
+def _sum(root: Path, pattern: str) -> int | None:
+    values = [value for path in root.glob(pattern) if (value := _number(path)) is not None]
+    return int(sum(values)) if values else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value / 1000 for value in values if value is not None]  # the kernel counts in kHz
+    return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def _cpu(core: int) -> str:
+    return f"sys/devices/system/cpu/cpu{core}"
+
+
+def _number(path: Path) -> float | None:
+    try:
+        return float(_text(path))
+    except ValueError:
+        return None
+
+
+def _text(path: Path) -> str:
+    """What a file of the system says; "" where it is not there or may not be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""

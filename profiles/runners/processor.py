@@ -1,0 +1,80 @@
+"""What runners on processors share: whether this one fits a target, and what a measurement on it says of itself."""
+
+import platform
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from profiles import machine
+from profiles.measure import Measurement
+from profiles.target import Target
+
+# Words of a target's `hardware.core` -> flags of /proc/cpuinfo that a processor with that feature has, any of them.
+# "AVX-512 VNNI" and "AVX-VNNI" are two encodings of the same instructions, on registers of different width.
+FLAGS = {
+    r"\bAMX\b": ("amx_int8", "amx_tile"),
+    r"\bAVX-?512[ _-]?VNNI\b": ("avx512_vnni",),
+    r"\bAVX[_-]?VNNI\b": ("avx_vnni", "avx512_vnni"),
+    r"\bAVX-?512\b": ("avx512f",),
+    r"\bAVX-?2\b": ("avx2",),
+}
+NAMES = dict(zip(FLAGS, ("AMX", "AVX-512 VNNI", "AVX-VNNI", "AVX-512", "AVX2"), strict=True))
+_WITHOUT = re.compile(r"\b(?:without|no)\s+([A-Za-z0-9 /,_-]+)", re.IGNORECASE)
+
+
+def misfit(target: Target, cpuinfo: Path = Path("/proc/cpuinfo"), architecture: str | None = None) -> str | None:
+    """Why this processor cannot stand for the target; None where it can, as far as the system tells.
+
+    Args:
+        target: `hardware.core` names its features, such as "x86-64 with AVX-512 VNNI".
+        cpuinfo: what the kernel says of the processor.
+        architecture: None asks the system.
+    """
+    if target.family != "x86-cpu":
+        return f"the target {target.name} is no processor that onnxruntime or OpenVINO run on"
+    here = architecture or platform.machine()
+    named = "x86" in target.hardware.core.lower() or any(_says(word, target.hardware.core) for word in FLAGS)
+    if named and here.lower() not in ("x86_64", "amd64", "x64"):
+        return f"the target is an x86-64 processor, this one is {here}"
+    flags = features(cpuinfo)
+    if not flags:
+        return None
+    wanted = _WITHOUT.sub("", target.hardware.core)
+    unwanted = " ".join(match.group(1) for match in _WITHOUT.finditer(target.hardware.core))
+    lacking = [NAMES[word] for word, any_of in FLAGS.items() if _says(word, wanted) and not flags & {*any_of}]
+    if lacking:
+        return f"the target has {' and '.join(lacking)}, this processor has not"
+    # A runtime takes every instruction that it finds: where the target lacks one, times taken with it are not its own.
+    extra = [NAMES[word] for word, any_of in FLAGS.items() if _says(word, unwanted) and flags & {*any_of}]
+    if extra:
+        return f"the target has no {' and no '.join(extra)}, this processor has"
+    return None
+
+
+def features(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """The flags that the kernel lists for the first core; empty where it lists none."""
+    try:
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    line = next((line for line in text.splitlines() if line.startswith("flags")), "")
+    return frozenset(line.partition(":")[2].split())
+
+
+def said(found: Measurement, memory_bytes: int | None) -> Measurement:
+    """The measurement with its memory and a note on the processor's cores and clock."""
+    notes = [*found.notes]
+    where = f"pinned to core {_listed(found.cores)}" if found.cores else "not pinned to a core"
+    clock = machine.setting(machine.read(found.cores))
+    notes.append(f"{where}; {clock or 'the system tells neither clock nor governor'}")
+    if memory_bytes is not None:
+        notes.append(f"loading and running took {memory_bytes / 2**20:.1f} MiB of memory, the runtime's own included")
+    return replace(found, notes=tuple(notes), peak_memory_bytes=memory_bytes)
+
+
+def _listed(cores: tuple[int, ...]) -> str:
+    return " and ".join(str(core) for core in cores)
+
+
+def _says(word: str, text: str) -> bool:
+    return re.search(word, text, re.IGNORECASE) is not None
