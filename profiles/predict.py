@@ -7,7 +7,7 @@ from profiles.cost import Cost, LayerCost, Precision
 from profiles.fuse import Kernel, Plan, fuse
 from profiles.graph import Graph
 from profiles.latency.models import Model, latency_model
-from profiles.liveness import peak_bytes
+from profiles.liveness import best_order
 from profiles.target import Target
 
 _Bound = Literal["compute", "memory", "launch"]
@@ -74,7 +74,7 @@ def _share(fresh: list[Any], kernel: Kernel) -> float:
 
 
 def _peak(plan: Plan) -> int:
-    return peak_bytes(plan.kernels, plan.sizes, plan.inputs, plan.outputs)
+    return best_order(plan.kernels, plan.sizes, plan.inputs, plan.outputs, held=plan.inputs).peak_bytes
 
 
 def _layer(kernel: Kernel, latency_ms: float, bound: str) -> LayerCost:
