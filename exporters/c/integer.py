@@ -420,10 +420,10 @@ def _depthwise(
     padded = (groups + 3) // 4 * 4
     weight = np.zeros((kh * kw, padded), dtype=np.int16)
     weight[:, :groups] = linear.codes.reshape(groups, kh * kw).T
-    weight = weight.reshape(kh * kw, -1, 4)[:, :, [0, 2, 1, 3]]
-    bias = np.zeros(padded, dtype=np.int32)
+    eights = (groups + 7) // 8 * 8  # vector cores load eight
+    bias = np.zeros(eights, dtype=np.int32)
     bias[:groups] = linear.bias
-    multiplier = np.zeros(padded, dtype=np.float32)
+    multiplier = np.zeros(eights, dtype=np.float32)
     multiplier[:groups] = linear.multiplier
     zeros = program.buffer("int8_t", groups + 4, label=f"{node.name}_zeros")
     taps = program.buffer("int32_t", 2 * kh * kw, label=f"{node.name}_taps")  # pointers: 8 bytes on a 64-bit host
@@ -445,7 +445,7 @@ def _depthwise(
             (zeros, taps),
             kernels=frozenset({"depthwise"}),
             macs=frame.size_out[0] * frame.size_out[1] * groups * kh * kw,
-            weight_bytes=weight.nbytes + 8 * padded,
+            weight_bytes=weight.nbytes + 8 * eights,
             params=linear.codes.size + groups,
         )
     )

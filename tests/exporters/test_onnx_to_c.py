@@ -397,7 +397,7 @@ def test_sources_compile_without_warnings(tmp_path: Path, hearing_aid: Target) -
 
 
 @needs_board
-@pytest.mark.parametrize("core", ["cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55"])
+@pytest.mark.parametrize("core", ["cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55"])
 def test_every_core_gives_the_bits_of_the_host(core: str, tmp_path: Path, hearing_aid: Target) -> None:
     def layers(net: Net) -> None:
         depthwise(net)
@@ -409,6 +409,62 @@ def test_every_core_gives_the_bits_of_the_host(core: str, tmp_path: Path, hearin
     host = output_of(on_cortex_m.run_on_host(folder, inputs))
     with on_cortex_m.load(folder, core) as board:
         np.testing.assert_array_equal(output_of(board.run(inputs)), host)
+
+
+@needs_board
+@pytest.mark.parametrize("core", ["cortex-m3", "cortex-m55"])  # their kernels are the least like the host's
+@pytest.mark.parametrize("layers", [asymmetric_pads, grouped, mean_and_gemm, float_tail], ids=lambda x: x.__name__)
+def test_odd_sizes_give_the_bits_of_the_host(layers: Any, core: str, tmp_path: Path, hearing_aid: Target) -> None:
+    _, model = build(layers, tmp_path, SHAPE, 17)
+    inputs = images(SHAPE, 18)
+    folder = convert(model, hearing_aid, tmp_path).path
+    host = output_of(on_cortex_m.run_on_host(folder, inputs))
+    with on_cortex_m.load(folder, core) as board:
+        np.testing.assert_array_equal(output_of(board.run(inputs)), host)
+
+
+FIXED_POINT = """
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include "base.c"
+
+static uint32_t state = 1;
+static uint32_t next(void) { return state = state * 1664525u + 1013904223u; }
+
+int main(void)
+{
+    long different = 0, near = 0;
+    for (long i = 0; i < 4000000; i++) {
+        const float multiplier = ldexpf(1.0f + (float)(next() >> 9) / 8388608.0f, (int)(next() >> 8) % 44 - 42);
+        const int32_t goal = (int32_t)(next() >> 8) % 600 - 300;
+        int32_t sum = (int32_t)next() >> ((next() >> 8) % 32), expected;
+        if (i & 1) { /* as near to a half as there is a sum */
+            const double wanted = (goal + 0.5) / (double)multiplier;
+            sum = fabs(wanted) < 2e9 ? (int32_t)wanted : sum;
+            near++;
+        }
+        expected = model_round((float)sum * multiplier, 3, -131, 124);
+        different += model_requantize(sum, multiplier, 3, -131, 124) != (int8_t)expected;
+    }
+    printf("%ld %ld", different, near);
+    return 0;
+}
+"""
+
+
+@needs_host
+def test_requantising_without_a_floating_point_unit_equals_floats(tmp_path: Path) -> None:
+    (tmp_path / "fixed.c").write_text(FIXED_POINT)
+    compiler = toolchain.host_compiler()
+    kernels = Path(arena.__file__).parent / "kernels"
+    flags = ["-O2", "-std=c99", "-ffp-contract=off", "-DMODEL_FIXED", f"-I{kernels}"]
+    subprocess.run([str(compiler), *flags, "fixed.c", "-o", "fixed", "-lm"], cwd=tmp_path, check=True)
+    said = subprocess.run([str(tmp_path / "fixed")], capture_output=True, text=True, check=True).stdout
+    different, near = map(int, said.split())
+    assert different == 0
+    assert near == 2_000_000
 
 
 @needs_board

@@ -11,6 +11,13 @@
 #define MODEL_FPU 0
 #endif
 
+#if defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 2) && !defined(MODEL_PORTABLE)
+#define MODEL_MVE 1
+#include <arm_mve.h>
+#else
+#define MODEL_MVE 0
+#endif
+
 /* Between steps: buffers of different types take turns in the arena, which a compiler that orders loads and stores by
  * type must not see as independent. */
 #if defined(__GNUC__)
@@ -48,15 +55,69 @@ MODEL_UNUSED MODEL_INLINE int32_t model_round(float x, int32_t zero, int32_t low
 #endif
 }
 
+#if (defined(__arm__) && !defined(__ARM_FP) && !defined(MODEL_PORTABLE)) || defined(MODEL_FIXED)
+/* Without a floating-point unit: round((float)sum * multiplier) by one 32 x 24 bit product. The two roundings to 24 bits
+ * move a result below 512 by at most 4 units of 2^-16 together, so only what stands that close to a half, or is larger,
+ * is computed in (soft) floats. */
+static __attribute__((noinline)) int32_t model_soft(int32_t sum, float multiplier, int32_t zero, int32_t low,
+                                                    int32_t high)
+{
+    return model_round((float)sum * multiplier, zero, low, high);
+}
+
+MODEL_UNUSED MODEL_INLINE int8_t model_requantize(int32_t sum, float multiplier, int32_t zero, int32_t low,
+                                                  int32_t high)
+{
+    uint32_t bits, size = sum < 0 ? 0u - (uint32_t)sum : (uint32_t)sum;
+    memcpy(&bits, &multiplier, sizeof bits);
+    {
+        const uint64_t product = (uint64_t)size * ((bits & 0x7FFFFFu) | 0x800000u);
+        const uint32_t shift = 134u - (bits >> 23); /* leaves 16 bits of fraction */
+        const uint32_t upper = (uint32_t)(product >> 32);
+        if (shift - 7u < 41u && (shift >= 39u || upper >> (shift - 7u) == 0u)) { /* below 512 */
+            const uint32_t fixed = (uint32_t)(product >> shift);
+            if (((fixed + 0x8006u) & 0xFFFFu) > 12u) {
+                int32_t n = (int32_t)((fixed + 0x8000u) >> 16);
+                n = sum < 0 ? -n : n;
+                n = n < low ? low : n;
+                n = n > high ? high : n;
+                return (int8_t)(n + zero);
+            }
+        }
+    }
+    return (int8_t)model_soft(sum, multiplier, zero, low, high);
+}
+#else
 MODEL_UNUSED MODEL_INLINE int8_t model_requantize(int32_t sum, float multiplier, int32_t zero, int32_t low,
                                                   int32_t high)
 {
     return (int8_t)model_round((float)sum * multiplier, zero, low, high);
 }
+#endif
 
 MODEL_UNUSED MODEL_INLINE int8_t model_quantize(float x, float scale, int32_t zero)
 {
     return (int8_t)model_round(x / scale, zero, -128 - zero, 127 - zero);
+}
+
+/* Copies of a few bytes: the C library of a small core may go byte by byte. */
+MODEL_UNUSED MODEL_INLINE void model_copy(int8_t *to, const int8_t *from, int32_t size)
+{
+#if MODEL_MVE
+    for (; size > 0; size -= 16, to += 16, from += 16) {
+        const mve_pred16_t used = vctp8q((uint32_t)size);
+        vstrbq_p_s8(to, vldrbq_z_s8(from, used), used);
+    }
+#elif defined(__ARM_FEATURE_UNALIGNED)
+    for (; size >= 4; size -= 4, to += 4, from += 4) {
+        memcpy(to, from, 4);
+    }
+    for (; size > 0; size--) {
+        *to++ = *from++;
+    }
+#else
+    memcpy(to, from, (size_t)size);
+#endif
 }
 
 #if MODEL_DSP
@@ -77,5 +138,16 @@ MODEL_UNUSED MODEL_INLINE int32_t model_odd(int32_t word)
     int32_t pair;
     __asm__("sxtb16 %0, %1, ror #8" : "=r"(pair) : "r"(word));
     return pair;
+}
+#endif
+
+#if MODEL_MVE
+/* model_requantize of four sums. */
+MODEL_UNUSED MODEL_INLINE int32x4_t model_requantize_4(int32x4_t sums, float32x4_t multipliers, int32_t zero,
+                                                       int32_t low, int32_t high)
+{
+    int32x4_t codes = vcvtnq_s32_f32(vmulq_f32(vcvtq_f32_s32(sums), multipliers));
+    codes = vminq_s32(vmaxq_s32(codes, vdupq_n_s32(low)), vdupq_n_s32(high));
+    return vaddq_n_s32(codes, zero);
 }
 #endif

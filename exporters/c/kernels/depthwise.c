@@ -1,6 +1,6 @@
 /* Depthwise convolution: one filter per channel, int8 channel-last tensors. Weights are (row, column, channel) as
- * int16, the channels padded with zeros to a multiple of four and in the order 0 2 1 3 within four: as wide as the
- * multiplier takes them, because each is used once per pixel. */
+ * int16, as wide as the multiplier takes them, because each is used once per pixel; channels are padded with zeros to a
+ * multiple of four, and those of bias and multiplier to a multiple of eight. */
 typedef struct {
     int32_t in_h, in_w, channels, out_h, out_w;
     int32_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
@@ -32,6 +32,23 @@ MODEL_KERNEL void model_depthwise(const model_depthwise_t *p, const int8_t *x, i
                     *tap++ = inside ? row + kx * p->dilation_w * channels : zeros;
                 }
             }
+#if MODEL_MVE
+            for (int32_t c = 0; c < channels; c += 8) {
+                const mve_pred16_t used = vctp16q((uint32_t)(channels - c));
+                const int16_t *weight = p->weight + c;
+                const int32x4x2_t start = vld2q_s32(bias + c); /* even channels, odd channels */
+                const float32x4x2_t factors = vld2q_f32(multiplier + c);
+                int32x4_t even = start.val[0], odd = start.val[1];
+                for (int32_t t = 0; t < count; t++, weight += padded) {
+                    const int16x8_t xs = vldrbq_z_s16(taps[t] + c, used), ws = vldrhq_z_s16(weight, used);
+                    even = vaddq_s32(even, vmullbq_int_s16(xs, ws));
+                    odd = vaddq_s32(odd, vmulltq_int_s16(xs, ws));
+                }
+                even = model_requantize_4(even, factors.val[0], zero, low, high);
+                odd = model_requantize_4(odd, factors.val[1], zero, low, high);
+                vstrbq_p_s16(y + c, vmovntq_s32(vreinterpretq_s16_s32(even), odd), used);
+            }
+#else
             for (int32_t c = 0; c < channels; c += 4) {
                 const int32_t left_over = channels - c;
                 const int16_t *weight = p->weight + c;
@@ -42,14 +59,14 @@ MODEL_KERNEL void model_depthwise(const model_depthwise_t *p, const int8_t *x, i
                     const int32_t xs = model_word(in), we = model_word(weight), wo = model_word(weight + 2);
                     const int32_t xe = model_even(xs), xo = model_odd(xs);
                     s0 = __smlabb(xe, we, s0);
-                    s1 = __smlabb(xo, wo, s1);
-                    s2 = __smlatt(xe, we, s2);
+                    s1 = __smlabt(xo, we, s1);
+                    s2 = __smlatb(xe, wo, s2);
                     s3 = __smlatt(xo, wo, s3);
 #else
                     s0 += in[0] * weight[0];
-                    s1 += (left_over > 1 ? in[1] : 0) * weight[2];
-                    s2 += (left_over > 2 ? in[2] : 0) * weight[1];
-                    s3 += (left_over > 3 ? in[3] : 0) * weight[3];
+                    s1 += in[1] * weight[1]; /* past the last channel: any byte, and a weight of zero */
+                    s2 += in[2] * weight[2];
+                    s3 += in[3] * weight[3];
 #endif
                 }
                 y[c] = model_requantize(s0, multiplier[c], zero, low, high);
@@ -63,6 +80,7 @@ MODEL_KERNEL void model_depthwise(const model_depthwise_t *p, const int8_t *x, i
                     y[c + 3] = model_requantize(s3, multiplier[c + 3], zero, low, high);
                 }
             }
+#endif
             y += channels;
         }
     }
