@@ -247,6 +247,7 @@ class _Trace:
         if kind == "batchnorm":
             made = made[:1]  # saved statistics are for training
         outputs = tuple(self._new_edge(item) for item in made if item.numel() or item.dim())
+        window, strides = _steps(name, args)
         self._ops.append(
             Op(
                 f"{name}_{len(self._ops)}",
@@ -259,8 +260,8 @@ class _Trace:
                 depth,
                 groups,
                 channels,
-                False,
-                *_steps(name, args),
+                window=window,
+                strides=strides,
             )
         )
 
