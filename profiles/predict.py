@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
+from profiles import energy
 from profiles.cost import Cost, LayerCost, Precision
 from profiles.fuse import Kernel, Plan, fuse
 from profiles.graph import Graph
@@ -41,6 +42,7 @@ def predict(graph: Graph, target: Target, precision: Precision | None = None, la
         if layers:
             listed.append(_layer(kernel, latency, bound))
     low, high = model.interval
+    taken = energy.estimate(target, total, (total * low, total * high))
     return Cost(
         target=target.name,
         runtime=f"{target.runtime} {target.runtime_version}".strip(),
@@ -53,6 +55,8 @@ def predict(graph: Graph, target: Target, precision: Precision | None = None, la
         latency_ms=total,
         interval_ms=(total * low, total * high),
         origin="predicted",
+        energy_mj=None if taken is None else taken.mj,
+        energy_interval_mj=None if taken is None else taken.interval_mj,
         layers=tuple(listed),
         uncounted=dict(graph.uncounted),
         notes=_notes(graph, target, model),
@@ -99,4 +103,6 @@ def _notes(graph: Graph, target: Target, model: Model) -> tuple[str, ...]:
         notes.append(
             f"no published latency of {target.device} or its generation was there to fit on; the interval is wider"
         )
+    drawn = energy.power(target)
+    notes.append(f"energy: {energy.unknown(target) if drawn is None else drawn.origin}")
     return tuple(notes)

@@ -75,6 +75,7 @@ class Hardware:
     core: str = ""  # cortex-m33, ...
     power_mode: str = ""  # clocks, units and bandwidth above are those of this mode
     power_w: float = 0.0  # that the mode or the card is limited to
+    uw_per_mhz: float = 0.0  # microwatts per MHz that a microcontroller draws while it works
     memory_gb: float = 0.0
     ram_kib: int = 0
     flash_kib: int = 0
@@ -372,7 +373,7 @@ def _hardware(path: Path, table: str, given: dict[str, Any]) -> Hardware:
         | {f"{table}.rate.{key}": value for key, value in rate.items()}
         | {f"{table}.tops.{key}": value for key, value in made.tops.items()},
     )
-    for key in ("cache_kib", "power_w", "memory_gb", "ram_kib", "flash_kib", "dla_tops"):
+    for key in ("cache_kib", "power_w", "uw_per_mhz", "memory_gb", "ram_kib", "flash_kib", "dla_tops"):
         value = getattr(made, key)
         if not (value >= 0 and math.isfinite(value)):
             raise ProfileError(f"{path}: {table}.{key} is {value}; it cannot be negative", fix="write the real figure")
