@@ -75,6 +75,7 @@ class Op:
     groups: int = 1
     channels: int = 0  # of the output, where the kind has them
     int8: bool = False  # both operands come from int8 codes
+    repeats: int = 1  # runs in one forward pass (loops); `macs` is of all of them, edges are of one
     window: tuple[int, ...] = ()  # extent per axis of a convolution's kernel or a pool's window; () where unknown
     strides: tuple[int, ...] = ()  # steps per axis of that window; () where unknown
 
@@ -90,6 +91,7 @@ class Graph:
     batch: int
     uncounted: Mapping[str, int] = field(default_factory=dict)  # operator -> times met without a counter
     notes: tuple[str, ...] = ()
+    idle: tuple[Weight, ...] = ()  # stored, but read by no operator here: of a branch that is not counted
 
 
 def edge(name: str, shape: Iterable[int], dtype: str) -> Edge:

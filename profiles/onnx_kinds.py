@@ -7,24 +7,28 @@ POINTWISE = operators(
     Ceil Celu Clip Cos Cosh Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish IsInf
     IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow Reciprocal Relu Round Selu
     Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor QuickGelu
-    FastGelu BiasGelu QLinearAdd QLinearMul QLinearSigmoid QLinearLeakyRelu"""
+    FastGelu BiasGelu QLinearAdd QLinearMul QLinearSigmoid QLinearLeakyRelu
+    Bernoulli BiasAdd BitCast Multinomial RandomNormalLike RandomUniformLike RotaryEmbedding SwiGLU"""
 )
 VIEWS = operators("Dropout Expand Flatten Identity Reshape Squeeze Unsqueeze")
 COPIES = operators(
     """CenterCropPad Col2Im Compress Concat DepthToSpace Gather GatherElements GatherND OneHot Pad ReverseSequence
-    Scatter ScatterElements ScatterND Slice SpaceToDepth Split Tile Transpose Trilu QLinearConcat"""
+    Scatter ScatterElements ScatterND Slice SpaceToDepth Split Tile TensorScatter
+    Transpose Trilu QLinearConcat EmbedLayerNormalization"""
 )
 REDUCTIONS = operators(
     """ArgMax ArgMin CumSum ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd
-    ReduceSum ReduceSumSquare TopK QLinearReduceMean"""
+    ReduceSum ReduceSumSquare TopK QLinearReduceMean CumProd NegativeLogLikelihoodLoss NonMaxSuppression
+    SoftmaxCrossEntropyLoss Unique"""
 )
 POOLS = operators(
-    """AveragePool GlobalAveragePool GlobalLpPool GlobalMaxPool LpPool MaxPool QLinearAveragePool
+    """AveragePool GlobalAveragePool GlobalLpPool GlobalMaxPool LpPool MaxPool MaxRoiPool QLinearAveragePool
     QLinearGlobalAveragePool"""
 )
 NORMS = operators(
-    """GroupNormalization InstanceNormalization LayerNormalization LpNormalization LRN MeanVarianceNormalization
-    RMSNormalization SimplifiedLayerNormalization SkipLayerNormalization SkipSimplifiedLayerNormalization"""
+    """GroupNorm GroupNormalization InstanceNormalization LayerNormalization LpNormalization LRN
+    MeanVarianceNormalization RMSNormalization SimplifiedLayerNormalization SkipLayerNormalization
+    SkipSimplifiedLayerNormalization"""
 )
 SOFTMAXES = operators("Hardmax LogSoftmax Softmax QLinearSoftmax")
 # Their outputs are small and known when the graph is built, or cost nothing beside what uses them.
@@ -33,7 +37,9 @@ SHAPES = operators(
     MelWeightMatrix"""
 )
 
-RESIZERS = operators("AffineGrid GridSample Resize RoiAlign Upsample")
+RESIZERS = operators("AffineGrid GridSample MaxUnpool Resize RoiAlign Upsample")
+
+QUANTIZERS = operators("DequantizeLinear DynamicQuantizeLinear QuantizeLinear")
 
 
 def plain_kind(operator: str) -> Kind:
