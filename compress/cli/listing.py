@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from compress import catalog
+from compress.cli import targets
 from compress.cli.common import add_output
 
 KINDS = ("methods", "targets", "tasks", "spaces", "selectors", "recipes")
@@ -21,25 +22,18 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Names with one line each."""
+    """Names with one line each; targets as `compress targets list` has them."""
+    if options.kind == "targets":
+        return targets.listed(Path())
     found = _found(options.kind)
     width = max(map(len, found), default=0)
     return {options.kind: found}, "\n".join(f"{name:<{width}}  {line}" for name, line in found.items())
 
 
 def _found(kind: str) -> dict[str, str]:
-    if kind == "targets":
-        import profiles
-
-        return {target.name: _target_line(target) for target in profiles.targets()}
     if kind == "recipes":
         return {path.stem: _recipe_line(path) for path in sorted((HERE / "recipes").glob("*.toml"))}
     return {name: _first_line(HERE / kind / f"{name}.py") for name in catalog.names(f"compress.{kind}")}
-
-
-def _target_line(target: Any) -> str:
-    aliases = f" (also {', '.join(target.aliases)})" if target.aliases else ""
-    return f"{target.device}, {target.runtime} {target.runtime_version}{aliases}"
 
 
 def _first_line(path: Path) -> str:

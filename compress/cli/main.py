@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from compress import __version__
-from compress.cli import doctor, init, listing, pipeline, profile, stage
+from compress.cli import doctor, init, listing, pipeline, profile, stage, targets
 from compress.errors import GateError
 from profiles.errors import UserError
 
-COMMANDS = (pipeline, stage, profile, init, listing, doctor)
+COMMANDS = (pipeline, stage, profile, targets, init, listing, doctor)
 GATE_FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
