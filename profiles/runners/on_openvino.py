@@ -94,7 +94,7 @@ def measure(
             loaded.run(given)
         where = setup(given, threads, on)
         found = measure_sample(wall_clock(timed(loaded, given)), where, seconds, meter=meters.of_processor())
-    return said(found, memory.extra_bytes)
+    return said(found, memory.extra_bytes, target)
 
 
 def timed(loaded: Loaded, inputs: Arrays) -> Any:

@@ -19,6 +19,13 @@ FLAGS = {
     r"\bAVX-?2\b": ("avx2",),
 }
 NAMES = dict(zip(FLAGS, ("AMX", "AVX-512 VNNI", "AVX-VNNI", "AVX-512", "AVX2"), strict=True))
+IMPLIES = {  # features of every processor that has the first
+    "AMX": ("AVX-512 VNNI", "AVX-VNNI", "AVX-512", "AVX2"),
+    "AVX-512 VNNI": ("AVX-VNNI", "AVX-512", "AVX2"),
+    "AVX-VNNI": ("AVX2",),
+    "AVX-512": ("AVX2",),
+    "AVX2": (),
+}
 _WITHOUT = re.compile(r"\b(?:without|no)\s+([A-Za-z0-9 /,_-]+)", re.IGNORECASE)
 
 
@@ -33,22 +40,42 @@ def misfit(target: Target, cpuinfo: Path = Path("/proc/cpuinfo"), architecture: 
     if target.family != "x86-cpu":
         return f"the target {target.name} is no processor that onnxruntime or OpenVINO run on"
     here = architecture or platform.machine()
-    named = "x86" in target.hardware.core.lower() or any(_says(word, target.hardware.core) for word in FLAGS)
-    if named and here.lower() not in ("x86_64", "amd64", "x64"):
+    is_x86 = "x86" in target.hardware.core.lower() or any(_says(word, target.hardware.core) for word in FLAGS)
+    if is_x86 and here.lower() not in ("x86_64", "amd64", "x64"):
         return f"the target is an x86-64 processor, this one is {here}"
     flags = features(cpuinfo)
     if not flags:
         return None
     wanted = _WITHOUT.sub("", target.hardware.core)
-    unwanted = " ".join(match.group(1) for match in _WITHOUT.finditer(target.hardware.core))
-    lacking = [NAMES[word] for word, any_of in FLAGS.items() if _says(word, wanted) and not flags & {*any_of}]
+    named = {NAMES[word] for word in FLAGS if _says(word, wanted)}
+    lacking = [name for name in NAMES.values() if name in named - _here(flags)]
     if lacking:
         return f"the target has {' and '.join(lacking)}, this processor has not"
     # A runtime takes every instruction that it finds: where the target lacks one, times taken with it are not its own.
-    extra = [NAMES[word] for word, any_of in FLAGS.items() if _says(word, unwanted) and flags & {*any_of}]
+    extra = [name for name in _beyond(named, flags) if name != "AMX"]
     if extra:
-        return f"the target has no {' and no '.join(extra)}, this processor has"
+        return f"the target has no {' and no '.join(extra)}, this processor has, and runtimes use it"
     return None
+
+
+def surplus(target: Target, cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
+    """What this processor has beyond the target that `misfit` accepts, in words; None if nothing.
+
+    AMX is accepted beyond VNNI: few kernels of small batches use it, and most servers that have one have the other.
+    """
+    named = {NAMES[word] for word in FLAGS if _says(word, _WITHOUT.sub("", target.hardware.core))}
+    extra = _beyond(named, features(cpuinfo))
+    return f"this processor has {' and '.join(extra)}, which the target has not; runtimes may use it" if extra else None
+
+
+def _here(flags: frozenset[str]) -> set[str]:
+    return {NAMES[word] for word, any_of in FLAGS.items() if flags & {*any_of}}
+
+
+def _beyond(named: set[str], flags: frozenset[str]) -> list[str]:
+    """Features that this processor has and that those `named` do not imply; none where nothing is named."""
+    implied = {other for name in named for other in (name, *IMPLIES[name])}
+    return [name for name in NAMES.values() if named and name in _here(flags) - implied]
 
 
 def features(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
@@ -61,9 +88,11 @@ def features(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
     return frozenset(line.partition(":")[2].split())
 
 
-def said(found: Measurement, memory_bytes: int | None) -> Measurement:
-    """The measurement with its memory and a note on the processor's cores and clock."""
+def said(found: Measurement, memory_bytes: int | None, target: Target | None) -> Measurement:
+    """The measurement with its memory, and notes on the processor's cores, its clock and how it fits the target."""
     notes = [*found.notes]
+    if target is not None and (more := surplus(target)) is not None:
+        notes.append(more)
     where = f"pinned to core {_listed(found.cores)}" if found.cores else "not pinned to a core"
     clock = machine.setting(machine.read(found.cores))
     notes.append(f"{where}; {clock or 'the system tells neither clock nor governor'}")

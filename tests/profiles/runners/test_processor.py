@@ -32,7 +32,15 @@ def cpuinfo(folder: Path, flags: str) -> Path:
         ("x86-64 with AVX-VNNI", "avx2", "the target has AVX-VNNI"),
         ("x86-64 with AVX2", "sse2", "the target has AVX2"),
         ("x86-64 with AVX2, without VNNI or AVX-512", "avx2", None),
-        ("x86-64 with AVX2, without AVX-512", SERVER, "the target has no AVX-512, this processor has"),
+        (
+            "x86-64 with AVX2",
+            SERVER,
+            "the target has no AVX-512 VNNI and no AVX-VNNI and no AVX-512, this processor has",
+        ),
+        ("x86-64 with AVX-512", SERVER, "the target has no AVX-512 VNNI"),
+        ("x86-64 with AVX-512 VNNI", SERVER + " amx_tile amx_int8", None),
+        ("x86-64 with AMX", SERVER + " amx_tile amx_int8", None),
+        ("x86-64 with AVX2, without AVX-512", SERVER, "the target has no AVX-512 VNNI"),
         ("any", "", None),
     ],
 )
@@ -40,6 +48,12 @@ def test_features_are_compared(x86: Target, tmp_path: Path, core: str, flags: st
     target = replace(x86, hardware=replace(x86.hardware, core=core))
     found = processor.misfit(target, cpuinfo(tmp_path, flags), "x86_64")
     assert (found is None) if said is None else (found is not None and said in found)
+
+
+def test_what_the_processor_has_beyond_the_target_is_said(x86: Target, tmp_path: Path) -> None:
+    assert processor.surplus(x86, cpuinfo(tmp_path, SERVER)) is None
+    said = processor.surplus(x86, cpuinfo(tmp_path, SERVER + " amx_tile"))
+    assert said == "this processor has AMX, which the target has not; runtimes may use it"
 
 
 def test_another_architecture_is_another_device(x86: Target, tmp_path: Path) -> None:
