@@ -17,7 +17,7 @@ import pytest
 from exporters import bundle, onnx_to_engine
 from exporters.builder import BuildOptions
 from exporters.errors import ExportError
-from exporters.remote import Machine
+from profiles.ssh import Machine
 from profiles.target import Target
 
 FAKES = Path(__file__).parent / "fakes"
@@ -133,9 +133,9 @@ def test_a_remote_build_takes_the_same_way(fakes: pytest.MonkeyPatch, int8_model
     site = [path for path in sys.path if path.endswith("site-packages")]
     fakes.setenv("PYTHONPATH", os.pathsep.join([str(FAKES), *site]))
     fakes.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
-    fakes.setattr(onnx_to_engine, "Machine", Neighbour)
+    fakes.setattr("profiles.ssh.Machine", Neighbour)
     fakes.setattr(onnx_to_engine, "missing_tools", lambda: None)
-    fakes.setattr("exporters.remote.missing_tools", lambda: None)
+    fakes.setattr("profiles.ssh.missing_tools", lambda: None)
     fakes.setattr(onnx_to_engine, "MEASURE", ("--measure-seconds", "0.02"))
     assert onnx_to_engine.can_run(orin, remote="me@orin") is None
     found = onnx_to_engine.convert(
