@@ -1,17 +1,16 @@
-"""Group operators into the kernels that a device's runtime runs.
+"""The kernels that a device's runtime runs for a graph, with their work and their traffic.
 
-What is fused here is what the runtimes of the three families do with a clean inference graph: batch normalisation goes
-into the weights before it; activations and other pointwise operators run at the end of the kernel that makes their
-input; so does the addition of a skip branch on GPUs and x86 (TensorRT and onnxruntime have such kernels, generated C
-for a Cortex-M adds in a second pass); Q/DQ pairs become the number format of an edge.
+`profiles.grouping` says which operators run together; here are the numbers.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 from profiles.cost import Precision
 from profiles.graph import BITS, FLOATS, HEAVY, Edge, Graph, Kind, Op, Weight
+from profiles.grouping import Group, Grouping, group, prepared
 
 KernelKind = Literal[
     "dense",
@@ -56,6 +55,9 @@ class Kernel:
     strides: tuple[int, ...] = ()  # steps per axis of that window; () where unknown
     shape: tuple[int, ...] = ()  # of the first output
     source: tuple[int, ...] = ()  # shape of the first input
+    repeats: int = 1  # runs in one forward pass; macs is of all of them, bytes and elements are of one
+    elementwise: bool = True  # whether nothing that was fused into it moves values to other places
+    padding: float = 1.0  # multiply-accumulates that run, channels padded for int8, over those that count
 
     @property
     def activation_bytes(self) -> int:
@@ -65,7 +67,7 @@ class Kernel:
     @property
     def in_place(self) -> bool:
         """Whether it may write over an input that nobody needs any more."""
-        return self.kind == "pointwise"
+        return self.kind == "pointwise" and self.elementwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +80,6 @@ class Plan:
     outputs: tuple[str, ...]
 
 
-_FUSED_SKIP = frozenset({"nvidia-gpu", "x86-cpu"})
-_LAYOUTS = frozenset({"transpose", "permute", "t", "select", "unbind", "split", "slice", "split_with_sizes", "gather"})
-_FOLDS_INTO = frozenset({"conv", "conv_transpose", "gemm"})
-
-
 def fuse(graph: Graph, family: str, precision: Precision | None = None) -> Plan:
     """Group a graph's operators into kernels.
 
@@ -90,261 +87,114 @@ def fuse(graph: Graph, family: str, precision: Precision | None = None) -> Plan:
         family: nvidia-gpu, cortex-m or x86-cpu.
         precision: run everything that can be in this precision; None runs each operator in what the graph says.
     """
-    return _Fusing(graph, family, precision).plan()
+    graph = prepared(graph, family)
+    return Fused(graph, group(graph, family, precision), family, precision).plan()
 
 
-class _Group:
-    """A kernel while operators are still added to it."""
+class Fused:
+    """A graph with its grouping: what each kernel is made of."""
 
-    __slots__ = ("core", "elements", "ends_at", "folded", "ops", "reads")
-
-    def __init__(self, op: Op) -> None:
-        self.core = op
-        self.ops = [op]
-        self.reads = list(op.inputs)
-        self.ends_at = op.outputs
-        self.elements = 0
-        self.folded: list[Op] = []  # batch normalisations
-
-
-class _Fusing:
-    def __init__(self, graph: Graph, family: str, precision: Precision | None) -> None:
+    def __init__(self, graph: Graph, grouping: Grouping, family: str, precision: Precision | None) -> None:
         self.graph = graph
+        self.grouping = grouping
         self.family = family
         self.precision = precision
-        self.buffer: dict[str, str] = {}  # edge -> the edge whose bytes it is
-        self.made_by: dict[str, int] = {}  # buffer -> index of its kernel
-        self.groups: list[_Group] = []
-        readers: dict[str, int] = {}
-        for op in graph.ops:
-            for name in op.inputs:
-                readers[name] = readers.get(name, 0) + 1
-        for name in graph.outputs:
-            readers[name] = readers.get(name, 0) + 1
-        self.readers = readers
-        self.front_end = _front_end(graph) if precision == "int8" else frozenset()
-        self.float_edges = {name for op in graph.ops if op.name in self.front_end for name in op.inputs}
 
     def plan(self) -> Plan:
-        for op in self.graph.ops:
-            if op.kind in ("view", "dequantize") or self._is_merged_copy(op):
-                self._alias(op)
-            elif not self._join(op):
-                self._start(op)
-        if self.family == "nvidia-gpu":
-            self._merge_attention()
-        self.kept = {self._root(name) for name in self.graph.outputs}
-        kernels = tuple(self._kernel(group) for group in self.groups)
+        """All kernels, and the sizes of their buffers."""
+        grouping = self.grouping
+        kernels = tuple(self.kernel(item) for item in grouping.groups)
+        outputs = tuple(dict.fromkeys(grouping.buffer(name) for name in self.graph.outputs))
+        inputs = tuple(dict.fromkeys(grouping.buffer(name) for name in self.graph.inputs))
         names = {name for kernel in kernels for name in (*kernel.reads, *kernel.writes)}
-        inputs = tuple(dict.fromkeys(self._root(name) for name in self.graph.inputs))
-        sizes = {name: self._bytes(name) for name in (*names, *inputs, *self.kept)}
-        return Plan(kernels, sizes, inputs, tuple(self.kept))
+        sizes = {name: self.bytes(name) for name in (*names, *inputs, *outputs)}
+        return Plan(kernels, sizes, inputs, outputs)
 
-    def _root(self, name: str) -> str:
-        while (root := self.buffer.get(name, name)) != name:
-            name = root
-        return name
-
-    def _alias(self, op: Op) -> None:
-        if not op.inputs:
-            return
-        source = op.inputs[0]
-        for name in op.outputs:
-            self.buffer[name] = source
-        # The readers of the view read the buffer; the view itself does not.
-        passed = sum(self.readers.get(name, 0) for name in op.outputs)
-        root = self._root(source)
-        self.readers[root] = self.readers.get(root, 0) - 1 + passed
-
-    def _is_merged_copy(self, op: Op) -> bool:
-        """Whether a GPU runtime writes a product's result in the new layout at once instead of copying it."""
-        if self.family != "nvidia-gpu" or op.operator.lower() not in _LAYOUTS or not op.inputs:
-            return False
-        index = self.made_by.get(self._root(op.inputs[0]), -1)
-        return index >= 0 and self.groups[index].core.kind in ("gemm", "matmul")
-
-    def _merge_attention(self) -> None:
-        """Product, softmax, product: one kernel, and the scores never leave the chip."""
-        merged: set[int] = set()
-        for group in self.groups:
-            if group.core.kind != "matmul" or len(group.reads) < 2:
-                continue
-            softmax = next((i for name in group.reads if self._made(i := self._maker(name), "softmax")), -1)
-            if softmax < 0 or self.readers.get(self._root(self.groups[softmax].ends_at[0]), 0) != 1:
-                continue
-            scores = self._maker(self.groups[softmax].reads[0])
-            if not self._made(scores, "matmul") or self.readers.get(self._root(self.groups[scores].ends_at[0]), 0) != 1:
-                continue
-            first, middle = self.groups[scores], self.groups[softmax]
-            inner = {self._root(name) for part in (first, middle) for name in part.ends_at}
-            group.reads = [*first.reads, *middle.reads, *group.reads]
-            group.reads = [name for name in group.reads if self._root(name) not in inner]
-            group.ops = [*first.ops, *middle.ops, *group.ops]
-            group.core = replace(group.core, macs=group.core.macs + first.core.macs)
-            merged |= {scores, softmax}
-        self.groups = [group for index, group in enumerate(self.groups) if index not in merged]
-
-    def _maker(self, name: str) -> int:
-        return self.made_by.get(self._root(name), -1)
-
-    def _made(self, index: int, kind: Kind) -> bool:
-        return index >= 0 and self.groups[index].core.kind == kind
-
-    def _start(self, op: Op) -> None:
-        group = _Group(op)
-        if op.kind == "fft" and op.inputs:
-            self._take_window(group)
-        self.groups.append(group)
-        for name in op.outputs:
-            self.made_by[name] = len(self.groups) - 1
-
-    def _take_window(self, group: _Group) -> None:
-        """A transform multiplies by its window while it reads the signal."""
-        index = self._maker(group.core.inputs[0])
-        last = len(self.groups) - 1
-        if index != last or not self._made(index, "pointwise"):
-            return
-        window = self.groups[index]
-        if self.readers.get(self._root(window.ends_at[0]), 0) == 1:
-            self.groups.pop()
-            group.ops = [*window.ops, *group.ops]
-            group.reads = list(window.reads)
-
-    def _join(self, op: Op) -> bool:
-        """Run `op` at the end of the kernel that makes its input, where a runtime does."""
-        if op.kind in ("copy", "reduce"):
-            return self._join_transform(op)
-        if op.kind not in ("pointwise", "batchnorm", "quantize") or not op.inputs or len(op.outputs) != 1:
-            return False
-        roots = [self._root(name) for name in op.inputs]
-        makers = [(self.made_by.get(root, -1), root) for root in roots]
-        index, root = max(makers)
-        if index < 0 or self.readers.get(root, 0) != 1 or roots.count(root) != 1:
-            return False
-        group = self.groups[index]
-        if root not in group.ends_at or len(group.ends_at) != 1:
-            return False
-        kind = group.core.kind
-        if kind not in HEAVY and kind not in ("pointwise", "batchnorm", "norm", "pool", "reduce", "softmax", "resize"):
-            return False
-        others = [name for name in op.inputs if self._root(name) != root]
-        if others and self.family not in _FUSED_SKIP and kind != "pointwise":
-            return False
-        if kind not in HEAVY and kind != "pointwise" and kind != "batchnorm" and op.kind != "quantize":
-            return False
-        out = self.graph.edges[op.outputs[0]]
-        if out.elements != self.graph.edges[root].elements and kind != "pointwise":
-            return False  # it broadcasts, which is not an epilogue
-        if op.kind == "batchnorm" and kind in _FOLDS_INTO and len(group.ops) == 1:
-            group.folded.append(op)
-        elif op.kind != "quantize":
-            group.elements += out.elements
-        group.ops.append(op)
-        group.reads.extend(others)
-        group.ends_at = op.outputs
-        for name in op.outputs:
-            self.made_by[name] = index
-        return True
-
-    def _join_transform(self, op: Op) -> bool:
-        """Generated C works on one frame's spectrum where it stands: powers, sums and layouts cost no second pass."""
-        if self.family != "cortex-m" or len(op.inputs) != 1 or len(op.outputs) != 1:
-            return False
-        root = self._root(op.inputs[0])
-        index = self.made_by.get(root, -1)
-        if not self._made(index, "fft") or self.readers.get(root, 0) != 1:
-            return False
-        group = self.groups[index]
-        group.ops.append(op)
-        group.ends_at = op.outputs
-        self.made_by[op.outputs[0]] = index
-        return True
-
-    def _kernel(self, group: _Group) -> Kernel:
-        core, edges = group.core, self.graph.edges
-        int8 = core.int8 or any(op.kind == "quantize" for op in group.ops)
-        precision = self._precision(core, group.ends_at, int8)
-        inner = {name for op in group.ops for name in op.outputs} - set(group.ends_at)
-        reads = tuple(dict.fromkeys(self._root(name) for name in group.reads if name not in inner))
-        writes = tuple(dict.fromkeys(self._root(name) for name in group.ends_at))
-        weights = _folded_weights(group)
+    def kernel(self, item: Group) -> Kernel:
+        """One kernel."""
+        graph_ops, edges, grouping = self.graph.ops, self.graph.edges, self.grouping
+        core = graph_ops[item.core]
+        precision = self.runs_in(item)
+        weights = folded_weights(graph_ops, item)
         return Kernel(
             name=core.name,
-            kind=_kernel_kind(core),
-            operators=tuple(op.operator for op in group.ops),
-            macs=core.macs,
+            kind=kernel_kind(core),
+            operators=tuple(graph_ops[index].operator for index in item.ops),
+            macs=sum(graph_ops[index].macs for index in item.counted),
             depth=core.depth,
             channels=core.channels,
-            elements=sum(edges[name].elements for name in group.ends_at),
+            elements=sum(edges[name].elements for name in item.ends_at),
             weights=weights,
-            reads=reads,
-            writes=writes,
-            read_bytes=sum(self._read_bytes(core, name) for name in reads),
-            written_bytes=sum(self._bytes(name) for name in writes),
-            weight_bytes=sum(weight_bytes(item, precision, self.precision) for item in weights),
+            reads=tuple(dict.fromkeys(grouping.buffer(name) for name in item.reads)),
+            writes=tuple(dict.fromkeys(grouping.buffer(name) for name in item.ends_at)),
+            read_bytes=self._read_bytes(core, item),
+            written_bytes=sum(self.bytes(grouping.shown(name)) for name in item.ends_at),
+            weight_bytes=sum(weight_bytes(weight, precision, self.precision) for weight in weights),
             precision=precision,
-            vector_elements=group.elements,
+            vector_elements=sum(edges[graph_ops[index].outputs[0]].elements for index in item.vector),
             groups=core.groups,
             window=core.window,
             strides=core.strides,
-            shape=edges[group.ends_at[0]].shape if group.ends_at else (),
+            shape=edges[item.ends_at[0]].shape if item.ends_at else (),
             source=edges[core.inputs[0]].shape if core.inputs else (),
+            repeats=core.repeats,
+            elementwise=not any(graph_ops[index].kind == "copy" for index in item.ops),
+            padding=int8_padding(core) if precision == "int8" and self.family == "nvidia-gpu" else 1.0,
         )
 
-    def _read_bytes(self, core: Op, name: str) -> int:
-        whole = self._bytes(name)
+    def bytes(self, name: str) -> int:
+        """Bytes of one buffer."""
+        edge = self.graph.edges[name]
+        if name in self.grouping.coded:
+            return edge.elements
+        return edge_bytes(edge, None if name in self.grouping.float_edges else self.precision)
+
+    def _read_bytes(self, core: Op, item: Group) -> int:
+        shown = self.grouping.shown
         if core.kind != "copy":
-            return whole
+            return sum(self.bytes(name) for name in item.reads)
         # A slice or a gather reads what it writes, not the whole source.
-        return min(whole, sum(self._bytes(self._root(out)) for out in core.outputs))
+        made = sum(self.bytes(shown(name)) for name in core.outputs)
+        return sum(min(self.bytes(name), made) for name in item.reads)
 
-    def _precision(self, core: Op, ends_at: tuple[str, ...], int8: bool) -> Precision:
-        if core.name in self.front_end:
+    def runs_in(self, item: Group) -> Precision:
+        """The number format that a kernel computes in."""
+        core, asked = self.graph.ops[item.core], self.precision
+        if item.core in self.grouping.float_ops:
             return "fp32"
-        if (
-            self.precision == "int8"
-            and self.family != "cortex-m"
-            and core.kind in ("recurrent", "fft", "norm", "softmax")
-        ):
+        if asked == "int8" and self.family != "cortex-m" and core.kind in ("recurrent", "fft", "norm", "softmax"):
             return "fp32" if self.family == "x86-cpu" else "fp16"
-        if self.precision is not None:
-            return self.precision
-        if core.int8 or (int8 and core.kind not in HEAVY):
+        if asked is not None:
+            return asked
+        if self.family == "nvidia-gpu" and core.kind in _FLOAT_ON_GPUS:
+            return _BY_TYPE.get(self.graph.edges[item.ends_at[0]].dtype, "fp32")
+        if core.int8:
             return "int8"
-        dtype = self.graph.edges[ends_at[0]].dtype if ends_at else "float32"
-        by_type: Mapping[str, Precision] = {"float16": "fp16", "bfloat16": "bf16", "int8": "fp32", "uint8": "fp32"}
-        return by_type.get(dtype, "fp32")
-
-    def _bytes(self, name: str) -> int:
-        return edge_bytes(self.graph.edges[name], None if name in self.float_edges else self.precision)
+        if core.kind not in HEAVY and any(self.graph.ops[index].kind == "quantize" for index in item.ops):
+            return "int8"
+        return _BY_TYPE.get(self.graph.edges[item.ends_at[0]].dtype, "fp32") if item.ends_at else "fp32"
 
 
-_LOGARITHMS = frozenset({"log", "log2", "log10", "log1p"})
+# TensorRT turns codes into numbers before these, and has no kernel for codes.
+_FLOAT_ON_GPUS: frozenset[Kind] = frozenset({"conv_transpose", "recurrent", "fft", "norm", "softmax"})
+_BY_TYPE: Mapping[str, Precision] = {"float16": "fp16", "bfloat16": "bf16"}
+STEM_CHANNELS, DEPTHWISE_CHANNELS = 4, 64  # what TensorRT pads input channels of int8 convolutions to
 
 
-def _front_end(graph: Graph) -> frozenset[str]:
-    """Operators of a spectral front-end: what a logarithm with a layer behind it is computed from.
+def int8_padding(core: Op) -> float:
+    """Multiply-accumulates of an int8 kernel on an NVIDIA GPU over those that count: channels come in packs.
 
-    Powers of a spectrum span many decades, so nobody quantises them; codes begin behind the logarithm.
+    Four input channels of a dense convolution are one pack (3 become 4, 17 become 20); a depthwise one is run by the
+    kernels of grouped convolutions on packs of 64 (16 become 64).
     """
-    logarithms = [index for index, op in enumerate(graph.ops) if op.operator.lower() in _LOGARITHMS]
-    if not logarithms:
-        return frozenset()
-    behind: set[str] = set()  # edges that a logarithm leads to
-    followed = False
-    for op in graph.ops[logarithms[0] :]:
-        if op.operator.lower() in _LOGARITHMS or not behind.isdisjoint(op.inputs):
-            followed = followed or (op.kind in HEAVY and not behind.isdisjoint(op.inputs))
-            behind.update(op.outputs)
-    if not followed:  # the logarithm of a softmax at the end
-        return frozenset()
-    found: set[str] = set()
-    wanted: set[str] = set()
-    for op in reversed(graph.ops[: logarithms[-1] + 1]):
-        if op.operator.lower() in _LOGARITHMS or not wanted.isdisjoint(op.outputs):
-            found.add(op.name)
-            wanted.update(op.inputs)
-    return frozenset(found)
+    if core.kind != "conv" or not core.depth:
+        return 1.0
+    if core.groups == 1:
+        inputs = core.depth // (prod(core.window) or 1) if core.window else 0
+        return -(-inputs // STEM_CHANNELS) * STEM_CHANNELS / inputs if inputs else 1.0
+    if core.groups == core.channels:
+        return -(-core.channels // DEPTHWISE_CHANNELS) * DEPTHWISE_CHANNELS / core.channels
+    return 1.0
 
 
 def edge_bytes(edge: Edge, precision: Precision | None) -> int:
@@ -366,21 +216,27 @@ def weight_bytes(weight: Weight, runs_in: Precision, asked: Precision | None) ->
 PRECISION_BYTES: Mapping[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 
 
-def _folded_weights(group: _Group) -> tuple[Weight, ...]:
-    """The group's stored tensors once batch normalisation has become a scale of the weights and a bias."""
+def folded_weights(ops: Sequence[Op], item: Group) -> tuple[Weight, ...]:
+    """A kernel's stored tensors once batch normalisation has become a scale of the weights and a bias."""
     found: dict[str, Weight] = {}
-    for op in group.ops:
-        if op in group.folded:
-            channels = max((item.elements for item in op.weights), default=0)
-            if not any(item.bias for item in found.values()):
-                name = f"{group.core.name}.folded_bias"
-                found[name] = Weight(name, channels, "float32", bias=True)
+    for index in item.ops:
+        op = ops[index]
+        if not op.weights:
+            continue
+        if index in item.folded:
+            if not any(weight.bias for weight in found.values()):
+                name = f"{ops[item.core].name}.folded_bias"
+                found[name] = Weight(name, _channels(op), "float32", bias=True)
         elif op.kind == "batchnorm":  # nothing to fold it into: one scale and one offset per channel
-            channels = max((item.elements for item in op.weights), default=0)
-            found[op.name] = Weight(op.name, 2 * channels, "float32", bias=True)
+            found[op.name] = Weight(op.name, 2 * _channels(op), "float32", bias=True)
         else:
-            found.update((item.name, item) for item in op.weights)
+            for weight in op.weights:
+                found[weight.name] = weight
     return tuple(found.values())
+
+
+def _channels(norm: Op) -> int:
+    return max(weight.elements for weight in norm.weights)
 
 
 _KERNEL_KINDS: Mapping[Kind, KernelKind] = {
@@ -400,7 +256,8 @@ _KERNEL_KINDS: Mapping[Kind, KernelKind] = {
 }
 
 
-def _kernel_kind(core: Op) -> KernelKind:
+def kernel_kind(core: Op) -> KernelKind:
+    """What a latency model calls a kernel with this operator at its core."""
     if core.kind in ("conv", "conv_transpose"):
         if core.groups == 1:
             return "dense"

@@ -1,11 +1,30 @@
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from profiles.cost import Precision
 from profiles.fuse import fuse
-from profiles.graph import Graph, Kind, Op, Weight, edge
+from profiles.graph import HEAVY, Graph, Kind, Op, Weight, edge
+
+FAMILIES = ("nvidia-gpu", "x86-cpu", "cortex-m")
 
 
-def graph(*ops: Op, inputs: tuple[str, ...] = ("x",), outputs: tuple[str, ...] = ("y",)) -> Graph:
-    """A graph whose edges all have 100 floats."""
+def graph(
+    *ops: Op,
+    inputs: tuple[str, ...] = ("x",),
+    outputs: tuple[str, ...] = ("y",),
+    shape: tuple[int, ...] = (1, 4, 25),
+    sizes: Mapping[str, tuple[int, ...]] | None = None,
+    codes: str = "",
+) -> Graph:
+    """A graph whose edges all have 100 floats, but for those in `sizes`; those in `codes` are int8."""
     names = {name for op in ops for name in (*op.inputs, *op.outputs)} | set(inputs)
-    return Graph(ops, {name: edge(name, (1, 4, 25), "float32") for name in names}, inputs, outputs, 1)
+    shapes = dict.fromkeys(names, shape) | dict(sizes or {})
+    edges = {name: edge(name, shapes[name], "int8" if name in codes.split() else "float32") for name in sorted(names)}
+    return Graph(ops, edges, inputs, outputs, 1)
 
 
 def op(operator: str, kind: Kind, inputs: str, output: str, *weights: Weight, macs: int = 0) -> Op:
@@ -101,3 +120,251 @@ def test_the_logarithm_of_a_result_is_no_front_end() -> None:
 def test_a_view_is_the_same_buffer() -> None:
     built = graph(CONV, op("Reshape", "view", "a", "r"), op("Relu", "pointwise", "r", "y"))
     assert fused(built) == [("Conv", "Relu")]
+
+
+# --- rules of GPU runtimes; what TensorRT-RTX 1.7.1 builds of such networks is beside each ---
+
+
+def test_an_image_is_brought_to_channels_last_first() -> None:
+    built = graph(op("Conv", "conv", "x", "y", Weight("w", 36, "float32"), macs=900), shape=(1, 4, 5, 5))
+    assert fused(built) == [("Reformat",), ("Conv",)]  # __myl_Move, correlation
+    assert fused(built, "x86-cpu") == fused(built, "cortex-m") == [("Conv",)]
+    reformat, conv = fuse(built, "nvidia-gpu").kernels
+    assert (reformat.read_bytes, reformat.written_bytes, conv.reads) == (400, 400, reformat.writes)
+
+
+def test_an_activation_written_as_two_operators_is_an_epilogue() -> None:
+    built = graph(CONV, op("Sigmoid", "pointwise", "a", "s"), op("Mul", "pointwise", "a s", "y"))
+    assert fused(built) == [("Conv", "Sigmoid", "Mul")]  # CorrSilu
+    (kernel,) = fuse(built, "nvidia-gpu").kernels
+    assert kernel.vector_elements == 200
+    assert kernel.reads == ("x",)
+
+
+def test_a_gate_that_somebody_else_reads_stays_outside() -> None:
+    built = graph(CONV, op("Sigmoid", "pointwise", "a", "s"), op("Mul", "pointwise", "a s", "y"), outputs=("s", "y"))
+    assert fused(built)[0] == ("Conv",)
+
+
+def test_branches_that_meet_only_after_another_layer_are_no_epilogue() -> None:
+    built = graph(
+        CONV,
+        op("Sigmoid", "pointwise", "a", "s"),
+        op("Conv", "conv", "s", "c", Weight("v", 36, "float32"), macs=900),
+        op("Mul", "pointwise", "a c", "y"),
+    )
+    assert fused(built) == [("Conv",), ("Sigmoid",), ("Conv", "Mul")]
+
+
+def test_a_concatenation_is_written_in_place_by_what_makes_its_parts() -> None:
+    built = graph(
+        CONV,
+        op("Conv", "conv", "x", "b", Weight("v", 36, "float32"), macs=900),
+        op("Concat", "copy", "a b", "c"),
+        op("Conv", "conv", "c", "y", Weight("u", 72, "float32"), macs=900),
+        sizes={"c": (1, 8, 25)},
+    )
+    plan = fuse(built, "nvidia-gpu")
+    assert [kernel.operators for kernel in plan.kernels] == [("Conv",), ("Conv", "Concat"), ("Conv",)]
+    assert [kernel.writes for kernel in plan.kernels] == [("c",), ("c",), ("y",)]
+    assert [kernel.written_bytes for kernel in plan.kernels] == [400, 400, 400]  # each writes its part
+    assert plan.kernels[2].read_bytes == 800
+    assert set(plan.sizes) == {"x", "c", "y"}
+    assert fused(built, "x86-cpu")[2] == ("Concat",)
+
+
+def test_a_part_of_two_concatenations_or_an_input_is_copied() -> None:
+    twice = graph(
+        CONV,
+        op("Conv", "conv", "x", "b", Weight("v", 36, "float32"), macs=900),
+        op("Concat", "copy", "a b", "c"),
+        op("Concat", "copy", "b a", "d"),
+        outputs=("c", "d"),
+        sizes={"c": (1, 8, 25), "d": (1, 8, 25)},
+    )
+    assert fused(twice) == [("Conv",), ("Conv", "Concat"), ("Concat",)]
+    given = graph(CONV, op("Concat", "copy", "a x", "y"), sizes={"y": (1, 8, 25)})
+    assert fused(given) == [("Conv",), ("Concat",)]
+
+
+def test_a_channel_shuffle_is_one_kernel() -> None:
+    built = graph(
+        CONV,
+        op("Concat", "copy", "a x", "c"),
+        op("Reshape", "view", "c", "r"),
+        op("Transpose", "copy", "r", "t"),
+        op("Reshape", "view", "t", "u"),
+        Op("Split_y", "Split", "copy", ("u",), ("y", "z")),
+        outputs=("y", "z"),
+    )
+    plan = fuse(built, "nvidia-gpu")
+    assert [kernel.operators for kernel in plan.kernels] == [("Conv",), ("Concat", "Transpose", "Split")]
+    assert plan.kernels[1].writes == ("y", "z")
+    assert not plan.kernels[1].in_place
+
+
+def test_activations_run_with_the_split_that_makes_their_inputs() -> None:
+    built = graph(
+        CONV,
+        Op("Split_s", "Split", "copy", ("a",), ("s", "t")),
+        op("Relu", "pointwise", "s", "y"),
+        op("Relu", "pointwise", "t", "z"),
+        outputs=("y", "z"),
+    )
+    assert fused(built) == [("Conv",), ("Split", "Relu", "Relu")]  # ConcReshTranSlicSlicReluTranSlicRelu
+
+
+def test_a_pointwise_kernel_that_moves_values_is_not_in_place() -> None:
+    built = graph(op("Relu", "pointwise", "x", "a"), op("Transpose", "copy", "a", "y"))
+    (kernel,) = fuse(built, "nvidia-gpu").kernels
+    assert (kernel.kind, kernel.in_place) == ("pointwise", False)
+
+
+# --- codes ---
+
+ROUND = op("QuantizeLinear", "quantize", "a", "q")
+NUMBERS = op("DequantizeLinear", "dequantize", "q", "d")
+
+
+def coded(operator: str, inputs: str, output: str) -> Op:
+    return replace(op(operator, "conv", inputs, output, Weight(f"w{output}", 36, "int8"), macs=900), int8=True)
+
+
+def test_codes_run_from_one_convolution_to_the_next() -> None:
+    built = graph(CONV, ROUND, NUMBERS, coded("Conv", "d", "y"), codes="q")
+    first, second = fuse(built, "nvidia-gpu").kernels
+    assert (first.operators, first.precision, first.written_bytes) == (("Conv", "QuantizeLinear"), "fp32", 100)
+    assert (second.precision, second.read_bytes, second.written_bytes) == ("int8", 100, 400)
+
+
+def test_a_convolution_with_one_operand_in_codes_runs_in_floats() -> None:
+    weights_only = op("Conv", "conv", "x", "y", Weight("w", 36, "int8"), macs=900)  # rule P1
+    (kernel,) = fuse(graph(weights_only), "nvidia-gpu").kernels
+    assert (kernel.precision, kernel.weight_bytes) == ("fp32", 36)
+
+
+def test_a_transposed_convolution_and_a_recurrent_layer_have_no_kernel_for_codes_on_gpus() -> None:
+    for kind in ("conv_transpose", "recurrent"):  # rule P8
+        layer = replace(coded("Layer", "d", "y"), kind=kind)
+        built = graph(CONV, ROUND, NUMBERS, layer, codes="q")
+        assert fuse(built, "nvidia-gpu").kernels[1].precision == "fp32"
+        assert fuse(built, "nvidia-gpu").kernels[1].read_bytes == 100
+
+
+@pytest.mark.parametrize(("skip", "read"), [("d", 200), ("f", 500)])
+def test_a_residual_addition_reads_codes_where_the_skip_branch_is_rounded(skip: str, read: int) -> None:
+    # Rule P3. f: the float tensor in front of the rounding, which a second reader keeps alive.
+    built = graph(
+        op("Conv", "conv", "x", "a", Weight("w", 36, "float32"), macs=900),
+        op("Relu", "pointwise", "a", "f"),
+        op("QuantizeLinear", "quantize", "f", "q"),
+        NUMBERS,
+        coded("Conv", "d", "c"),
+        op("Add", "pointwise", f"c {skip}", "y"),
+        codes="q",
+    )
+    last = fuse(built, "nvidia-gpu").kernels[-1]
+    assert last.operators == ("Conv", "Add")
+    assert last.read_bytes == (100 if skip == "d" else read)  # the same codes once, or codes and floats
+
+
+def test_rounding_behind_a_max_pool_is_done_in_front_of_it() -> None:
+    built = graph(  # rule P6
+        CONV,
+        op("MaxPool", "pool", "a", "p"),
+        op("QuantizeLinear", "quantize", "p", "q"),
+        NUMBERS,
+        coded("Conv", "d", "y"),
+        codes="q",
+    )
+    conv, pool, _ = fuse(built, "nvidia-gpu").kernels
+    assert (conv.written_bytes, pool.read_bytes, pool.written_bytes, pool.precision) == (100, 100, 100, "int8")
+    conv, pool, _ = fuse(built, "x86-cpu").kernels
+    assert (conv.written_bytes, pool.read_bytes) == (400, 400)
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups", "depth", "padding"),
+    [
+        (32, 1, 27, 4 / 3),  # 3 input channels become 4 (rule P10)
+        (32, 1, 17 * 9, 20 / 17),
+        (32, 1, 16 * 9, 1.0),
+        (16, 16, 9, 4.0),  # depthwise: 16 become 64 (rule P9)
+        (64, 64, 9, 1.0),
+    ],
+)
+def test_channels_are_padded_for_int8(channels: int, groups: int, depth: int, padding: float) -> None:
+    conv = Op("c", "Conv", "conv", ("x",), ("y",), 900, (), depth, groups, channels, window=(3, 3))
+    (kernel,) = fuse(graph(conv), "nvidia-gpu", "int8").kernels
+    assert kernel.padding == pytest.approx(padding)
+    assert kernel.macs == 900  # what counts stays
+    assert fuse(graph(conv), "nvidia-gpu", "fp16").kernels[0].padding == 1.0
+    assert fuse(graph(conv), "cortex-m", "int8").kernels[0].padding == 1.0
+
+
+def test_a_result_that_nobody_reads_is_not_written() -> None:
+    pool = Op("pool", "max_pool2d_with_indices", "pool", ("x",), ("y", "indices"))
+    for family in FAMILIES:
+        (kernel,) = fuse(graph(pool), family).kernels
+        assert (kernel.writes, kernel.written_bytes) == (("y",), 400)
+
+
+# --- what no rule may change ---
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> Graph:
+    """Random graphs of the operators that the rules look at."""
+    made, ops = ["x"], []
+    for index in range(draw(st.integers(1, 14))):
+        kind, operator = draw(
+            st.sampled_from(
+                [
+                    ("conv", "Conv"),
+                    ("matmul", "MatMul"),
+                    ("gemm", "Gemm"),
+                    ("pointwise", "Relu"),
+                    ("pointwise", "Add"),
+                    ("batchnorm", "BatchNormalization"),
+                    ("copy", "Concat"),
+                    ("copy", "Split"),
+                    ("view", "Reshape"),
+                    ("softmax", "Softmax"),
+                    ("quantize", "QuantizeLinear"),
+                    ("pool", "MaxPool"),
+                    ("fft", "DFT"),
+                    ("reduce", "ReduceMean"),
+                ]
+            )
+        )
+        many = 3 if operator == "Concat" else 2 if operator in ("Add", "MatMul") else 1
+        inputs = tuple(draw(st.lists(st.sampled_from(made), min_size=many, max_size=many)))
+        outputs = tuple(f"e{index}_{part}" for part in range(2 if operator == "Split" else 1))
+        heavy = kind in HEAVY
+        weights = (Weight(f"w{index}", 4, "float32"),) if kind in ("conv", "gemm", "batchnorm") else ()
+        macs = draw(st.integers(1, 1000)) if heavy else 0
+        ops.append(Op(f"op{index}", operator, kind, inputs, outputs, macs, weights, 9, 1, 4))
+        made += outputs
+    outputs = tuple(draw(st.lists(st.sampled_from(made[1:]), min_size=1, max_size=3, unique=True)))
+    shapes = {name: draw(st.sampled_from([(1, 4, 25), (1, 4, 25), (1, 4, 1)])) for name in made}
+    return graph(*ops, outputs=outputs, sizes=shapes)
+
+
+@given(networks(), st.sampled_from(FAMILIES), st.sampled_from([None, "fp16", "int8"]))
+@settings(max_examples=300, deadline=None)
+def test_kernels_run_in_order_and_nothing_is_lost(built: Graph, family: str, precision: Precision | None) -> None:
+    plan = fuse(built, family, precision)
+    assert sum(kernel.macs for kernel in plan.kernels) == sum(op.macs for op in built.ops)
+    aliases = ("view", "dequantize")
+    lost = sum(op.kind not in aliases for op in built.ops) - sum(len(kernel.operators) for kernel in plan.kernels)
+    # A GPU's products are written in their new layout at once: that copy is in no kernel.
+    assert 0 <= lost <= sum(op.kind == "copy" for op in built.ops)
+    assert lost == 0 or family == "nvidia-gpu"
+    there = set(plan.inputs)
+    for kernel in plan.kernels:
+        assert set(kernel.reads) <= there | set(kernel.writes)
+        there |= set(kernel.writes)
+        assert kernel.read_bytes >= 0
+        assert kernel.written_bytes > 0
+    assert set(plan.outputs) <= there
+    assert there <= set(plan.sizes)
