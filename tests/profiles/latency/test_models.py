@@ -1,4 +1,4 @@
-"""The three latency models: one kernel worked by hand each, and published rows inside the interval."""
+"""The latency models (x86: test_x86.py): one kernel worked by hand each, and published rows inside the interval."""
 
 import csv
 import importlib.util
@@ -13,7 +13,7 @@ import pytest
 import profiles
 from profiles.fuse import Kernel
 from profiles.graph import Weight
-from profiles.latency import cortex_m, nvidia_gpu, x86_cpu
+from profiles.latency import cortex_m, nvidia_gpu
 from profiles.latency.models import latency_model
 from profiles.target import Hardware
 
@@ -83,15 +83,6 @@ def test_a_microcontroller_layer_by_hand() -> None:
     assert cortex_m.instructions(replace(KERNEL, kind="pool", macs=0), constants) == 100 + 12_000
     latency, _ = cortex_m.kernel_ms(KERNEL, HARDWARE, constants)
     assert latency == pytest.approx(3_360_100 * 1.25 / 1e6)
-
-
-def test_an_x86_kernel_by_hand() -> None:
-    constants = x86_cpu.Constants(
-        dense=0.5, gemm=1, matmul=1, grouped=1, depthwise=1, recurrent=1, fft=1, int8_gain=0.5, half_depth=100,
-        bandwidth=0.5, launch_us=2, fixed_us=10,
-    )  # fmt: skip
-    # Half of 4 TOP/s is twice the float rate: 3.2 MOP / (2 TOP/s * 0.5 * 0.5) = 6.4 us; 4.32 us of traffic; 2 us.
-    assert x86_cpu.kernel_ms(KERNEL, HARDWARE, constants)[0] == pytest.approx((6.4 + 4.32 + 2.0) / 1e3)
 
 
 @pytest.mark.parametrize("name", ["a100", "jetson", "hearing_aid", "x86"])
