@@ -25,6 +25,8 @@ LARGEST_PARSED = 1 << 28  # bytes of everything but tensors; above it a file is 
 # Field numbers of onnx.proto and the wire types of protobuf.
 _MODEL_GRAPH, _GRAPH_INITIALIZER = 7, 5
 _TENSOR_DATA = {4: 4, 9: 1, 10: 8, 5: 0, 6: 0, 7: 0, 11: 0}  # field -> bytes of one number; 0: it varies
+_EXTERNAL = 1  # TensorProto.data_location
+_SEVERAL_PER_VALUE = frozenset({14, 15})  # complex numbers
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
 
@@ -133,7 +135,7 @@ def _tensor_without_data(stream: BinaryIO, start: int, stop: int, skipped: set[s
     except (DecodeError, UnicodeDecodeError) as error:
         raise _CutShortError("a stored tensor does not parse") from error
     for number, length in stored.items():
-        if _TENSOR_DATA[number] and tensor.data_location != TensorProto.EXTERNAL:
+        if _TENSOR_DATA[number] and tensor.data_location != _EXTERNAL:
             expected = raw_bytes(tensor) if number == 9 else prod(tensor.dims) * _TENSOR_DATA[number]
             _check_length(tensor, length, expected)
     return data
@@ -204,29 +206,43 @@ def raw_bytes(tensor: "TensorProto") -> int | None:
     return None if bits is None else (prod(tensor.dims) * bits + 7) // 8
 
 
-def check_tensor(tensor: "TensorProto", folder: Path | None, skipped: bool) -> None:
+def check_tensor(tensor: "TensorProto", folder: Path | None, skipped: bool) -> bool:
     """Refuse a stored tensor whose dimensions, values or file cannot be right.
+
+    Returns:
+        Whether it has values, here or in another file.
 
     Raises:
         ProfileError: a negative dimension, fewer or more values than the dimensions say, or external data outside of
             the model's folder.
     """
-    from onnx import TensorProto
-
-    if any(dim < 0 for dim in tensor.dims):
-        raise ProfileError(
-            f"stored tensor {tensor.name!r} has the shape {tuple(tensor.dims)}", fix="export the model again"
-        )
-    if tensor.data_location == TensorProto.EXTERNAL:
+    dims = tuple(tensor.dims)
+    if any(dim < 0 for dim in dims):
+        raise ProfileError(f"stored tensor {tensor.name!r} has the shape {dims}", fix="export the model again")
+    if tensor.data_location == _EXTERNAL:
         _check_external(tensor, folder)
-    elif not skipped and tensor.raw_data:
-        _check_length(tensor, len(tensor.raw_data), raw_bytes(tensor))
+        return True
+    if skipped:
+        return True
+    if tensor.HasField("raw_data"):
+        expected = raw_bytes(tensor)
+        # Reading `raw_data` copies it. Of a file, only short ones are left here; a large one in memory is trusted.
+        if folder is not None or (expected is not None and expected <= SMALL):
+            _check_length(tensor, len(tensor.raw_data), expected)
+        return True
+    elements = prod(dims)
+    typed = (tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data, tensor.uint64_data)
+    held = max(map(len, (*typed, tensor.string_data)))
+    whole = tensor.data_type not in _SEVERAL_PER_VALUE and BITS.get(dtype_of(tensor.data_type), 0) >= 8
+    if held and whole:
+        _check_length(tensor, held, elements, "values")
+    return held > 0 or not elements
 
 
-def _check_length(tensor: "TensorProto", length: int, expected: int | None) -> None:
+def _check_length(tensor: "TensorProto", length: int, expected: int | None, unit: str = "bytes") -> None:
     if expected is not None and length != expected:
         raise ProfileError(
-            f"stored tensor {tensor.name!r} has the shape {tuple(tensor.dims)}, which takes {expected} bytes, "
+            f"stored tensor {tensor.name!r} has the shape {tuple(tensor.dims)}, which takes {expected} {unit}, "
             f"and holds {length}",
             fix="the file is damaged: export it again",
         )

@@ -127,6 +127,7 @@ class Walk:
         self._repeats = 1
         self._bounded: list[str] = []
         self._unknown: list[str] = []
+        self._empty: list[str] = []
         if self.functions:
             _check_calls(self.functions)
 
@@ -190,6 +191,8 @@ class Walk:
             notes.append(
                 f"the shapes behind {_listed(self._unknown)} are not known, and what they feed is counted without them"
             )
+        if self._empty:
+            notes.append(f"stored tensors without values are counted from their shapes: {_listed(self._empty)}")
         return tuple(notes)
 
     # -- values ----------------------------------------------------------------------------------------------------
@@ -200,7 +203,8 @@ class Walk:
         scope.values[name] = value
 
     def _stored(self, tensor: "TensorProto", name: str) -> Value:
-        check_tensor(tensor, self.folder, tensor.name in self.skipped)
+        if not check_tensor(tensor, self.folder, bool(self.skipped) and tensor.name in self.skipped):
+            self._empty.append(tensor.name)
         dtype = dtype_of(tensor.data_type)
         shape = tuple(tensor.dims)
         check_rank(shape, name)

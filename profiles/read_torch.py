@@ -7,17 +7,21 @@ the example itself.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from profiles.errors import ProfileError
 from profiles.graph import FLOATS, Edge, Graph, Kind, Op, Weight, conv_macs, edge, fft_macs, recurrent_macs
-from profiles.torch_kinds import BATCHNORMS, BINARY, FACTORIES, KINDS, UNARY, UNARY_IN_PLACE
+from profiles.torch_kinds import FACTORIES, KINDS
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+    _Modules = Sequence[tuple[str, nn.Module]]
+    _Stored = list[tuple[Tensor, str]]  # parameters and buffers with their names
 
 
 def read(module: "nn.Module", example: "Tensor | Sequence[Tensor] | Mapping[str, Tensor]", batch: int = 1) -> Graph:
@@ -34,71 +38,86 @@ def read(module: "nn.Module", example: "Tensor | Sequence[Tensor] | Mapping[str,
     import torch
 
     positional, keywords = _resized(example, batch)
-    with torch.no_grad(), _inference(module):
+    modules = list(module.named_modules())
+    with torch.no_grad(), _inference(modules):
         try:
-            return _trace(
-                module, [_shell(item) for item in positional], {k: _shell(v) for k, v in keywords.items()}, batch
-            )
+            shells = [_shell(item) for item in positional], {key: _shell(item) for key, item in keywords.items()}
+            with _without_data(modules) as stored:
+                return _trace(module, modules, stored, *shells, batch)
         except (RuntimeError, NotImplementedError, ValueError):
             pass  # it needs values: try with some
         try:
-            return _trace(module, positional, keywords, batch)
+            named = [*module.named_parameters(), *module.named_buffers()]
+            return _trace(module, modules, [(item, name) for name, item in named], positional, keywords, batch)
         except (RuntimeError, NotImplementedError, ValueError, TypeError, IndexError) as error:
             shapes = ", ".join(str(tuple(item.shape)) for item in (*positional, *keywords.values()))
             raise ProfileError(
-                f"{type(module).__name__} fails on inputs of shape {shapes}: {str(error).splitlines()[0]}",
+                f"{type(module).__name__} fails on inputs of shape {shapes}: {_first_line(error)}",
                 fix="pass example inputs that its forward takes, with the batch in the first dimension",
             ) from error
 
 
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
 @contextmanager
-def _inference(module: "nn.Module") -> Iterator[None]:
-    """Evaluation mode for a while, set on the flags themselves: `eval()` may be overridden or refused."""
-    training = [child for child in module.modules() if child.training]
+def _inference(modules: "_Modules") -> Iterator[None]:
+    """Evaluation mode for a while, set on the flags themselves: `eval()` may be overridden or refused.
+
+    Fused kernels of whole encoder layers, which evaluation mode allows, are switched off: they hide their operators.
+    """
+    import torch
+
+    training = [child for _, child in modules if child.training]
+    fused = torch.backends.mha.get_fastpath_enabled()
     for child in training:
         child.training = False
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
         yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
         for child in training:
             child.training = True
 
 
-def _trace(module: "nn.Module", inputs: "list[Tensor]", keywords: "dict[str, Tensor]", batch: int) -> Graph:
-    given = [*inputs, *keywords.values()]
-    if not any(item.is_meta for item in given):
-        stored = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-        trace = _Trace({tensor: name for name, tensor in stored.items()}, given)
-        with trace.recording(module):
-            return trace.graph(module(*inputs, **keywords), batch)
-    with _without_data(module) as shells:
-        trace = _Trace(shells, given)
-        with trace.recording(module):
-            return trace.graph(module(*inputs, **keywords), batch)
+def _trace(
+    module: "nn.Module",
+    modules: "_Modules",
+    stored: "_Stored",
+    inputs: "list[Tensor]",
+    keywords: "dict[str, Tensor]",
+    batch: int,
+) -> Graph:
+    trace = _Trace(stored, [*inputs, *keywords.values()])
+    with trace.recording(modules):
+        return trace.graph(module(*inputs, **keywords), batch)
 
 
 @contextmanager
-def _without_data(module: "nn.Module") -> "Iterator[dict[Tensor, str]]":
-    """The module's parameters and buffers replaced by shells on the meta device, which have a shape and no data.
+def _without_data(modules: "_Modules") -> "Iterator[_Stored]":
+    """The modules' parameters and buffers replaced by shells on the meta device, which have a shape and no data.
 
     `torch.func.functional_call` does the same and takes longer than the whole trace of a small network.
     """
-    names: dict[Tensor, str] = {}
+    stored: _Stored = []
     shells: dict[int, Tensor] = {}  # of the real tensor: shared tensors share their shell
-    replaced: list[tuple[dict[str, Tensor | None], str, Tensor]] = []
+    replaced: list[tuple[dict[str, Any], str, Tensor]] = []
     try:
-        for prefix, child in module.named_modules():
-            for table in (child._parameters, child._buffers):
+        for prefix, child in modules:
+            tables: tuple[dict[str, Any], ...] = (child._parameters, child._buffers)
+            for table in tables:
                 for key, real in table.items():
                     if real is None:
                         continue
                     shell = shells.get(id(real))
                     if shell is None:
                         shell = shells[id(real)] = _shell(real)
-                        names[shell] = f"{prefix}.{key}" if prefix else key
+                        stored.append((shell, f"{prefix}.{key}" if prefix else key))
                     replaced.append((table, key, real))
                     table[key] = shell
-        yield names
+        yield stored
     finally:
         for table, key, real in replaced:
             table[key] = real
@@ -111,85 +130,57 @@ def _resized(example: Any, batch: int) -> "tuple[list[Tensor], dict[str, Tensor]
         raise ProfileError(f"batch is {batch}", fix="pass a batch of at least 1")
     if isinstance(example, torch.Tensor):
         example = [example]
-    if isinstance(example, Mapping):
-        return [], {key: _with_batch(value, batch) for key, value in example.items()}
+    if isinstance(example, Mapping) and all(isinstance(item, torch.Tensor) for item in example.values()):
+        return [], dict(zip(example, _with_batch(list(example.values()), batch), strict=True))
     if isinstance(example, Sequence) and all(isinstance(item, torch.Tensor) for item in example):
-        return [_with_batch(item, batch) for item in example], {}
+        return _with_batch(example, batch), {}
     raise ProfileError(
         f"the example of a torch module is a {type(example).__name__}",
         fix="pass example=tensor, a tuple of tensors, or a dictionary of keyword tensors",
     )
 
 
-def _with_batch(item: "Tensor", batch: int) -> "Tensor":
-    if item.dim() == 0 or item.shape[0] == batch:
-        return item
-    return item.new_zeros((batch, *item.shape[1:]))
+def _with_batch(items: "Sequence[Tensor]", batch: int) -> "list[Tensor]":
+    """The inputs with another batch: those that share the first one's first dimension get it, others keep theirs."""
+    first = next((item.shape[0] for item in items if item.dim() > 0), batch)
+    return [
+        item.new_zeros((batch, *item.shape[1:])) if item.dim() and first != batch and item.shape[0] == first else item
+        for item in items
+    ]
 
 
 def _shell(item: "Tensor") -> "Tensor":
+    """A tensor of that shape without data; `empty_like` does the same through torch's reference code, which is slow."""
     import torch
 
-    return torch.empty_like(item, device="meta")
+    return torch.empty_strided(item.shape, item.stride(), dtype=item.dtype, device="meta")
 
 
 class _Trace:
     """What a forward does, operator by operator. Tensors are held until the end, so an id names one tensor."""
 
-    def __init__(self, stored: "Mapping[Tensor, str]", inputs: "Sequence[Tensor]") -> None:
-        self._held: list[Any] = [*stored, *inputs]
+    def __init__(self, stored: "_Stored", inputs: "Sequence[Tensor]") -> None:
+        self._held: list[Any] = [stored, *inputs]
         self._constants: dict[int, tuple[Weight, ...]] = {
             id(tensor): () if tensor.dim() == 0 else (Weight(name, tensor.numel(), _dtype(tensor)),)
-            for tensor, name in stored.items()
+            for tensor, name in stored
         }
         self._names: dict[int, str] = {}
         self._edges: dict[str, Edge] = {}
         self._ops: list[Op] = []
         self._uncounted: Counter[str] = Counter()
-        self._muted = False
+        self.muted = False  # inside of an operator that is noted as a whole
         self._inputs = tuple(self._new_edge(item) for item in inputs)
 
-    def recording(self, module: "nn.Module") -> "Any":
+    def recording(self, modules: "_Modules") -> ExitStack:
         """A context in which every operator that runs is recorded."""
-        from contextlib import ExitStack
-
         from torch import nn
-        from torch.overrides import TorchFunctionMode
-        from torch.utils._python_dispatch import TorchDispatchMode
 
-        trace = self
-
-        class Dispatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-            def __torch_dispatch__(
-                self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-            ) -> Any:
-                result = trace.shortcut(func, args) if not kwargs else None
-                if result is None:
-                    result = func(*args, **(kwargs or {}))
-                trace.record(func, args, kwargs or {}, result)
-                return result
-
-        class Recurrent(TorchFunctionMode):
-            """A recurrent layer as one operator; below this level it is one operator per time step and gate."""
-
-            def __torch_function__(
-                self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-            ) -> Any:
-                gates = GATES.get(getattr(func, "__name__", ""))
-                if gates is None or trace._muted:
-                    return func(*args, **(kwargs or {}))
-                trace._muted = True
-                try:
-                    result = func(*args, **(kwargs or {}))
-                finally:
-                    trace._muted = False
-                trace.record_recurrent(func.__name__, gates, args, result)
-                return result
-
+        dispatch, recurrent = _modes()
         stack = ExitStack()
-        if any(isinstance(child, nn.RNNBase) for child in module.modules()):
-            stack.enter_context(Recurrent())
-        stack.enter_context(Dispatch())  # type: ignore[no-untyped-call]
+        if any(isinstance(child, nn.RNNBase) for _, child in modules):
+            stack.enter_context(recurrent(self))
+        stack.enter_context(dispatch(self))
         return stack
 
     def graph(self, result: Any, batch: int) -> Graph:
@@ -197,30 +188,9 @@ class _Trace:
         outputs = tuple(dict.fromkeys(self._names[id(item)] for item in _tensors(result) if id(item) in self._names))
         return Graph(tuple(self._ops), self._edges, self._inputs, outputs, batch, dict(self._uncounted))
 
-    def shortcut(self, func: Any, args: tuple[Any, ...]) -> Any:
-        """The result of a frequent operator on the meta device, where torch's own way to its shape is slow."""
-        import torch
-
-        first = args[0] if args else None
-        if not isinstance(first, torch.Tensor) or not first.is_meta:
-            return None
-        name = _name(func)
-        if name == "convolution" and not args[6] and first.shape[1] == args[1].shape[1] * args[8]:
-            return first.new_empty(_conv_shape(first.shape, args[1].shape, *args[3:6]))
-        if name in BATCHNORMS:
-            none = first.new_empty(0)
-            return (torch.empty_like(first), none, none, none)[: len(func._schema.returns)]
-        if name in UNARY:
-            return torch.empty_like(first)
-        if name in BINARY:
-            other = args[1]
-            same = isinstance(other, torch.Tensor) and other.shape == first.shape and other.dtype == first.dtype
-            return torch.empty_like(first) if same else None
-        return first if name in UNARY_IN_PLACE else None
-
     def record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Note one operator."""
-        if self._muted:
+        if self.muted:
             self._held.append(result)
             return
         name = _name(func)
@@ -266,37 +236,38 @@ class _Trace:
         )
 
     def record_recurrent(self, name: str, gates: int, args: tuple[Any, ...], result: Any) -> None:
-        """Note one call of torch.lstm, torch.gru or torch.rnn_* on a padded batch."""
-        source, parameters = args[0], args[2]
-        batch_first, layers, bidirectional = bool(args[-1]), int(args[4]), bool(args[-2])
+        """Note one call of torch.lstm, torch.gru or torch.rnn_* on a padded or a packed batch."""
+        packed = not isinstance(args[2], list | tuple)  # (rows, inputs) of all steps one behind the other
+        source, states, parameters = args[0], args[2 if packed else 1], args[3 if packed else 2]
+        layers, bidirectional = int(args[5 if packed else 4]), bool(args[-1 if packed else -2])
         self._held.append(result)
-        rows, steps = (source.shape[0], source.shape[1]) if batch_first else (source.shape[1], source.shape[0])
         directions = 2 if bidirectional else 1
-        hidden = int(parameters[1].shape[1])
-        macs = sum(
-            recurrent_macs(
-                gates, steps, rows, source.shape[2] if layer == 0 else hidden * directions, hidden, directions
-            )
-            for layer in range(layers)
-        )
+        hidden = int(parameters[0].shape[0]) // gates
+        state = int(parameters[1].shape[1])  # smaller than `hidden` where the layer projects its state
+        rows = source.numel() // source.shape[-1]  # steps times batch
+        macs = 0
+        for layer in range(layers):
+            inputs = source.shape[-1] if layer == 0 else state * directions
+            macs += recurrent_macs(gates, rows, 1, inputs + state - hidden, hidden, directions)
+            macs += directions * rows * hidden * state if state != hidden else 0
         weights = tuple(
             Weight(w.name, w.elements, w.dtype, bias=item.dim() == 1)
             for item in parameters
             for w in self._constants.get(id(item), ())
         )
-        flowing = [item for item in (source, *_tensors(args[1])) if id(item) not in self._constants]
-        inputs = tuple(self._edge_of(item) for item in flowing)
+        flowing = [item for item in (source, *_tensors(states)) if id(item) not in self._constants]
+        edges = tuple(self._edge_of(item) for item in flowing)
         outputs = tuple(self._new_edge(item) for item in _tensors(result))
         self._ops.append(
             Op(
                 f"{name}_{len(self._ops)}",
                 name,
                 "recurrent",
-                inputs,
+                edges,
                 outputs,
                 macs,
                 weights,
-                source.shape[2] + hidden,
+                source.shape[-1] + state,
                 1,
                 hidden,
             )
@@ -395,19 +366,135 @@ def _with_bias(name: str, args: tuple[Any, ...], weights: tuple[Weight, ...]) ->
     )
 
 
-def _conv_shape(
-    source: Sequence[int], weight: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
-) -> list[int]:
-    """Shape of a convolution's output; a single stride, padding or dilation holds for every axis."""
-    axes = len(source) - 2
-    strides, paddings, dilations = (
-        list(item) * (axes if len(item) == 1 else 1) for item in (stride, padding, dilation)
-    )
-    shape = [source[0], weight[0]]
-    for axis in range(axes):
-        reach = dilations[axis] * (weight[axis + 2] - 1) + 1
-        shape.append((source[axis + 2] + 2 * paddings[axis] - reach) // strides[axis] + 1)
-    return shape
+@cache
+def _modes() -> tuple[Any, Any]:
+    """The two contexts that see a forward's calls. torch is loaded when they are asked for."""
+    from torch.overrides import TorchFunctionMode
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Dispatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        """Every operator of aten."""
+
+        def __init__(self, trace: _Trace) -> None:
+            super().__init__()  # type: ignore[no-untyped-call]
+            self.trace = trace
+
+        @classmethod
+        def _should_skip_dynamo(cls) -> bool:
+            return False  # nothing is compiled here, and guarding against it takes a tenth of the time
+
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        ) -> Any:
+            result = _run(func, args, kwargs or {})
+            self.trace.record(func, args, kwargs or {}, result)
+            return result
+
+    class Recurrent(TorchFunctionMode):
+        """A recurrent layer as one operator; below this level it is one operator per time step and gate."""
+
+        def __init__(self, trace: _Trace) -> None:
+            super().__init__()
+            self.trace = trace
+
+        def __torch_function__(
+            self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        ) -> Any:
+            gates = GATES.get(getattr(func, "__name__", ""))
+            if gates is None or self.trace.muted:
+                return func(*args, **(kwargs or {}))
+            self.trace.muted = True
+            try:
+                result = func(*args, **(kwargs or {}))
+            finally:
+                self.trace.muted = False
+            self.trace.record_recurrent(func.__name__, gates, args, result)
+            return result
+
+    return Dispatch, Recurrent
+
+
+_KNOWN_RESULTS: dict[Any, Any] = {}  # signature of a call on the meta device -> shapes of what it makes
+_MOST_RESULTS = 8192
+
+
+def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run an operator. On the meta device its result has only a shape, which is remembered from one call to the next:
+    torch finds most shapes in Python, in many times what the rest of this reader takes.
+    """
+    if not _is_pure(func):
+        return func(*args, **kwargs)
+    signature = _signature((args, tuple(kwargs.items())) if kwargs else args)
+    if signature is None:
+        return func(*args, **kwargs)
+    key = (func, signature)
+    known = _KNOWN_RESULTS.get(key)
+    if known is not None:
+        return _rebuilt(known)
+    result = func(*args, **kwargs)
+    template = _template(result)
+    if template is not None:
+        if len(_KNOWN_RESULTS) >= _MOST_RESULTS:
+            _KNOWN_RESULTS.clear()
+        _KNOWN_RESULTS[key] = template
+    return result
+
+
+def _is_pure(func: Any) -> bool:
+    """Whether an operator makes fresh tensors: no views, nothing in place."""
+    known = _PURE.get(func)
+    if known is None:
+        schema = func._schema
+        aliases = any(item.alias_info is not None for item in (*schema.arguments, *schema.returns))
+        known = _PURE[func] = not aliases and not schema.is_mutable and _name(func) not in FACTORIES
+    return known
+
+
+_PURE: dict[Any, bool] = {}
+
+
+def _signature(value: Any) -> Any:
+    """What the shape of a call's result depends on; None where a tensor with data or an unknown type is among it."""
+    import torch
+
+    parts: list[Any] = []
+    for item in value:
+        if isinstance(item, torch.Tensor):
+            if not item.is_meta:
+                return None
+            parts.append((item.shape, item.stride(), item.dtype))
+        elif item is None or isinstance(item, str | torch.dtype | torch.layout | torch.device):
+            parts.append(item)
+        elif isinstance(item, bool | int | float):
+            parts.append((type(item), item))  # 2 and 2.0 promote differently, and are equal
+        elif isinstance(item, list | tuple):
+            inner = _signature(item)
+            if inner is None:
+                return None
+            parts.append(inner)
+        else:
+            return None
+    return tuple(parts)
+
+
+def _template(result: Any) -> Any:
+    """Shapes, strides and types of a result; None where it is more than tensors on the meta device."""
+    import torch
+
+    if isinstance(result, torch.Tensor):
+        return (result.shape, result.stride(), result.dtype) if result.is_meta else None
+    if isinstance(result, list | tuple) and all(isinstance(item, torch.Tensor) and item.is_meta for item in result):
+        return type(result), [(item.shape, item.stride(), item.dtype) for item in result]
+    return None
+
+
+def _rebuilt(template: Any) -> Any:
+    import torch
+
+    if len(template) == 3:
+        return torch.empty_strided(template[0], template[1], dtype=template[2], device="meta")
+    kind, items = template
+    return kind(torch.empty_strided(*item[:2], dtype=item[2], device="meta") for item in items)
 
 
 def _name(func: Any) -> str:
@@ -427,11 +514,17 @@ def _tensors(value: Any) -> "list[Tensor]":
 
     if isinstance(value, torch.Tensor):
         return [value]
-    if isinstance(value, list | tuple):
-        return [tensor for item in value for tensor in _tensors(item)]
-    if isinstance(value, Mapping):
-        return [tensor for item in value.values() for tensor in _tensors(item)]
-    return []
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    elif not isinstance(value, list | tuple):
+        return _tensors(tuple(value.values())) if isinstance(value, Mapping) else []
+    found: list[Tensor] = []
+    for item in value:
+        if isinstance(item, torch.Tensor):
+            found.append(item)
+        elif isinstance(item, list | tuple | Mapping):
+            found += _tensors(item)
+    return found
 
 
 def _dtype(item: "Tensor") -> str:
