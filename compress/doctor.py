@@ -184,8 +184,12 @@ def render(examination: Examination) -> str:
         if finding.fix:
             lines += _wrapped(" " * (width + 12), f"fix: {finding.fix}")
     lines += ["", "Targets"]
-    for outlook in examination.targets:
-        lines.append(f"  {outlook.target} ({outlook.device})")
+    for alike in _grouped(examination.targets):
+        outlook = alike[0]
+        if len(alike) == 1:
+            lines.append(f"  {outlook.target} ({outlook.device})")
+        else:
+            lines += _wrapped("  ", ", ".join(one.target for one in alike))
         by = f" by {outlook.runner}" if outlook.runner else ""
         lines += _wrapped("      latency  ", f"{outlook.cost}{by}")
         lines += _wrapped(
@@ -196,6 +200,15 @@ def render(examination: Examination) -> str:
         for name, reason in outlook.reasons.items():
             lines += _wrapped("      ", f"{name}: {reason}", hanging=4)
     return "\n".join(lines)
+
+
+def _grouped(targets: Sequence[Outlook]) -> list[list[Outlook]]:
+    """Targets with the same outlook, in the order of the first of each."""
+    groups: dict[str, list[Outlook]] = {}
+    for outlook in targets:
+        facts = (outlook.cost, outlook.runner, outlook.builder, outlook.checks, outlook.reasons)
+        groups.setdefault(repr(facts), []).append(outlook)
+    return list(groups.values())
 
 
 def ask(package: Package, seconds: float = SECONDS) -> tuple[dict[str, Any] | None, str]:
@@ -463,6 +476,8 @@ def _outlook(name: str, search: Path | None) -> Outlook:
             chosen = candidate
             break
         reasons[candidate] = why
+    if not device.builders:
+        reasons["builders"] = "none is known for this target: its figures are predictions"
     checks = []
     for candidate in device.checks:
         why = _lacks(candidate, device)

@@ -31,7 +31,7 @@ from profiles.cost import Precision
 from profiles.errors import ProfileError
 
 FOLDER = Path(__file__).parent / "targets"
-FAMILIES = ("nvidia-gpu", "cortex-m", "x86-cpu")
+FAMILIES = ("nvidia-gpu", "cortex-m", "riscv-cluster", "x86-cpu")
 RATES = ("fp32", "tf32", "fp16", "bf16", "fp8", "int8")  # what hardware.tops and hardware.rate may name
 OF_A_MODE = ("units", "clock_mhz", "bandwidth_gbs")  # of hardware: what every power mode states
 DEFAULT_PERIOD_MS = 8.0  # one hop of a hearing aid's filter bank
@@ -88,7 +88,7 @@ class Target:
 
     name: str
     device: str
-    family: str  # nvidia-gpu, cortex-m, x86-cpu
+    family: str  # one of FAMILIES
     runtime: str  # tensorrt, c, onnxruntime
     runtime_version: str
     precision: Precision  # what the pipeline ships

@@ -282,9 +282,10 @@ def _wrap(text: str, columns: int, indent: str = "  ") -> list[str]:
 def _mode(name: str, hardware: "Hardware", chosen: bool) -> str:
     peak = hardware.tops.get("int8", hardware.tops.get("fp16", 0.0))
     kind = "int8" if "int8" in hardware.tops else "FP16"
+    limit = f"{_number(hardware.power_w)} W" if hardware.power_w else ""
     return (
         f"{'*' if chosen else ' ':>3} {name:<11} {hardware.units:>3} x {_number(hardware.clock_mhz, 5):>7} MHz "
-        f"{_number(hardware.bandwidth_gbs, 5):>6} GB/s {_number(hardware.power_w):>4} W {_rate(peak):>9} {kind}"
+        f"{_number(hardware.bandwidth_gbs, 5):>6} GB/s {limit:>6} {_rate(peak):>9} {kind}"
     )
 
 

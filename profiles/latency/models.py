@@ -17,7 +17,7 @@ else:  # JetPack 6 has Python 3.10
 
 from profiles.errors import ProfileError
 from profiles.fuse import Kernel
-from profiles.latency import cortex_m, nvidia_gpu, x86_cpu
+from profiles.latency import cortex_m, nvidia_gpu, riscv_cluster, x86_cpu
 from profiles.target import Hardware, Target
 
 CONSTANTS = Path(__file__).parent  # one TOML per family, beside its formula
@@ -36,7 +36,12 @@ class Model:
     stretched: bool  # no row of this device's generation was there to fit on
 
 
-_FILES: Mapping[str, Any] = {"nvidia-gpu": nvidia_gpu, "cortex-m": cortex_m, "x86-cpu": x86_cpu}
+_FILES: Mapping[str, Any] = {
+    "nvidia-gpu": nvidia_gpu,
+    "cortex-m": cortex_m,
+    "riscv-cluster": riscv_cluster,
+    "x86-cpu": x86_cpu,
+}
 
 
 def latency_model(target: Target) -> Model:

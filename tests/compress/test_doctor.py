@@ -70,7 +70,7 @@ def test_people_read_every_finding_fix_and_reason(here: Examination) -> None:
         assert " ".join(found.found.split()) in text
         assert " ".join(found.fix.split()) in text
     for outlook in here.targets:
-        assert outlook.device in text
+        assert outlook.target in text
         assert all(" ".join(reason.split()) in text for reason in outlook.reasons.values())
 
 

@@ -140,7 +140,14 @@ def test_the_targets_figures_are_medians_of_the_published_table(tool: ModuleType
     if not path.exists():
         pytest.skip(f"{path} is not there: published latencies are kept outside the repository")
     parts = tool.microcontrollers(tool._read(path))
-    of = {"cortex_m33": "STM32U575", "cortex_m4": "STM32L4R5", "stm32h7a3": "STM32H7A3", "hearing_aid": "STM32U385"}
+    of = {
+        "gap9:370mhz": "GAP9",
+        "cortex_m33": "STM32U575",
+        "cortex_m4": "STM32L4R5",
+        "stm32h7a3": "STM32H7A3",
+        "hearing_aid": "STM32U385",
+        "gap9": "GAP9",
+    }
     for name, part in of.items():
         hardware = target(name).hardware
         (found,) = (value for (device, clock), value in parts.items() if part in device and clock == hardware.clock_mhz)
