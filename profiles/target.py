@@ -132,9 +132,22 @@ def target(name: str, search: Path | None = None) -> Target:
         ProfileError: no such target or power mode, or its file is not valid: unknown key, wrong type, missing key,
             circular inheritance. The message names file and key.
     """
+    return _shipped(name) if search is None and not _is_path(name) else _read(name, search)
+
+
+@lru_cache(maxsize=256)  # files of the package do not change; a loop over students asks by name each time
+def _shipped(name: str) -> Target:
+    return _read(name, None)
+
+
+def _read(name: str, search: Path | None) -> Target:
     plain, mode = _split(name)
     path = _find(plain, search)
     return _checked(path, _with_inheritance(path, search, ()), mode)
+
+
+def _is_path(name: str) -> bool:
+    return _split(name)[0].endswith(".toml")
 
 
 def _canonical(name: str) -> str:
@@ -172,7 +185,7 @@ def _looks_like_target(path: Path) -> bool:
 
 
 def _find(name: str, search: Path | None, exclude: tuple[Path, ...] = ()) -> Path:
-    if name.endswith(".toml"):
+    if _is_path(name):
         path = Path(name) if search is None or Path(name).is_absolute() else Path(search) / name
         if not path.is_file():
             raise ProfileError(f"there is no target file {path}", fix="pass the path of an existing TOML file")
