@@ -1,0 +1,1 @@
+"""Write TensorFlow Lite files without TensorFlow: what a file holds, and its bytes."""
