@@ -6,7 +6,7 @@ A target's own `[latency]` table, written by `compress targets calibrate`, takes
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,7 @@ def _own(model: Model, target: Target) -> Model:
     known = {f.name for f in fields(model.constants)}
     low, high = given.pop("interval", model.interval)
     fixed_ms = given.pop("fixed_us", model.fixed_ms * 1e3) / 1e3
+    scale = given.pop("scale", 1.0)
     origin = given.pop("origin", f"the [latency] table of {target.name}")
     unknown = sorted(set(given) - known)
     if unknown:
@@ -74,7 +75,20 @@ def _own(model: Model, target: Target) -> Model:
     if "fixed_us" in known:
         given["fixed_us"] = fixed_ms * 1e3
     constants = replace(model.constants, **{key: _frozen(value) for key, value in given.items()})
-    return replace(model, constants=constants, fixed_ms=fixed_ms, interval=(low, high), origin=origin, stretched=False)
+    kernel_ms = model.kernel_ms if scale == 1.0 else partial(_scaled, model.kernel_ms, scale)
+    return Model(constants, kernel_ms, fixed_ms, (low, high), origin, stretched=False)
+
+
+def _scaled(
+    kernel_ms: Callable[[Kernel, Hardware, Any], tuple[float, str]],
+    scale: float,
+    kernel: Kernel,
+    hardware: Hardware,
+    constants: Any,
+) -> tuple[float, str]:
+    """A kernel's time on a device whose anchors take `scale` times what the family's constants say."""
+    latency, bound = kernel_ms(kernel, hardware, constants)
+    return latency * scale, bound
 
 
 @lru_cache(maxsize=64)

@@ -1,0 +1,137 @@
+"""Calibrate a processor core: time the suite with onnxruntime, fit the constants, say how far they are off."""
+
+import datetime
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from profiles.calibration import fit
+from profiles.calibration.suite import Sample, suite
+from profiles.calibration.timing import Session, time_models
+from profiles.calibration.write import Calibration
+from profiles.errors import ProfileError
+from profiles.fuse import Kernel, fuse
+from profiles.measure import cpu
+from profiles.target import Hardware, Target
+
+if TYPE_CHECKING:
+    import onnx
+
+NOISY = 0.1  # spread of the median model's visits above which a machine is refused
+UNFIT = 0.35  # median error of unseen models above which the fit is refused
+WHOLE = ("classifier", "listener", "encoder")  # generators of whole networks: what the interval is for
+FULL_SUITE_S = 40.0  # of measuring that the whole suite needs; with less, fewer models are timed
+LEAST_SHARE = 0.25  # of the suite
+WIDEST = 0.02  # least distance of the interval's ends from 1
+
+
+def calibrated(
+    target: Target, *, remote: str | None = None, seconds: float = 120.0, say: Callable[[str], object] = print
+) -> Calibration:
+    """Constants of `profiles.latency.x86_cpu` for the core that this runs on.
+
+    Raises:
+        ProfileError: the target is no processor, the machine is too busy, or the fit is unusable.
+    """
+    if target.family != "x86-cpu":
+        raise ProfileError(
+            f"{target.name} is a {target.family}; only processors are calibrated by measuring a suite",
+            fix=f"measure two or more of your models there and pass them: "
+            f"compress targets calibrate {target.name} --anchors FILE.csv",
+        )
+    if remote is not None:
+        raise ProfileError(
+            f"calibrating over ssh is not possible yet (asked for {remote})",
+            fix=f"run it there: ssh {remote}, then compress targets calibrate {target.name}",
+        )
+    if not (seconds > 0 and math.isfinite(seconds)):
+        raise ProfileError(f"{seconds} seconds of measuring", fix="pass a positive number, such as 120")
+    samples = list(suite(share=min(1.0, max(LEAST_SHARE, seconds / FULL_SUITE_S))))
+    say(f"timing {len(samples)} small models on one core for about {seconds:.0f} s")
+    return fitted(target.hardware, samples, time_models(samples, seconds, say=say), say)
+
+
+def kernels_of(model: "onnx.ModelProto") -> tuple[Kernel, ...]:
+    """What onnxruntime runs for a model of the suite, at the batch size that it was made for."""
+    from profiles import read
+
+    batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
+    return fuse(read(model, batch), "x86-cpu").kernels
+
+
+def fitted(
+    hardware: Hardware, samples: Sequence[Sample], session: Session, say: Callable[[str], object] = print
+) -> Calibration:
+    """Constants from times that were taken on a core with these figures.
+
+    Raises:
+        ProfileError: the times are too noisy, or no constants explain them.
+    """
+    noise = float(np.median([timed.spread for timed in session.timed]))
+    if noise > NOISY:
+        raise ProfileError(
+            f"repeated measurements of one model are {noise:.0%} apart in the median; at most {NOISY:.0%} is of use",
+            fix="stop other work on this machine, fix its clocks or its power mode, and calibrate again",
+        )
+    nanoseconds = np.array([timed.ms * 1e6 for timed in session.timed])
+    lanes, cache_kib = core_of(hardware)
+    rows = np.array([fit.features(kernels_of(sample.model), lanes, cache_kib) for sample in samples])
+    whole = np.array([sample.name.split()[0] in WHOLE for sample in samples])
+    ratios = fit.unseen(rows, nanoseconds)
+    of_networks = ratios[whole] if whole.sum() >= 10 else ratios
+    errors = np.abs(1 / of_networks - 1)
+    median, far = float(np.median(errors)), float(np.percentile(errors, 90))
+    say(f"whole networks that the fit did not see: median error {median:.0%}, 90th percentile {far:.0%}")
+    if median > UNFIT:
+        raise ProfileError(
+            f"the fit misses half of the networks that it did not see by more than {median:.0%}",
+            fix="calibrate again on a quiet machine with more --seconds; is onnxruntime built for this processor?",
+        )
+    peaks = (
+        hardware.clock_mhz,
+        hardware.tops["fp32"],
+        hardware.tops.get("int8", hardware.tops["fp32"]),
+        hardware.bandwidth_gbs,
+    )
+    constants = fit.constants_of(fit.solve(rows, nanoseconds), lanes, cache_kib, peaks)
+    return Calibration(asdict(constants), interval(of_networks), origin(session, median, far, int(whole.sum()), noise))
+
+
+def interval(ratios: "fit.Array") -> tuple[float, float]:
+    """Factors on the prediction that contain 90 % of cases like these: measured over predicted, (N,).
+
+    The ends are those of a normal law of the logarithms with the spread of the ratios' own 90 %, Student's factor for
+    their number, so that a few networks do not make a narrow interval.
+    """
+    logs = np.log(ratios)
+    low, high = np.percentile(logs, [5, 95])
+    wider = 1 + 2 / len(logs)
+    return float(np.exp(min(low * wider, -WIDEST))), float(np.exp(max(high * wider, WIDEST)))
+
+
+def origin(session: Session, median: float, far: float, networks: int, noise: float) -> str:
+    """One sentence that says where the constants are from."""
+    import onnxruntime
+
+    today = datetime.date.today().isoformat()
+    return (
+        f"calibrated on {cpu()} with onnxruntime {onnxruntime.__version__}, one thread, on {today}: "
+        f"{len(session.timed)} models in {session.seconds:.0f} s, repeated within {noise:.1%}; "
+        f"median error {median:.0%}, 90th percentile {far:.0%} on {networks} whole networks left out of the fit"
+    )
+
+
+def core_of(hardware: Hardware) -> tuple[int, float]:
+    """Float32 lanes of a vector register, and KiB of the cache that one core has to itself."""
+    return lanes_here(), float(hardware.cache_kib or 1024)
+
+
+def lanes_here() -> int:
+    """What onnxruntime finds on this processor: 16 with AVX-512, else 8."""
+    info = Path("/proc/cpuinfo")
+    flags = info.read_text(encoding="utf-8", errors="replace") if info.is_file() else ""
+    return 16 if " avx512f" in flags or not flags else 8
