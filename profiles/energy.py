@@ -10,7 +10,7 @@ The power is the whole board's or part's while the network runs; what it draws b
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ if sys.version_info >= (3, 11):
 else:  # JetPack 6 has Python 3.10
     import tomli as tomllib
 
+from profiles.cost import Cost
 from profiles.target import Target
 
 CONSTANTS = Path(__file__).with_suffix(".toml")
@@ -63,6 +64,24 @@ def estimate(target: Target, latency_ms: float, interval_ms: tuple[float, float]
     )
     mj = drawn.watts * latency_ms
     return Energy(mj, (mj * low, mj * high), drawn.origin)
+
+
+def added(cost: Cost, target: Target) -> Cost:
+    """A cost with the energy that its latency takes on `target`, and a note that says how it is known.
+
+    A cost that has an energy, because it was measured, stays as it is.
+    """
+    if cost.energy_mj is not None:
+        return cost
+    taken = estimate(target, cost.latency_ms, cost.interval_ms)
+    if taken is None:
+        return replace(cost, notes=(*cost.notes, f"energy: {unknown(target)}"))
+    return replace(
+        cost,
+        energy_mj=taken.mj,
+        energy_interval_mj=taken.interval_mj,
+        notes=(*cost.notes, f"energy, from power times latency: {taken.origin}"),
+    )
 
 
 def power(target: Target) -> Power | None:

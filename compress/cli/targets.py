@@ -20,7 +20,8 @@ examples:
   compress targets list
   compress targets show jetson-agx-orin-64gb:30w
   compress targets calibrate x86
-  compress targets calibrate jetson --remote me@orin
+  compress targets calibrate x86 --remote me@server
+  compress targets calibrate jetson --anchors measured.csv
 
 A target of your own is a file targets/NAME.toml in your project folder; its first line may be inherit = "jetson".
 """
@@ -75,6 +76,9 @@ def add(commands: Any) -> None:
     calibrating = actions.add_parser("calibrate", help="measure small networks and fit the latency model to a device")
     calibrating.add_argument("name", metavar="NAME", help="the target that the device is")
     calibrating.add_argument("--remote", metavar="USER@HOST", help="measure there, by ssh; without it, on this machine")
+    calibrating.add_argument(
+        "--anchors", type=Path, metavar="FILE", help="a CSV or JSON file of times that were measured there"
+    )
     calibrating.add_argument(
         "--seconds", type=float, default=120.0, metavar="S", help="of measuring, about (default 120)"
     )
@@ -134,7 +138,9 @@ def calibrated(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         if not options.quiet:
             print(line, file=sys.stderr, flush=True)
 
-    path = calibration.calibrate(chosen, options.project, remote=options.remote, seconds=options.seconds, say=say)
+    path = calibration.calibrate(
+        chosen, options.project, remote=options.remote, seconds=options.seconds, anchors=options.anchors, say=say
+    )
     made = target(path.stem, options.project)
     facts = _facts(made)
     sure = facts["prediction"]

@@ -8,6 +8,9 @@ from types import ModuleType
 import pytest
 
 from profiles import energy
+from profiles.cost import Cost
+from profiles.graph import Graph, Op, edge
+from profiles.predict import predict
 from profiles.target import names, target
 
 REPOSITORY = Path(__file__).parents[2]
@@ -54,10 +57,10 @@ def test_errors_of_power_and_latency_add_as_squares() -> None:
     wide = energy.estimate(target("jetson"), 2.0, (1.0, 4.0))
     assert sure is not None
     assert wide is not None
-    for edge, of_latency in zip((0, 1), (0.5, 2.0), strict=True):
-        of_power = sure.interval_mj[edge] / sure.mj
+    for end, of_latency in zip((0, 1), (0.5, 2.0), strict=True):
+        of_power = sure.interval_mj[end] / sure.mj
         both = math.hypot(math.log(of_power), math.log(of_latency))
-        assert abs(math.log(wide.interval_mj[edge] / wide.mj)) == pytest.approx(both)
+        assert abs(math.log(wide.interval_mj[end] / wide.mj)) == pytest.approx(both)
 
 
 def test_a_generation_without_a_row_is_less_sure() -> None:
@@ -71,6 +74,33 @@ def test_a_generation_without_a_row_is_less_sure() -> None:
 def test_a_lower_power_mode_draws_less() -> None:
     watts = [energy.power(target(f"jetson-agx-orin-64gb:{mode}")).watts for mode in ("15w", "30w", "50w", "maxn")]  # type: ignore[union-attr]
     assert watts == sorted(set(watts))
+
+
+def test_an_emulated_cost_gets_its_energy_and_a_measured_one_keeps_its_own() -> None:
+    cost = Cost("hearing_aid", "c", 1, "int8", 1, 1, 1, 1, 10.0, (9.0, 11.0), "emulated", notes=("first",))
+    found = energy.added(cost, target("hearing-aid"))
+    assert found.energy_mj == pytest.approx(0.0528)
+    assert found.energy_interval_mj is not None
+    assert found.energy_interval_mj[0] < 0.0528 < found.energy_interval_mj[1]
+    assert found.notes[0] == "first"
+    assert "STM32U385" in found.notes[1]
+    assert energy.added(found, target("hearing-aid")) == found
+    none = energy.added(cost, target("hearing-aid-m55"))
+    assert none.energy_mj is None
+    assert "no published energy" in none.notes[1]
+
+
+def test_a_prediction_carries_energy_or_says_why_not() -> None:
+    ops = (Op("conv", "Conv", "conv", ("a",), ("b",), 90_000, (), 9, 1, 10),)
+    edges = {name: edge(name, (1, 10, 10, 100), "float32") for name in "ab"}
+    graph = Graph(ops, edges, ("a",), ("b",), 1)
+    jetson = predict(graph, target("jetson"), "int8")
+    assert jetson.energy_mj == pytest.approx(jetson.latency_ms * (4.0 + 1.36 * 8 * 0.625))
+    a100 = predict(graph, target("a100"), "int8")
+    assert (a100.energy_mj, a100.energy_interval_mj) == (None, None)
+    assert any("no published power" in note for note in a100.notes)
+    assert any("no int8" in note for note in predict(graph, target("jetson-nano"), "int8").notes)
+    assert not any("no int8" in note for note in jetson.notes)
 
 
 @pytest.mark.parametrize("name", ["a100", "h200", "x86", "cortex-m55"])

@@ -145,8 +145,8 @@ def test_calibrating_writes_the_users_own_target(
     """The measuring is tested with profiles.calibration; here: what it is told, and what its user is."""
     asked: dict[str, Any] = {}
 
-    def measured(device: Any, out: Path, *, remote: str | None, seconds: float, say: Any) -> Path:
-        asked.update(name=device.name, out=out, remote=remote, seconds=seconds)
+    def measured(device: Any, out: Path, *, remote: str | None, seconds: float, anchors: Path | None, say: Any) -> Path:
+        asked.update(name=device.name, out=out, remote=remote, seconds=seconds, anchors=anchors)
         say("measuring 3 networks")
         path = out / "targets" / f"{device.name}.toml"
         path.parent.mkdir()
@@ -154,11 +154,11 @@ def test_calibrating_writes_the_users_own_target(
         path.write_text(f'inherit = "{device.name}"\n[latency]\n{table}')
         return path
 
-    monkeypatch.setattr("profiles.calibration.calibrate", measured, raising=False)
+    monkeypatch.setattr("profiles.calibration.calibrate", measured)
     arguments = ["targets", "calibrate", "jetson", "--remote", "me@orin", "--seconds", "5", "--project", str(tmp_path)]
     assert main(arguments) == 0
     told = capsys.readouterr()
-    assert asked == {"name": "jetson", "out": tmp_path, "remote": "me@orin", "seconds": 5.0}
+    assert asked == {"name": "jetson", "out": tmp_path, "remote": "me@orin", "seconds": 5.0, "anchors": None}
     assert told.err == "measuring 3 networks\n"
     assert "3 networks on this board" in told.out
     assert "0.90 to 1.20 times the predicted one" in told.out

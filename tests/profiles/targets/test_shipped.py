@@ -135,6 +135,15 @@ def test_a_network_costs_something_finite_everywhere(name: str, network: Path) -
     assert cost.target == target(name).name
 
 
+@pytest.mark.parametrize("name", ["x86_avx2", "x86_avx512", "x86_amx"])
+def test_a_processor_of_another_kind_than_the_measured_one_is_less_sure(name: str) -> None:
+    known, unknown = latency_model(target("x86")), latency_model(target(name))
+    assert not known.stretched
+    assert unknown.stretched
+    assert unknown.interval[0] < known.interval[0]
+    assert unknown.interval[1] > known.interval[1]
+
+
 # Worked by hand: processors x operations per clock x MHz.
 PEAKS = [
     ("a100", "int8", 108 * 4096 * 1410e6),
