@@ -144,10 +144,11 @@ def calibrated(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     made = target(path.stem, options.project)
     facts = _facts(made)
     sure = facts["prediction"]
+    there = "" if options.project == Path() else f" --project {options.project}"
     text = (
         f"wrote {path}: {sure['origin']}\n"
         f"the latency is now {_factors(sure['interval'])} times the predicted one in 90 % of cases; "
-        f"see: compress targets show {made.name}"
+        f"see: compress targets show {made.name}{there}"
     )
     return {"path": str(path), "target": made.name, "prediction": sure}, text
 

@@ -1,6 +1,9 @@
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import profiles
 from profiles.errors import ProfileError
@@ -245,3 +248,36 @@ def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
     assert target("mine", tmp_path).budget.latency_ms == 2
     own(tmp_path, "mine", 'inherit = "a100"\n[budget]\nlatency_ms = 3.5\n')
     assert target("mine", tmp_path).budget.latency_ms == 3.5
+
+
+POSITIVE = st.floats(min_value=0.001, max_value=1e5, allow_nan=False)
+OWN_FIGURES = st.fixed_dictionaries(
+    {},
+    optional={
+        "units": st.integers(1, 300),
+        "clock_mhz": POSITIVE,
+        "bandwidth_gbs": POSITIVE,
+        "cache_kib": st.integers(0, 10**6),
+        "power_w": POSITIVE,
+    },
+)
+
+
+@given(parent=st.sampled_from(["a100", "jetson", "jetson_agx_orin_64gb", "x86", "cortex_m4"]), figures=OWN_FIGURES)
+@settings(max_examples=60, deadline=None)
+def test_a_variant_differs_from_its_parent_in_what_it_states_and_in_nothing_else(
+    parent: str, figures: dict[str, float]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        lines = "\n".join(f"{key} = {value!r}" for key, value in figures.items())
+        own(Path(folder), "mine", f'inherit = "{parent}"\n[hardware]\n{lines}\n')
+        base, found = target(parent), target("mine", Path(folder))
+    expected = {name: getattr(base.hardware, name) for name in base.hardware.__dataclass_fields__} | figures
+    expected.pop("tops")
+    assert {name: getattr(found.hardware, name) for name in expected} == expected
+    scale = found.hardware.units * found.hardware.clock_mhz / (base.hardware.units * base.hardware.clock_mhz)
+    assert found.hardware.tops == pytest.approx({name: peak * scale for name, peak in base.hardware.tops.items()})
+    assert set(base.sources) - set(found.sources) == set(figures) & set(base.sources)
+    same_device = not {"units", "clock_mhz", "bandwidth_gbs"} & set(figures)
+    assert (list(found.modes) == list(base.modes)) or not same_device
+    assert (found.budget, found.runners, found.family) == (base.budget, base.runners, base.family)

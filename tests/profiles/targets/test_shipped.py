@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 import profiles
 from profiles.latency.models import latency_model
-from profiles.target import FOLDER, OF_A_MODE, Budget, Hardware, names, target
+from profiles.target import FOLDER, OF_A_MODE, Budget, Hardware, Target, names, target
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,6 +23,7 @@ else:
 
 REPOSITORY = Path(__file__).parents[3]
 NUMBERS = {f.name for of in (Budget, Hardware) for f in fields(of)} - {"core", "power_mode"}
+KEYS = {f.name for of in (Budget, Hardware, Target) for f in fields(of)}
 MODES = [f"{name}:{mode}" for name in names() for mode in target(name).modes]
 KEPT = {
     "a100": "a100",
@@ -64,6 +65,7 @@ def test_a_file_names_the_source_of_every_figure_that_it_states(name: str) -> No
     content = raw(name)
     stated = {key for table in ("hardware", "budget") for key in content.get(table, {})} & NUMBERS
     assert sorted(stated - set(content.get("source", {}))) == []
+    assert set(content.get("source", {})) <= KEYS
     for mode, figures in content.get("mode", {}).items():
         assert figures["source"].strip(), mode
 
