@@ -4,13 +4,13 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal
 
 from profiles.cost import Precision
 from profiles.graph import BITS, FLOATS, HEAVY, Edge, Graph, Kind, Op, Weight
-from profiles.grouping import Group, Grouping, group, prepared
+from profiles.grouping import MICROCONTROLLERS, Group, Grouping, group, prepared
 
 KernelKind = Literal[
     "dense",
@@ -63,6 +63,11 @@ class Kernel:
     def activation_bytes(self) -> int:
         """Read and written."""
         return self.read_bytes + self.written_bytes
+
+    @property
+    def once(self) -> "Kernel":
+        """One of its runs, where it runs several times."""
+        return self if self.repeats == 1 else replace(self, macs=self.macs // self.repeats, repeats=1)
 
     @property
     def in_place(self) -> bool:
@@ -162,7 +167,11 @@ class Fused:
         core, asked = self.graph.ops[item.core], self.precision
         if item.core in self.grouping.float_ops:
             return "fp32"
-        if asked == "int8" and self.family != "cortex-m" and core.kind in ("recurrent", "fft", "norm", "softmax"):
+        if (
+            asked == "int8"
+            and self.family not in MICROCONTROLLERS
+            and core.kind in ("recurrent", "fft", "norm", "softmax")
+        ):
             return "fp32" if self.family == "x86-cpu" else "fp16"
         if asked is not None:
             return asked

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from profiles.cost import Precision
 from profiles.graph import HEAVY, Graph, Kind, Op
 
+MICROCONTROLLERS = frozenset({"cortex-m", "riscv-cluster"})
 FUSED_SKIP = frozenset({"nvidia-gpu", "x86-cpu"})
 LAYOUTS = frozenset({"transpose", "permute", "t", "select", "unbind", "split", "slice", "split_with_sizes", "gather"})
 CONCATENATIONS = frozenset({"concat", "cat", "qlinearconcat"})
@@ -230,7 +231,7 @@ class _Grouper:
         if kind == "copy" or kind == "reduce":
             if self.gpu:
                 return kind == "copy" and self._copied_at_once(index, op)
-            return self.family == "cortex-m" and self._stays_in_a_frame(index, op)
+            return self.family in MICROCONTROLLERS and self._stays_in_a_frame(index, op)
         if kind != "pointwise" and kind != "batchnorm" and kind != "quantize":
             return False
         if not op.inputs or len(op.outputs) != 1:

@@ -238,6 +238,25 @@ class Program:
             self._best = tuple(order)
         return self._told(order, size, floor, given)
 
+    def least(self, size: Sequence[int], budget: int = BUDGET) -> int:
+        """The peak of the best order in bytes, and nothing else about it.
+
+        Args:
+            size: bytes of each tensor, in the order of `names`.
+        """
+        costs, lives = self.costs(range(len(self.reads)), size)
+        given = max(max(costs, default=0), sum(size[: self.started]))
+        floor = self._floor(costs, size)
+        if floor == given:
+            return given
+        if self._best is not None:
+            again = max(max(self.costs(self._best, size)[0]), sum(size[: self.started]))
+            if again == floor:
+                return again
+        order, _ = self._arranged(size, costs, lives, floor, budget)
+        self._best = tuple(order)
+        return max(max(self.costs(order, size)[0]), sum(size[: self.started]))
+
     def costs(self, order: Iterable[int], size: Sequence[int]) -> tuple[list[int], list[int]]:
         """Bytes needed while each step of an order runs, and bytes alive before each and at the end."""
         live = sum(size[tensor] for tensor in range(self.started) if self.access[tensor] or self.kept[tensor])

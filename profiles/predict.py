@@ -6,10 +6,9 @@ from typing import Any, Literal, cast
 
 from profiles import energy
 from profiles.cost import Cost, LayerCost, Precision
-from profiles.costing import Kept, Skeleton, Work, skeleton, timer
-from profiles.fuse import Fused, weight_bytes
+from profiles.costing import Kept, Skeleton, Work, skeleton, stored_idle, timer
+from profiles.fuse import fuse
 from profiles.graph import Graph
-from profiles.grouping import group, prepared
 from profiles.latency.models import Model, latency_model
 from profiles.liveness import Schedule, best_order
 from profiles.target import Target
@@ -31,13 +30,97 @@ def predict(graph: Graph, target: Target, precision: Precision | None = None, la
     """
     device = repr(target)  # everything that a target says; its tables make it unhashable
     seen, structure, sizes = skeleton(graph, target.family, precision)
-    names = tuple([op.name for op in graph.ops]) if layers else None
+    names = tuple([op.name for op in seen.ops]) if layers else None
     rest = (graph.batch, graph.notes, graph.idle, tuple(graph.uncounted.items()))
-    key = (device, id(structure), names, rest, sizes.key(seen))
+    key = (device, structure.serial, names, rest, sizes.key(seen))
     known = _costs.get(key)
-    if known is not None:
-        return replace(known, uncounted=dict(known.uncounted), weight_bytes_by_dtype=dict(known.weight_bytes_by_dtype))
-    cost = _cost(seen, target, precision, layers, device, structure, structure.work(seen, sizes))
-    # The structure is held with the result, so that its id cannot become another's.
-    _costs.put(key, cost)
-    return cost
+    if known is None:
+        work = structure.work(seen, sizes)
+        known = _costs.put(key, _cost(seen, target, precision, device, structure, work, layers))
+    # The caller may write into its tables, not into those that are kept.
+    return replace(known, uncounted=dict(known.uncounted), weight_bytes_by_dtype=dict(known.weight_bytes_by_dtype))
+
+
+def memory(graph: Graph, target: Target, precision: Precision | None = None) -> tuple[Schedule, Mapping[str, int]]:
+    """The order of kernels that needs the least memory, which tensors make its peak, and the bytes of all tensors."""
+    plan = fuse(graph, target.family, precision)
+    return best_order(plan.kernels, plan.sizes, plan.inputs, plan.outputs, held=plan.inputs), plan.sizes
+
+
+def _cost(
+    graph: Graph,
+    target: Target,
+    precision: Precision | None,
+    device: str,
+    structure: Skeleton,
+    work: Work,
+    layers: bool,
+) -> Cost:
+    asked = timer(device, lambda: (latency_model(target), target.hardware))
+    model = asked.model
+    times = asked.times(graph, structure, work.signatures)
+    total = model.fixed_ms + sum([time for time, _ in times])
+    by_precision: dict[Precision, int] = {}
+    for name, count in zip(structure.precisions, work.macs, strict=True):
+        by_precision[name] = by_precision.get(name, 0) + count
+    prevailing = precision or _prevailing(by_precision)
+    stored = dict(work.stored)
+    idle_params = stored_idle(graph, prevailing if precision else None, stored)
+    low, high = model.interval
+    cost = Cost(
+        target=target.name,
+        runtime=f"{target.runtime} {target.runtime_version}".strip(),
+        batch=graph.batch,
+        precision=prevailing,
+        macs=sum(work.macs),
+        params=work.params + idle_params,
+        weight_bytes=sum(stored.values()),
+        peak_activation_bytes=work.peak_bytes,
+        latency_ms=total,
+        interval_ms=(total * low, total * high),
+        origin="predicted",
+        layers=_layers(graph, structure, work, times) if layers else (),
+        weight_bytes_by_dtype={kind: size for kind, size in sorted(stored.items()) if size},
+        uncounted=dict(graph.uncounted),
+        notes=_notes(graph, target, model, prevailing),
+    )
+    return energy.added(cost, target)
+
+
+def _prevailing(macs: Mapping[Precision, int]) -> Precision:
+    """The precision that most multiply-accumulates run in."""
+    best: Precision = "fp32"
+    for name, count in macs.items():
+        if count > macs.get(best, 0):
+            best = name
+    return best
+
+
+def _layers(graph: Graph, structure: Skeleton, work: Work, times: list[tuple[float, str]]) -> tuple[LayerCost, ...]:
+    return tuple(
+        LayerCost(
+            graph.ops[item.core].name,
+            structure.operators[k],
+            work.macs[k],
+            work.weight_bytes[k],
+            (work.read_bytes[k] + work.written_bytes[k]) * graph.ops[item.core].repeats,
+            times[k][0],
+            cast(_Bound, times[k][1]),
+            structure.precisions[k],
+        )
+        for k, item in enumerate(structure.grouping.groups)
+    )
+
+
+def _notes(graph: Graph, target: Target, model: Model, precision: Precision) -> tuple[str, ...]:
+    notes = [*graph.notes, f"latency model: {model.origin}"]
+    if graph.uncounted:
+        listed = ", ".join(f"{name} x{times}" for name, times in sorted(graph.uncounted.items()))
+        notes.append(f"operators without a counter of multiply-accumulates: {listed}")
+    if model.stretched:
+        notes.append(f"no latency of {target.device} or its generation was there to fit on; the interval is wider")
+    if precision == "int8" and target.family == "nvidia-gpu" and "int8" not in target.hardware.tops:
+        notes.append(
+            f"{target.device} has no int8 arithmetic: its layers are costed at the rate of the next wider type"
+        )
+    return tuple(notes)
