@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from profiles.errors import ProfileError
 from profiles.graph import BITS
-from profiles.onnx_nodes import dtype_of
+from profiles.onnx_nodes import check_text, dtype_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
@@ -249,6 +249,7 @@ def _check_length(tensor: "TensorProto", length: int, expected: int | None, unit
 
 
 def _check_external(tensor: "TensorProto", folder: Path | None) -> None:
+    check_text(text for item in tensor.external_data for text in (item.key, item.value))
     entries = {item.key: item.value for item in tensor.external_data}
     location = entries.get("location", "")
     parts = PurePosixPath(location.replace("\\", "/")).parts

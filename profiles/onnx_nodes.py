@@ -1,6 +1,6 @@
 """ONNX operators and tensors as the reader sees them: attributes checked for their type, shapes as plain tuples."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from profiles.errors import ProfileError
@@ -64,6 +64,7 @@ class Node:
         self.overload = proto.overload
         self.inputs: Sequence[str] = tuple(proto.input)
         self.outputs: Sequence[str] = tuple(proto.output)
+        check_text((self.operator, self.domain, self.name, self.overload, *self.inputs, *self.outputs))
         self.attributes: dict[str, AttributeProto] = {item.name: item for item in proto.attribute}
         if bound is not None:
             self._bind(bound)
@@ -141,6 +142,18 @@ class Node:
 def dtype_of(number: int) -> str:
     """The name of an ONNX type; "unknown" for a number that is none."""
     return _DTYPES.get(number, "unknown")
+
+
+def check_text(names: Iterable[str]) -> None:
+    """Refuse names that are not UTF-8; protobuf hands those over as bytes.
+
+    Raises:
+        ProfileError: one of them is no text.
+    """
+    try:
+        "".join(names)
+    except TypeError as error:
+        raise ProfileError("the ONNX model holds a name that is not UTF-8", fix="export the model again") from error
 
 
 def check_rank(shape: Sequence[int], name: str) -> None:

@@ -26,6 +26,7 @@ from profiles.onnx_nodes import (
     Shape,
     Value,
     check_rank,
+    check_text,
     dtype_of,
     subgraphs,
 )
@@ -128,6 +129,8 @@ class Walk:
         self._bounded: list[str] = []
         self._unknown: list[str] = []
         self._empty: list[str] = []
+        for item in functions:
+            check_text((item.name, item.domain, item.overload, *item.input, *item.output))
         if self.functions:
             _check_calls(self.functions)
 
@@ -137,10 +140,12 @@ class Walk:
         Raises:
             ProfileError: the graph is damaged, or its shapes contradict each other.
         """
+        check_text(item.name for item in (*graph.initializer, *graph.input, *graph.output, *graph.value_info))
         for tensor in graph.initializer:
             self._define(scope, tensor.name, self._stored(tensor, scope.prefix + tensor.name))
         for sparse in graph.sparse_initializer:
             name = sparse.values.name
+            check_text([name])
             value = self._stored(sparse.values, scope.prefix + name)
             value.shape, value.data = tuple(sparse.dims), None
             self._define(scope, name, value)
@@ -484,7 +489,7 @@ class Walk:
         self._repeats *= times
         try:
             given = [_constant(node.name + "/i", "int64"), _constant(node.name + "/c", "bool", 1), *states]
-            results = self._body(body, node, given, scope)[1:]
+            results = self._body(body, node, given, scope, named=False)[1:]
         finally:
             self._repeats = before
         said = "a number of times that is not known: counted once" if rounds is None else f"{rounds} times"
@@ -542,6 +547,9 @@ class Walk:
         body, count = node.graph("body"), node.integer("num_scan_inputs", 0)
         if count < 1 or count > len(ins) or len(body.output) != len(node.outputs):
             raise Contradiction(f"{count} sequences among {len(ins)} inputs")
+        if len(ins) == len(body.input) + 1:  # opset 8: over a batch of sequences with lengths of their own
+            self.sink.uncounted["Scan"] += 1
+            return [Value(scope.prefix + name, None, "float32") for name in node.outputs]
         states, sequences = list(ins[:-count]), ins[-count:]
         axes = node.integers("scan_input_axes") or (0,) * count
         length: int | None = None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from profiles.errors import ProfileError
 from profiles.graph import Graph
 from profiles.onnx_file import load
-from profiles.onnx_nodes import Value, check_rank, dtype_of
+from profiles.onnx_nodes import Value, check_rank, check_text, dtype_of
 from profiles.onnx_walk import Scope, Walk, numbers_of
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def _read(proto: "ModelProto", batch: int, example: "Example", folder: Path | No
     if not graph.node:
         raise ProfileError("the ONNX model holds no operators", fix="export it again")
     stored = {tensor.name for tensor in graph.initializer} | {item.values.name for item in graph.sparse_initializer}
+    check_text(value.name for value in (*graph.input, *graph.initializer))
     given = [_input(value) for value in graph.input if value.name not in stored]
     symbols = _resolve(given, batch, example)
     walk = Walk(proto.functions, symbols, folder, skipped)
@@ -102,6 +103,7 @@ def _input(value: "ValueInfoProto") -> _Input:
             fix="export the model with tensors of known rank as inputs",
         )
     dims = kind.shape.dim
+    check_text(dim.dim_param for dim in dims)
     check_rank([0] * len(dims), value.name)
     sizes = [dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else -1 for dim in dims]
     return _Input(value.name, dtype_of(kind.elem_type), sizes, [dim.dim_param for dim in dims])
