@@ -1,24 +1,31 @@
 """Run and time a TensorRT or TensorRT-RTX engine on this machine's GPU, with CUDA events.
 
-Time is that of the GPU between two events around one enqueue; copies between host and device are not in it. An engine
-is code: load only files whose origin you know.
+The latency is the GPU's time between two events around one enqueue (or one launch of a CUDA graph); copies between host
+and device are not in it, and are measured apart, from and to pinned memory. An engine is code: load only files whose
+origin you know. Written after NVIDIA's documents and tested against stand-ins: no machine of the authors could run it.
 """
 
 import importlib
 import importlib.util
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from profiles import jetson
 from profiles.errors import ProfileError
-from profiles.measure import Array, Measurement, Setup, TensorSpec, example_inputs, with_note
+from profiles.measure import Array, Measurement, Setup, TensorSpec, UnsteadyError, example_inputs
 from profiles.measure import measure as measure_sample
-from profiles.runners import Arrays, WrongDeviceError, cuda_driver
+from profiles.runners import Arrays, WrongDeviceError, batch_of, cuda_driver, nvml
 from profiles.runners.cuda_memory import Memory, memory
 from profiles.target import Target
 
 PACKAGES = ("tensorrt", "tensorrt_rtx")
+SETTLE_S = 0.3  # a GPU's clock takes longer to rise than a processor's
+IN_A_ROW = 20  # enqueues of one look at the throughput
+NEAR = (0.85, 1.1)  # memory of a GPU over what its data sheet says
 
 
 def available() -> str | None:
@@ -31,19 +38,31 @@ def available() -> str | None:
 
 
 def fits(target: Target) -> str | None:
-    """Why this GPU is not the target's; None where it is."""
-    here = cuda_driver.compute_capability()
-    if here == target.compute_capability:
+    """Why this GPU is not the target's; None where it is, as far as its driver tells.
+
+    Compute capability, and of cards also the number of multiprocessors and the memory: an A30 is no A100, and one of
+    40 GB none of 80 GB. A Jetson's power mode may switch multiprocessors off, which `measure` notes.
+    """
+    here, name = cuda_driver.compute_capability(), cuda_driver.device_name()
+    if here != target.compute_capability:
+        return f"the target has compute capability {target.compute_capability}, this GPU ({name}) has {here}"
+    if cuda_driver.is_integrated():
         return None
-    wanted, name = target.compute_capability, cuda_driver.device_name()
-    return f"the target has compute capability {wanted}, this GPU ({name}) has {here}"
+    units, size = cuda_driver.multiprocessors(), cuda_driver.memory_bytes()
+    if units is not None and units != target.hardware.units:
+        return f"the target has {target.hardware.units} multiprocessors, this GPU ({name}) has {units}"
+    wanted = target.hardware.memory_gb
+    if size is not None and wanted and not NEAR[0] < size / 2**30 / wanted < NEAR[1]:
+        return f"the target has {wanted:g} GB of memory, this GPU ({name}) has {size / 2**30:.0f}"
+    return None
 
 
 class Loaded:
     """An engine with its buffers; close it (or use `with`) to free them."""
 
-    def __init__(self, package: Any, engine: Any, gpu: Memory) -> None:
+    def __init__(self, package: Any, engine: Any, gpu: Memory, free_before: int | None = None) -> None:
         self._package = package
+        self._free_before = free_before
         self._engine = engine
         self._context = engine.create_execution_context()
         if self._context is None:
@@ -52,6 +71,7 @@ class Loaded:
                 fix="free GPU memory, or build it again here",
             )
         self._gpu = gpu
+        self._graph: cuda_driver.Graph | None = None
         self._room: dict[str, tuple[int, int]] = {}  # tensor -> address and size of its buffer
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         mode = package.TensorIOMode.INPUT
@@ -70,12 +90,14 @@ class Loaded:
         results: dict[str, Array] = {}
         for spec in self.outputs:
             array = np.empty(shapes[spec.name], dtype=spec.dtype)
-            self._gpu.download(array, self._room[spec.name][0])
+            self._gpu.copy_out(array, self._room[spec.name][0])
             results[spec.name] = array
+        self._gpu.wait()
         return results
 
     def bind(self, inputs: Arrays) -> dict[str, tuple[int, ...]]:
-        """Set shapes, make room, copy the inputs in; returns the shape of every output."""
+        """Set shapes, make room, copy the inputs in; returns the shape of every output. A recorded graph is dropped."""
+        self._drop_graph()
         wanted = {spec.name for spec in self.inputs}
         if set(inputs) != wanted:
             raise ProfileError(
@@ -93,7 +115,8 @@ class Loaded:
                     f"the engine does not take {tuple(array.shape)} for {spec.name!r}; it was built for {spec.shape}",
                     fix="build it with an optimisation profile that contains this shape",
                 )
-            self._gpu.upload(self._make_room(spec.name, array.nbytes), array)
+            self._gpu.copy_in(self._make_room(spec.name, array.nbytes), array)
+            self._gpu.wait()
         shapes: dict[str, tuple[int, ...]] = {}
         for spec in self.outputs:
             shape = tuple(int(size) for size in self._context.get_tensor_shape(spec.name))
@@ -117,7 +140,66 @@ class Loaded:
 
     def elapsed_ms(self) -> float:
         """Milliseconds of one forward pass on the GPU's own clock."""
-        return self._gpu.elapsed_ms(self.enqueue)
+        return self._gpu.elapsed_ms(self._start())
+
+    def back_to_back_ms(self) -> float:
+        """Milliseconds of one of several forward passes of which each is started before the one before has ended."""
+        start = self._start()
+
+        def several() -> None:
+            for _ in range(IN_A_ROW):
+                start()
+
+        return self._gpu.elapsed_ms(several) / IN_A_ROW
+
+    def with_transfer(self, inputs: Arrays) -> Callable[[], float]:
+        """A call that gives the milliseconds of copying `inputs` in, one forward pass, and copying the outputs out.
+
+        The host's side is pinned memory. Inputs and outputs must have the shapes that were bound last.
+        """
+        sources = {spec.name: self._pinned(inputs[spec.name]) for spec in self.inputs}
+        goals: dict[str, Array] = {}
+        for spec in self.outputs:
+            shape = tuple(int(size) for size in self._context.get_tensor_shape(spec.name))
+            goals[spec.name] = self._gpu.host(shape, spec.dtype)
+        start = self._start()
+
+        def work() -> None:
+            for name, array in sources.items():
+                self._gpu.copy_in(self._room[name][0], array)
+            start()
+            for name, array in goals.items():
+                self._gpu.copy_out(array, self._room[name][0])
+
+        return lambda: self._gpu.elapsed_ms(work)
+
+    def record(self) -> None:
+        """From now on start forward passes as one CUDA graph, recorded with what was bound last.
+
+        Raises:
+            ProfileError: the engine cannot be recorded (it waits for the GPU, or has shapes that depend on values).
+        """
+        self.enqueue()  # an engine sets itself up in its first run, which cannot be recorded
+        self._gpu.wait()
+        self._graph = cuda_driver.Graph(self.enqueue, self._gpu.stream)
+
+    def held_bytes(self) -> int | None:
+        """Device memory that went since the file was opened; None where the driver does not tell."""
+        free = cuda_driver.free_bytes()
+        return None if free is None or self._free_before is None else max(self._free_before - free, 0)
+
+    def _drop_graph(self) -> None:
+        if self._graph is not None:
+            self._graph.close()
+            self._graph = None
+
+    def _start(self) -> Callable[[], None]:
+        return self.enqueue if self._graph is None else self._graph.launch
+
+    def _pinned(self, array: Array) -> Array:
+        made = self._gpu.host(tuple(array.shape), array.dtype)
+        np.copyto(made, array)
+        return made
 
     @property
     def buffers(self) -> str:
@@ -126,6 +208,7 @@ class Loaded:
 
     def close(self) -> None:
         """Free the buffers."""
+        self._drop_graph()
         self._gpu.close()
 
     def __enter__(self) -> "Loaded":
@@ -168,12 +251,13 @@ def load(path: Path, *, threads: int = 1) -> Loaded:
 def open_engine(plan: bytes, name: str, gpu: Memory) -> Loaded:
     """Give the plan to each installed TensorRT until one accepts it; `gpu` is the engine's from then on."""
     tried = []
+    free = cuda_driver.free_bytes()
     for package_name in _installed():
         package = importlib.import_module(package_name)
         runtime = package.Runtime(package.Logger(package.Logger.ERROR))
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is not None:
-            return Loaded(package, engine, gpu)
+            return Loaded(package, engine, gpu, free)
         tried.append(f"{package_name} {package.__version__}")
     gpu.close()
     raise ProfileError(
@@ -188,7 +272,9 @@ def measure(
     inputs: Arrays | None = None,
     *,
     batch: int = 1,
+    threads: int = 1,
     seconds: float = 3.0,
+    cuda_graph: bool = False,
 ) -> Measurement:
     """Time one forward pass of an engine.
 
@@ -196,10 +282,13 @@ def measure(
         target: None measures on whatever GPU there is.
         inputs: None takes normal random numbers.
         batch: where `inputs` is None.
+        threads: not used; the GPU has its own.
+        cuda_graph: start the engine as one CUDA graph, as trtexec of TensorRT 11 does by default: small engines are
+            faster, for the GPU does not wait for the host between kernels.
 
     Raises:
         WrongDeviceError: this GPU is not the target's.
-        ProfileError: as `load`, or the runs spread too wide.
+        ProfileError: as `load`, the engine cannot be recorded as a graph, or the runs spread too wide.
     """
     reason = available()
     wrong = fits(target) if target is not None and reason is None else None
@@ -207,14 +296,59 @@ def measure(
         raise WrongDeviceError(wrong, fix="measure on the device itself")
     with load(path) as loaded:
         given = example_inputs(loaded.inputs, batch) if inputs is None else dict(inputs)
+        size = batch_of(given, batch if inputs is None else None)
         loaded.bind(given)
-        size = next((int(value.shape[0]) for value in given.values() if value.ndim), 1)
-        clock = f"CUDA events around one enqueue, without copies and without a CUDA graph, buffers by {loaded.buffers}"
-        setup = Setup(size, 0, cuda_driver.device_name(), loaded.runtime, clock)
-        found = measure_sample(loaded.elapsed_ms, setup, seconds)
-    if target is not None and target.hardware.power_mode:
-        return with_note(found, f"the target's power mode is {target.hardware.power_mode}; this one's was not read")
-    return found
+        if cuda_graph:
+            loaded.record()
+        how = "one launch of a CUDA graph" if cuda_graph else "one enqueue, without a CUDA graph"
+        clock = f"CUDA events around {how}, without copies, buffers by {loaded.buffers}"
+        setup = Setup(size, 0, cuda_driver.description(), loaded.runtime, clock)
+        gpu = nvml.device()
+        found = measure_sample(
+            loaded.elapsed_ms,
+            setup,
+            seconds,
+            settle_seconds=SETTLE_S,
+            state=lambda: nvml.state(gpu),
+            meter=nvml.meter(gpu),
+        )
+        held = loaded.held_bytes()
+        short = min(seconds, 1.0)
+        found = replace(
+            found,
+            with_transfer_ms=_median(loaded.with_transfer(given), setup, short),
+            back_to_back_ms=_median(loaded.back_to_back_ms, setup, short),
+            peak_memory_bytes=held,
+        )
+    return _noted(found, target)
+
+
+def _median(sample: Callable[[], float], setup: Setup, seconds: float) -> float | None:
+    try:
+        return measure_sample(sample, setup, seconds).median_ms
+    except UnsteadyError:
+        return None
+
+
+def _noted(found: Measurement, target: Target | None) -> Measurement:
+    notes = [*found.notes]
+    if found.peak_memory_bytes is not None:
+        notes.append(f"the engine, its buffers and its context take {found.peak_memory_bytes / 2**20:.0f} MiB")
+    board = jetson.model()
+    if board is not None:
+        notes.append(f"on {board}")
+    if target is None:
+        return replace(found, notes=tuple(notes))
+    wanted, units = target.hardware.power_mode, cuda_driver.multiprocessors()
+    if units is not None and units != target.hardware.units:
+        notes.append(f"the target has {target.hardware.units} multiprocessors, {units} are switched on here")
+    if wanted:
+        mode = jetson.power_mode()
+        if mode is None:
+            notes.append(f"the target's power mode is {wanted}; this one's could not be read")
+        else:
+            notes.append(jetson.other_mode(wanted, mode) or f"in power mode {mode}, as the target")
+    return replace(found, notes=tuple(notes))
 
 
 def _installed() -> list[str]:

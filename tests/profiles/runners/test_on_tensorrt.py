@@ -1,5 +1,6 @@
 """No GPU is needed: a recorded stand-in takes the place of TensorRT's API and of the device's memory."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import profiles
+from profiles import jetson
 from profiles.errors import ProfileError
 from profiles.runners import WrongDeviceError, cuda_driver, on_tensorrt
 
@@ -28,11 +30,16 @@ class Memory:
         self.data[address] = np.zeros(size, np.uint8)
         return address
 
-    def upload(self, address: int, array: np.ndarray) -> None:
+    def host(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        return np.zeros(shape, dtype)
+
+    def copy_in(self, address: int, array: np.ndarray) -> None:
         raw = np.frombuffer(array.tobytes(), np.uint8)
         self.data[address][: raw.size] = raw
 
-    def download(self, array: np.ndarray, address: int) -> None:
+    def wait(self) -> None: ...
+
+    def copy_out(self, array: np.ndarray, address: int) -> None:
         array[...] = self.data[address][: array.nbytes].view(array.dtype).reshape(array.shape)
 
     def elapsed_ms(self, work: Callable[[], None]) -> float:
@@ -156,10 +163,96 @@ def test_wrong_inputs_are_refused(engine: tuple[Path, Memory], given: dict[str, 
 def test_time_is_that_of_the_events(engine: tuple[Path, Memory]) -> None:
     found = on_tensorrt.measure(engine[0], profiles.target("jetson"), batch=2, seconds=0.01)
     assert found.median_ms == 0.25
+    assert found.with_transfer_ms == 0.25
+    assert found.back_to_back_ms == 0.25 / on_tensorrt.IN_A_ROW
+    assert found.throughput == pytest.approx(2 / 0.25e-3 * on_tensorrt.IN_A_ROW)
     assert found.batch == 2
     assert found.runtime == "tensorrt 10.3.0"
-    assert "CUDA events" in found.clock
-    assert any("power mode is 15 W" in note for note in found.notes)
+    assert found.clock == "CUDA events around one enqueue, without a CUDA graph, without copies, buffers by a stand-in"
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        (None, "the target's power mode is 15 W; this one's could not be read"),
+        ("15W", "in power mode 15W, as the target"),
+        ("MAXN_SUPER", "the target's power mode is 15 W, this board runs in MAXN_SUPER"),
+    ],
+)
+def test_the_power_mode_is_compared(
+    engine: tuple[Path, Memory], monkeypatch: pytest.MonkeyPatch, mode: str | None, said: str
+) -> None:
+    monkeypatch.setattr(jetson, "power_mode", lambda: mode)
+    monkeypatch.setattr(jetson, "model", lambda: "NVIDIA Jetson Orin Nano Developer Kit")
+    found = on_tensorrt.measure(engine[0], profiles.target("jetson"), seconds=0.01)
+    assert said in found.notes
+    assert "on NVIDIA Jetson Orin Nano Developer Kit" in found.notes
+
+
+def test_transfers_carry_the_data(engine: tuple[Path, Memory]) -> None:
+    path, memory = engine
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    moved: list[np.ndarray] = []
+    with on_tensorrt.load(path) as loaded:
+        loaded.bind({"x": np.zeros((2, 3), np.float32)})
+        sample = loaded.with_transfer({"x": x})
+        out = memory.copy_out
+        memory.copy_out = lambda array, address: (out(array, address), moved.append(array.copy()))  # type: ignore[method-assign]
+        assert sample() == 0.25
+    assert np.array_equal(moved[0], 2 * x)
+
+
+def test_a_graph_is_launched_instead_of_an_enqueue(
+    engine: tuple[Path, Memory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched: list[str] = []
+
+    class Graph:
+        def __init__(self, work: Callable[[], None], stream: int) -> None:
+            assert stream == Memory.stream
+            work()
+
+        def launch(self) -> None:
+            launched.append("launch")
+
+        def close(self) -> None:
+            launched.append("close")
+
+    monkeypatch.setattr(cuda_driver, "Graph", Graph)
+    found = on_tensorrt.measure(engine[0], batch=1, seconds=0.01, cuda_graph=True)
+    assert "CUDA events around one launch of a CUDA graph" in found.clock
+    assert launched.count("close") == 1
+    assert len(launched) > 30
+
+
+@pytest.mark.parametrize(
+    ("units", "gib", "said"),
+    [
+        (108, 39.4, None),
+        (56, 24.0, "the target has 108 multiprocessors, this GPU \\(A30\\) has 56"),  # an A30 is 8.0 as well
+        (108, 79.2, "the target has 40 GB of memory, this GPU \\(A30\\) has 79"),
+        (14, 4.9, "has 14"),  # a slice of one
+    ],
+)
+def test_cards_of_one_compute_capability_are_told_apart(
+    monkeypatch: pytest.MonkeyPatch, units: int, gib: float, said: str | None
+) -> None:
+    monkeypatch.setattr(cuda_driver, "compute_capability", lambda: "8.0")
+    monkeypatch.setattr(cuda_driver, "device_name", lambda: "A30")
+    monkeypatch.setattr(cuda_driver, "multiprocessors", lambda: units)
+    monkeypatch.setattr(cuda_driver, "memory_bytes", lambda: int(gib * 2**30))
+    monkeypatch.setattr(cuda_driver, "is_integrated", lambda: False)
+    found = on_tensorrt.fits(profiles.target("a100"))
+    assert (found is None) if said is None else re.search(said, found or "")
+
+
+def test_processors_that_a_power_mode_switched_off_are_noted(
+    engine: tuple[Path, Memory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda_driver, "is_integrated", lambda: True)
+    monkeypatch.setattr(cuda_driver, "multiprocessors", lambda: 4)
+    found = on_tensorrt.measure(engine[0], profiles.target("jetson"), seconds=0.01)
+    assert "the target has 8 multiprocessors, 4 are switched on here" in found.notes
 
 
 def test_another_gpu_than_the_targets_is_not_measured(engine: tuple[Path, Memory]) -> None:
