@@ -114,8 +114,8 @@ def calibrated(target: Target, path: Path) -> Calibration:
     error = float(np.median(np.abs(1 / ratios - 1)))
     today = datetime.date.today().isoformat()
     origin = (
-        f"calibrated by {len(anchors)} times measured on the device ({path.name}, {today}): the family's constants times "
-        f"{scale:.3g} and {fixed * 1e3:.3g} us per inference, median error {error:.0%} on these times; "
+        f"calibrated by {len(anchors)} times measured on the device ({path.name}, {today}): the family's constants "
+        f"times {scale:.3g} and {fixed * 1e3:.3g} us per inference, median error {error:.0%} on these times; "
         f"before: {model.origin}"
     )
     return Calibration(constants, (low, high), origin)

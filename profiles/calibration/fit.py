@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from profiles.fuse import Kernel
-from profiles.latency.x86_calls import ROUTES, calls
+from profiles.latency.x86_calls import ROUTES, Call, calls
 from profiles.latency.x86_cpu import Constants
 
 Array = NDArray[np.float64]
@@ -31,13 +31,17 @@ class Fit:
     ratios: Array  # (N,): measured over predicted, each model predicted by a fit that did not see it
 
 
-def features(kernels: Sequence[Kernel], lanes: int, cache_kib: float) -> Array:
-    """One model's counts, one number per place of `PLACES`; the last number is 1, for what every inference costs."""
+def features(kernels: Sequence[Kernel], lanes: int, cache_kib: float, ends: Sequence[Call] = ()) -> Array:
+    """One model's counts, one number per place of `PLACES`; the last number is 1, for what every inference costs.
+
+    Args:
+        ends: further calls, at the model's input and output.
+    """
     sums = dict.fromkeys(PLACES, 0.0)
-    for kernel in kernels:
-        for route, counts in calls(kernel, lanes, cache_kib * 1024):
-            for index, count in enumerate(counts):
-                sums[route, index] += count
+    made = [call for kernel in kernels for call in calls(kernel, lanes, cache_kib * 1024)]
+    for route, counts in (*made, *ends):
+        for index, count in enumerate(counts):
+            sums[route, index] += count
     return np.array([*sums.values(), 1.0])
 
 

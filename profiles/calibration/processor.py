@@ -15,6 +15,7 @@ from profiles.calibration.timing import Session, time_models
 from profiles.calibration.write import Calibration
 from profiles.errors import ProfileError
 from profiles.fuse import Kernel, fuse
+from profiles.latency.x86_calls import BLOCKED, Call, calls
 from profiles.measure import cpu
 from profiles.target import Hardware, Target
 
@@ -55,12 +56,46 @@ def calibrated(
     return fitted(target.hardware, samples, time_models(samples, seconds, say=say), say)
 
 
+def ends_of(model: "onnx.ModelProto", kernels: Sequence[Kernel], lanes: int) -> list[Call]:
+    """What onnxruntime does to a short chain's input and output because the kernels between want another layout.
+
+    In whole networks this is part of what their first and last kernels cost; in a chain of two or three it would be
+    taken for theirs.
+    """
+    first, last = (calls(kernel, lanes) for kernel in (kernels[0], kernels[-1]))
+    found: list[Call] = []
+    images = [value.type.tensor_type.shape.dim for value in (model.graph.input[0], model.graph.output[0])]
+    before, after = (float(math.prod(item.dim_value for item in dims)) for dims in images)
+    if first[0][0] in BLOCKED - {"conv_first"}:
+        found.append(("reorder", (1.0, before, 0.0)))
+    if last[-1][0] in BLOCKED | {"skip"}:
+        found.append(("reorder", (1.0, after, 0.0)))
+    if first[0][0] == "quantize" and len(kernels) > 1:
+        route = calls(kernels[1], lanes)[0][0]
+        if route.startswith("qconv"):
+            found.append(("qtranspose_inner", (1.0, before, 0.0)))
+    if model.graph.node[-1].op_type == "DequantizeLinear":
+        found.append(("dequantize", (1.0, after, 0.0)))
+        if (
+            any(call[0].startswith("qconv") for kernel in kernels for call in calls(kernel, lanes))
+            and len(images[1]) > 2
+        ):
+            found.append(("qtranspose_inner", (1.0, after, 0.0)))
+    return found
+
+
 def kernels_of(model: "onnx.ModelProto") -> tuple[Kernel, ...]:
     """What onnxruntime runs for a model of the suite, at the batch size that it was made for."""
     from profiles import read
 
     batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
     return fuse(read(model, batch), "x86-cpu").kernels
+
+
+def row_of(model: "onnx.ModelProto", lanes: int, cache_kib: float) -> fit.Array:
+    """The counts of a model of the suite."""
+    kernels = kernels_of(model)
+    return fit.features(kernels, lanes, cache_kib, ends_of(model, kernels, lanes))
 
 
 def fitted(
@@ -79,7 +114,7 @@ def fitted(
         )
     nanoseconds = np.array([timed.ms * 1e6 for timed in session.timed])
     lanes, cache_kib = core_of(hardware)
-    rows = np.array([fit.features(kernels_of(sample.model), lanes, cache_kib) for sample in samples])
+    rows = np.array([row_of(sample.model, lanes, cache_kib) for sample in samples])
     whole = np.array([sample.name.split()[0] in WHOLE for sample in samples])
     ratios = fit.unseen(rows, nanoseconds)
     of_networks = ratios[whole] if whole.sum() >= 10 else ratios

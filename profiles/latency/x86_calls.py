@@ -23,6 +23,7 @@ Call = tuple[str, tuple[float, ...]]
 TILE = 6  # output columns that the inner loop of a blocked convolution computes at once
 BLOCKS = 4  # blocks of output channels that it computes at once
 ROWS = 12  # rows of a float matrix product that are computed at once
+COLOURS = 4  # channels up to which a convolution is taken for a network's first
 SLICE = 128  # input channels after which a pointwise convolution writes what it has summed
 
 _BLOCKED: tuple[tuple[str, Resource], ...] = (
@@ -74,6 +75,12 @@ ROUTES: Mapping[str, tuple[tuple[str, Resource], ...]] = {
         ("outputs", "compute"),
         ("stored weights", "memory"),
     ),
+    "conv_channels": (
+        ("calls", "launch"),
+        ("products: channels x batch", "launch"),
+        ("elements of columns", "compute"),
+        ("outputs", "compute"),
+    ),
     "conv_transpose": (
         ("calls", "launch"),
         ("MACs", "compute"),
@@ -88,15 +95,23 @@ ROUTES: Mapping[str, tuple[tuple[str, Resource], ...]] = {
         ("elements of columns", "compute"),
         ("runs of columns", "launch"),
         ("outputs", "compute"),
+        ("outputs beyond whole vectors", "compute"),
         ("stored weights", "memory"),
     ),
-    "qconv_depthwise": (("calls", "launch"), ("MACs on whole vectors", "int8"), ("outputs", "compute")),
+    "qconv_depthwise": (
+        ("calls", "launch"),
+        ("MACs", "int8"),
+        ("MACs beyond whole vectors", "compute"),
+        ("outputs", "compute"),
+    ),
     "qconv_grouped": (
         ("calls", "launch"),
         ("products: groups x batch", "launch"),
         ("MACs on whole vectors of channels", "int8"),
         ("elements of columns", "compute"),
+        ("runs of columns", "launch"),
         ("outputs", "compute"),
+        ("outputs beyond whole vectors", "compute"),
     ),
     "gemm": _PRODUCT,
     "qgemm": tuple((name, "int8" if name.startswith(("MAC", "load")) else kind) for name, kind in _PRODUCT),
@@ -119,7 +134,9 @@ ROUTES: Mapping[str, tuple[tuple[str, Resource], ...]] = {
     "fft": (("calls", "launch"), ("transforms", "launch"), ("MACs", "compute"), ("points", "compute")),
     "pool": _WINDOWS,
     "pool_plain": _WINDOWS,
+    "average_plain": _WINDOWS,
     "qpool": _WINDOWS,
+    "qpool_plain": _WINDOWS,
     "qaverage": _WINDOWS,
     "mean": (("calls", "launch"), ("inputs", "compute"), ("outputs", "compute")),
     "reduce": (("calls", "launch"), ("inputs", "compute"), ("outputs", "compute")),
@@ -132,6 +149,7 @@ ROUTES: Mapping[str, tuple[tuple[str, Resource], ...]] = {
     "qtable": _ELEMENTS,
     "quantize": _ELEMENTS,
     "dequantize": _ELEMENTS,
+    "dequantize_weights": _ELEMENTS,
     "norm": _ROWS,
     "softmax": _ROWS,
     "qsoftmax": _ROWS,
@@ -141,7 +159,9 @@ ROUTES: Mapping[str, tuple[tuple[str, Resource], ...]] = {
     "copy": _ELEMENTS,
     "qcopy": _ELEMENTS,
     "transpose": _ELEMENTS,
+    "transpose_inner": _ELEMENTS,
     "qtranspose": _ELEMENTS,
+    "qtranspose_inner": _ELEMENTS,
     "reorder": _ELEMENTS,
 }
 
@@ -257,7 +277,7 @@ def _dequantised(kernel: Kernel) -> list[Call]:
     """What comes before a layer that has codes but runs in float because nothing rounds its result."""
     stored = sum(item.elements for item in kernel.weights if not item.bias)
     source = float(prod(kernel.source)) if kernel.source else float(kernel.read_bytes)
-    return [("dequantize", (1.0, source, 0.0)), ("dequantize", (1.0, float(stored), 0.0))]
+    return [("dequantize", (1.0, source, 0.0)), ("dequantize_weights", (1.0, float(stored), 0.0))]
 
 
 def _runs_in_float(kernel: Kernel) -> bool:
@@ -274,16 +294,20 @@ def _conv(kernel: Kernel, name: str, lanes: int, beyond: float) -> list[Call]:
     if len(shape) < 3 or not kernel.window:  # geometry unknown: a square map, a window of one
         side = max(1, round(sqrt(kernel.elements / max(kernel.channels, 1))))
         shape, area = (1, kernel.channels, side, side), 1
+    found: list[Call] = []
     groups = max(kernel.groups, 1)
     inputs, outputs = max(kernel.depth // area, 1), max(shape[1] // groups, 1)
     if kernel.macs and kernel.elements * kernel.depth != kernel.macs:  # transposed: counted per input
         pixels = kernel.macs / max(kernel.depth, 1) / max(inputs * groups, 1)
         columns = pixels * shape[1] * area
-        found: list[Call] = [("conv_transpose", (1.0, float(kernel.macs), columns, float(kernel.elements)))]
+        found = [("conv_transpose", (1.0, float(kernel.macs), columns, float(kernel.elements)))]
         return [*_dequantised(kernel), *found] if kernel.precision == "int8" else found
     if kernel.precision == "int8":
         if not _runs_in_float(kernel):
-            return [_coded_conv(shape, area, groups, inputs, outputs, lanes)]
+            found = [_coded_conv(shape, area, groups, inputs, outputs, lanes)]
+            if groups == 1 and inputs <= COLOURS and kernel.source:  # a network's input comes channel by channel
+                found.insert(0, ("qtranspose_inner", (1.0, float(prod(kernel.source)), 0.0)))
+            return found
         return [*_dequantised(kernel), _float_conv(kernel, shape, area, groups, inputs, outputs, lanes, beyond)]
     return [_float_conv(kernel, shape, area, groups, inputs, outputs, lanes, beyond)]
 
@@ -291,15 +315,19 @@ def _conv(kernel: Kernel, name: str, lanes: int, beyond: float) -> list[Call]:
 def _coded_conv(shape: tuple[int, ...], area: int, groups: int, inputs: int, outputs: int, lanes: int) -> Call:
     pixels = float(shape[0] * prod(shape[2:]))
     if groups > 1 and inputs == outputs == 1:
-        return "qconv_depthwise", (1.0, pixels * area * _whole(groups, lanes), pixels * groups)
+        beyond = pixels * area * (groups % lanes)
+        return "qconv_depthwise", (1.0, pixels * area * groups, beyond, pixels * groups)
     depth = _whole(area * inputs, 4)
     macs = pixels * depth * _whole(outputs, lanes)
     columns = pixels * area * inputs * groups if area > 1 else 0.0
+    runs = pixels * area * groups if area > 1 else 0.0
+    beyond = pixels * groups * (outputs % lanes)
     if groups > 1:
-        return "qconv_grouped", (1.0, float(groups * shape[0]), macs * groups, columns, pixels * outputs * groups)
+        products = float(groups * shape[0])
+        return "qconv_grouped", (1.0, products, macs * groups, columns, runs, pixels * outputs * groups, beyond)
     loads = ceil(pixels / TILE) * depth * _whole(outputs, lanes)
-    runs = pixels * area if area > 1 else 0.0
-    return "qconv", (1.0, macs, loads, columns, runs, pixels * outputs, float(area * inputs * outputs))
+    stored = float(area * inputs * outputs)
+    return "qconv", (1.0, macs, loads, columns, runs, pixels * outputs, beyond, stored)
 
 
 def _float_conv(
@@ -320,6 +348,8 @@ def _float_conv(
         return _blocked(route, kernel, shape, area, 1, depth, int(_whole(outputs, lanes)), lanes, beyond)
     columns = area * inputs * pixels * groups * batch
     macs = groups * batch * outputs * area * inputs * _whole(pixels, lanes)
+    if depthwise:  # a product of one row for each channel
+        return "conv_channels", (1.0, float(groups * batch), float(columns), float(kernel.elements))
     return "conv_columns", (
         1.0,
         float(groups * batch),
@@ -430,12 +460,13 @@ def _pool(kernel: Kernel, name: str, lanes: int, beyond: float) -> list[Call]:
     if "global" in name or "adaptive" in name:
         return [("qmean" if coded else "mean", (1.0, source, outputs))]
     counts = (1.0, outputs * (prod(kernel.window) or 4), outputs)
-    if len(kernel.shape) != 4:
-        plain: Call = ("pool_plain", counts)
-        return _through_float(plain, outputs) if coded else [plain]
+    average = "avg" in name or "average" in name
+    plane = len(kernel.shape) == 4
     if coded:
-        return [("qaverage" if "avg" in name or "average" in name else "qpool", counts)]
-    return [("pool" if kernel.shape[1] % lanes == 0 else "pool_plain", counts)]
+        return [("qaverage" if average else "qpool" if plane else "qpool_plain", counts)]
+    if plane and kernel.shape[1] % lanes == 0:
+        return [("pool", counts)]
+    return [("average_plain" if average else "pool_plain", counts)]
 
 
 def _reduce(kernel: Kernel, name: str, lanes: int, beyond: float) -> list[Call]:
@@ -466,7 +497,9 @@ def _copy(kernel: Kernel, name: str, lanes: int, beyond: float) -> list[Call]:
     elements = float(kernel.elements)
     if name in ("reorderinput", "reorderoutput"):
         return [("reorder", (1.0, elements, beyond))]
-    route = "transpose" if name in TURNS else "copy"
+    route = "copy"
+    if name in TURNS:  # whole runs of the last axis move, or single elements
+        route = "transpose" if kernel.source[-1:] == kernel.shape[-1:] else "transpose_inner"
     return [("q" + route if kernel.precision == "int8" else route, (1.0, elements, beyond))]
 
 
