@@ -203,7 +203,7 @@ def check(recipe: Recipe, where: str) -> None:
     catalog.require("compress.selectors", recipe.select.selector)
     for space in recipe.select.spaces:
         catalog.require("compress.spaces", space)
-    profiles.target(recipe.target)
+    profiles.target(recipe.target, Path())  # the user's own are in the folder that the command is given in
     if recipe.task.name is not None:
         catalog.require("compress.tasks", recipe.task.name)
     if recipe.task.name is None and recipe.task.file is None:

@@ -207,7 +207,8 @@ def _find(name: str, search: Path | None, exclude: tuple[Path, ...] = ()) -> Pat
     meant = f"; did you mean {' or '.join(repr(match) for match in close)}?" if close else ""
     raise ProfileError(
         f"no target is called {name!r}; there are {', '.join(there)}{meant}",
-        fix=f"pass one of these, or write targets/{wanted or 'name'}.toml in your project folder",
+        fix=f"pass one of these, or write targets/{wanted or 'name'}.toml in your project folder"
+        + (" and pass search=that folder" if search is None else ""),
     )
 
 

@@ -56,5 +56,5 @@ def _build(options: argparse.Namespace, recipe: dict[str, Any]) -> tuple[dict[st
     from compress.summary import summarize
 
     with open_store(options.folder, frozenset({"build"})) as store:
-        build(store, profiles.target(recipe["target"]), options.remote, choose(options.quiet))
+        build(store, profiles.target(recipe["target"], Path()), options.remote, choose(options.quiet))
         return summarize(store.folder, "build", tuple(store.repeated))

@@ -40,7 +40,7 @@ def prepare(recipe: Recipe, store: Store, progress: Progress, remote: str | None
     Raises:
         TaskError, TeacherError, ProfileError: what does not fit, and what to do.
     """
-    target = profiles.target(recipe.target)
+    target = profiles.target(recipe.target, Path())
     task = load_task(recipe.task)
     splits = task.load(recipe.task.data)
     data_checks.check_splits(task, splits)

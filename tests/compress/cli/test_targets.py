@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from compress.cli.main import main
+from compress.recipe import load
+from profiles.errors import ProfileError
 from profiles.target import names, target
 
 BOARD = 'inherit = "jetson"\n[target]\ndevice = "My board"\n[hardware]\nclock_mhz = 1000\n'
@@ -164,3 +166,14 @@ def test_calibrating_writes_the_users_own_target(
     assert "0.90 to 1.20 times the predicted one" in told.out
     found = parsed(capsys, "show", "jetson", "--project", str(tmp_path))
     assert found["prediction"]["interval"] == [0.9, 1.2]
+
+
+def test_the_pipeline_finds_the_users_own_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "project" / "targets").mkdir(parents=True)
+    (tmp_path / "project" / "targets" / "board.toml").write_text(BOARD)
+    monkeypatch.chdir(tmp_path / "project")
+    assert load(overrides={"target": "board"}).target == "board"
+    assert load(overrides={"target": "jetson:25w"}).target == "jetson:25w"
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ProfileError, match="no target is called 'board'"):
+        load(overrides={"target": "board"})
