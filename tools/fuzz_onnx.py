@@ -426,7 +426,9 @@ def _attributes(model: ModelProto, rng: Rng) -> None:
     elif choice == 2:
         item.name = rng.choice([other.name for one in nodes for other in one.attribute])
     elif choice == 3:
-        node.attribute.add().CopyFrom(rng.choice(rng.choice(nodes).attribute))
+        # Serialised first: protobuf's C code ends the process when a message is copied into a part of itself.
+        copied = rng.choice(rng.choice(nodes).attribute).SerializeToString()
+        node.attribute.add().ParseFromString(copied)
     elif item.type == AttributeProto.INT:
         item.i = _size(rng)
     elif item.type == AttributeProto.INTS:
@@ -459,7 +461,8 @@ def _nodes(model: ModelProto, rng: Rng) -> None:
     if choice == 0:
         del nodes[rng.randrange(len(nodes))]
     elif choice == 1:
-        nodes.add().CopyFrom(rng.choice(nodes))
+        copied = rng.choice(nodes).SerializeToString()
+        nodes.add().ParseFromString(copied)
     elif choice == 2:
         order = list(nodes)
         rng.shuffle(order)
@@ -489,7 +492,8 @@ def _outside(model: ModelProto, rng: Rng) -> None:
     elif choice == 3:
         model.graph.output.add(name=rng.choice(_NAMES))
     elif choice == 4:
-        model.graph.input.add().CopyFrom(rng.choice(model.graph.input))
+        copied = rng.choice(model.graph.input).SerializeToString()
+        model.graph.input.add().ParseFromString(copied)
     else:
         for tensor in model.graph.initializer:
             if tensor.external_data:
