@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import itertools
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -237,9 +238,11 @@ def _several(found: Sequence[dict[str, Any]], targets: Sequence["Target"], layer
                 numbers.count(cost.macs),
                 numbers.size(cost.weight_bytes),
                 numbers.size(cost.peak_activation_bytes),
+                "" if cost.energy_mj is None else numbers.energy(cost.energy_mj),
             )
         )
-    heads = ("model", "target", "batch", "in", "latency", "origin", "interval", "", "MACs", "weights", "peak act.")
+    sizes = ("MACs", "weights", "peak act.", "energy")
+    heads = ("model", "target", "batch", "in", "latency", "origin", "interval", "", *sizes)
     lines = _table(heads, rows, left=2)
     if layers:
         for row in found:
@@ -251,7 +254,7 @@ def _several(found: Sequence[dict[str, Any]], targets: Sequence["Target"], layer
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
     """Columns of text; the first `left` ones are flush left. Empty columns are left out, long names cut in front."""
     used = [n for n in range(len(heads)) if any(row[n] for row in rows)]
-    spare = shutil.get_terminal_size((120, 24)).columns
+    spare = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else 10_000  # files are not cut
     every = [[heads[n] for n in used], *([row[n] for n in used] for row in rows)]
     fixed = sum(max(len(row[n]) for row in every) + 2 for n in range(left, len(used)))
     room = max(14, (spare - fixed) // max(1, left) - 2)
