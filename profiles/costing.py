@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from profiles.cost import Precision
 from profiles.fuse import PRECISION_BYTES, Fused, Kernel, kernel_kind
-from profiles.graph import BITS, FLOATS, Graph, Weight
+from profiles.graph import BITS, FLOATS, Graph
 from profiles.grouping import Group, Grouping, group, prepared
 from profiles.latency.models import Model
 from profiles.liveness import Program
@@ -134,37 +134,41 @@ class Skeleton:
         self.family, self.precision = family, precision
         self.serial = next(_serials)  # in place of the structure in keys of results
         grouping = self.grouping = group(graph, family, precision)
-        fused = Fused(graph, grouping, family, precision)
+        runs_in = Fused(graph, grouping, family, precision).runs_in
         ops = graph.ops
-        number = {name: index for index, name in enumerate(graph.edges)}
-        shown = grouping.shown
         groups = grouping.groups
+        number = {name: index for index, name in enumerate(graph.edges)}
         self.asked = _asked(grouping, number)
         self.bits = _bits(graph, grouping, precision)
-        self.precisions = [fused.runs_in(item) for item in groups]
+        self.precisions = [runs_in(item) for item in groups]
+        self.kinds = [kernel_kind(ops[item.core]) for item in groups]
+        self.operators = [tuple([ops[index].operator for index in item.ops]) for item in groups]
         reads = [[number[name] for name in item.reads] for item in groups]
         self.reads = _Sums(reads)
-        self.writes = _Sums([[number[shown(name)] for name in item.ends_at] for item in groups])
-        self.ends = _Sums([[number[name] for name in item.ends_at] for item in groups])
+        self.writes = _Sums([[number[name] for name in item.ends_at] for item in groups])
         self.vector = _Sums([[number[ops[index].outputs[0]] for index in item.vector] for item in groups])
         self.counted = _Sums([item.counted for item in groups])
         # A slice or a gather reads what it writes, not the whole source.
         self.copies = [index for index, item in enumerate(groups) if ops[item.core].kind == "copy"]
-        self.copy_made = _Sums([[number[shown(n)] for n in ops[groups[k].core].outputs] for k in self.copies])
+        self.copy_made = _Sums([[number[name] for name in ops[groups[k].core].outputs] for k in self.copies])
         self.copy_reads = _Sums([reads[k] for k in self.copies])
         self.cores = [item.core for item in groups]
         self.first_out = [number[item.ends_at[0]] for item in groups]
         self.first_in = [number[ops[item.core].inputs[0]] if ops[item.core].inputs else -1 for item in groups]
         self._weigh(graph, groups)
-        self._identify(graph, groups)
         steps = []
-        for item, kind in zip(groups, self.kinds, strict=True):
-            moves = any(ops[index].kind == "copy" for index in item.ops)
-            names = tuple(dict.fromkeys([grouping.buffer(name) for name in item.reads]))
-            made = tuple(dict.fromkeys([grouping.buffer(name) for name in item.ends_at]))
-            steps.append(_Step(names, made, kind == "pointwise" and not moves))
-        inputs = tuple(dict.fromkeys([grouping.buffer(name) for name in graph.inputs]))
-        outputs = tuple(dict.fromkeys([grouping.buffer(name) for name in graph.outputs]))
+        self.numbers = []  # what a latency model sees of each kernel beside sizes, as one number
+        for k, item in enumerate(groups):
+            kind = self.kinds[k]
+            read, written = tuple(item.reads), item.ends_at
+            if grouping.parts:
+                read, written = _once(grouping, read), _once(grouping, written)
+            moves = len(item.ops) > 1 and any([ops[index].kind == "copy" for index in item.ops])
+            steps.append(_Step(read, written, kind == "pointwise" and not moves))
+            counts = (len(read), len(written))
+            key = (family, kind, self.operators[k], self.precisions[k], counts, moves, self.described[k])
+            self.numbers.append(_number(key))
+        inputs, outputs = _once(grouping, graph.inputs), _once(grouping, graph.outputs)
         self.program = Program(steps, inputs, outputs, inputs)
         self.buffers = [number[name] for name in self.program.names]
 
@@ -182,62 +186,59 @@ class Skeleton:
         fresh: list[bool] = []
         kinds: list[str] = []
         described: list[tuple[tuple[str, bool], ...]] = []
-        norms: list[tuple[int, int]] = []
+        norms: list[int] = []
+        members: list[range] = []
         seen: set[str] = set()
+        known: dict[tuple[str, bool, Precision], tuple[int, str]] = {}
         for item, runs_in in zip(groups, self.precisions, strict=True):
-            found: dict[str, tuple[int, int, Weight]] = {}
+            found: dict[str, tuple[int, int, str, bool]] = {}
+            biased = False
             for index in item.ops:
-                op, at = ops[index], offsets[index]
-                if not op.weights:
+                op = ops[index]
+                weights = op.weights
+                if not weights:
                     continue
+                at = offsets[index]
                 if op.kind == "batchnorm":
-                    norms.append((at, at + len(op.weights)))
+                    norms.append(at)
+                    members.append(range(at, at + len(weights)))
                     if index not in item.folded:
-                        found[op.name] = (at, 2, _SCALE)
-                    elif not any(entry[2].bias for entry in found.values()):
-                        found["folded bias"] = (at, 1, _SCALE)
+                        found[op.name] = (at, 2, "float32", True)
+                    elif not biased:
+                        found[f"{ops[item.core].name}.folded_bias"] = (at, 1, "float32", True)
+                    biased = True
                 else:
-                    for place, weight in enumerate(op.weights, at):
-                        found[weight.name] = (place, 1, weight)
-            lists.append([entry[0] for entry in found.values()])
-            for name, (_, factor, weight) in found.items():
-                size, kind = _stored(weight, runs_in, self.precision)
+                    for weight in weights:
+                        found[weight.name] = (at, 1, weight.dtype, weight.bias)
+                        biased = biased or weight.bias
+                        at += 1
+            listed = []
+            told = []
+            for name, (at, factor, dtype, bias) in found.items():
+                listed.append(at)
+                told.append((dtype, bias))
                 factors.append(factor)
-                bits.append(size)
-                kinds.append(kind)
-                key = f"{ops[item.core].name}.folded_bias" if name == "folded bias" else name
-                fresh.append(key not in seen)
-                seen.add(key)
-            described.append(tuple([(weight.dtype, weight.bias) for _, _, weight in found.values()]))
+                size = known.get((dtype, bias, runs_in))
+                if size is None:
+                    size = known[dtype, bias, runs_in] = _stored(dtype, bias, runs_in, self.precision)
+                bits.append(size[0])
+                kinds.append(size[1])
+                fresh.append(name not in seen)
+                seen.add(name)
+            lists.append(listed)
+            described.append(tuple(told))
         self.weights = _Sums(lists)
         self.weight_factors, self.weight_bits = np.array(factors, np.int64), np.array(bits, np.int64)
         self.fresh = np.array(fresh, bool)
         self.stored_as = {kind: np.array([item == kind for item in kinds], bool) & self.fresh for kind in set(kinds)}
         self.described = described
-        self.norms = np.array([first for first, _ in norms], np.int64)
-        self.norm_members = _Sums([range(first, end) for first, end in norms])
+        self.norms = np.array(norms, np.int64)
+        self.norm_members = _Sums(members)
 
-    def _identify(self, graph: Graph, groups: Sequence[Group]) -> None:
-        """What a latency model sees of each kernel beside sizes, as one number."""
-        ops = graph.ops
-        self.kinds = [kernel_kind(ops[item.core]) for item in groups]
-        self.operators = [tuple([ops[index].operator for index in item.ops]) for item in groups]
-        buffer = self.grouping.buffer
-        self.numbers = []
-        for k, item in enumerate(groups):
-            moves = any(ops[index].kind == "copy" for index in item.ops)
-            counts = (len({buffer(n) for n in item.reads}), len({buffer(n) for n in item.ends_at}))
-            key = (self.family, self.kinds[k], self.operators[k], self.precisions[k], counts, moves, self.described[k])
-            self.numbers.append(_number(key))
-
-    def fits(self, elements: Array, weights: Array) -> bool:
+    def fits(self, elements: Array) -> bool:
         """Whether a graph of this structure is grouped so too, with these sizes."""
         first, second, same = self.asked
-        if not np.array_equal(elements[first] == elements[second], same):
-            return False
-        # Batch normalisation is counted by its first tensor; all of its tensors have one number per channel.
-        lengths = self.norm_members.ends - self.norm_members.starts
-        return bool((self.norm_members.of(weights) == weights[self.norms] * lengths).all())
+        return np.array_equal(elements[first] == elements[second], same)
 
     def work(self, graph: Graph, sizes: "Sizes") -> Work:
         """The numbers of one graph of this structure."""
@@ -246,10 +247,15 @@ class Skeleton:
         read = self.reads.of(held)
         if self.copies:
             made = self.copy_made.of(held)
-            counts = self.copy_reads.ends - self.copy_reads.starts
-            taken = np.minimum(held[self.copy_reads.index], np.repeat(made, counts))
+            lengths = self.copy_reads.ends - self.copy_reads.starts
+            taken = np.minimum(held[self.copy_reads.index], np.repeat(made, lengths))
             read[self.copies] = self.copy_reads.over(taken)
-        each = sizes.weights[self.weights.index] * self.weight_factors
+        counts = sizes.weights
+        if len(self.norms):  # a batch normalisation becomes one number per channel, counted by its longest tensor
+            counts = counts.copy()
+            members = self.norm_members
+            counts[self.norms] = np.maximum.reduceat(counts[members.index], members.starts)
+        each = counts[self.weights.index] * self.weight_factors
         stored = (each * self.weight_bits + 7) >> 3
         weighed = self.weights.over(stored).tolist()
         macs = self.counted.of(sizes.macs).tolist()
@@ -260,7 +266,7 @@ class Skeleton:
             zip(
                 self.numbers,
                 macs,
-                self.ends.of(elements).tolist(),
+                self.writes.of(elements).tolist(),
                 reads,
                 written,
                 weighed,
@@ -334,7 +340,7 @@ def skeleton(graph: Graph, family: str, precision: Precision | None) -> tuple[Gr
     sizes = _sizes(graph)
     there = _kept.get(key)
     for found in there or ():
-        if found.fits(sizes.elements, sizes.weights):
+        if found.fits(sizes.elements):
             return graph, found, sizes
     made = Skeleton(graph, family, precision)
     # Structures that sizes group in several ways are rare; two of them are kept.
@@ -378,14 +384,16 @@ def _bits(graph: Graph, grouping: Grouping, precision: Precision | None) -> Arra
     return np.array(found, np.int64)
 
 
-_SCALE = Weight("", 0, "float32", bias=True)
+def _once(grouping: Grouping, names: Iterable[str]) -> tuple[str, ...]:
+    """The buffers of some edges, each once."""
+    return tuple(dict.fromkeys([grouping.buffer(name) for name in names]))
 
 
-def _stored(weight: Weight, runs_in: Precision, asked: Precision | None) -> tuple[int, str]:
+def _stored(dtype: str, bias: bool, runs_in: Precision, asked: Precision | None) -> tuple[int, str]:
     """Bits of one element of a stored tensor, and its data type on the device."""
-    if asked is None or weight.dtype not in FLOATS:
-        return BITS.get(weight.dtype, 32), weight.dtype
-    if weight.bias and runs_in == "int8":
+    if asked is None or dtype not in FLOATS:
+        return BITS.get(dtype, 32), dtype
+    if bias and runs_in == "int8":
         return 32, "int32"
     return 8 * PRECISION_BYTES[runs_in], DTYPES[runs_in]
 
@@ -394,7 +402,7 @@ def stored_idle(graph: Graph, precision: Precision | None, stored: dict[str, int
     """Add the bytes of tensors that are stored and not read to `stored`; their number of elements."""
     total = 0
     for weight in graph.idle:
-        bits, kind = _stored(weight, precision or "fp32", precision)
+        bits, kind = _stored(weight.dtype, weight.bias, precision or "fp32", precision)
         stored[kind] = stored.get(kind, 0) + (weight.elements * bits + 7) // 8
         total += weight.elements
     return total

@@ -119,7 +119,7 @@ class _Grouper:
         self.parts: dict[str, str] = {}
         self.made_by: dict[str, int] = {}  # edge -> index of its group
         self.groups: list[Group] = []
-        self.asked: dict[tuple[str, str], bool] = {}
+        self.asked: list[tuple[str, str, bool]] = []
         self.joined: set[int] = set()  # operators that a region took in before their turn
         readers: dict[str, int] = {}
         for op in self.ops:
@@ -149,8 +149,9 @@ class _Grouper:
         for group in self.groups:
             self._settle(group)
         floats = frozenset(name for index in self.front_end for name in self.ops[index].inputs)
-        asked = tuple((a, b, same) for (a, b), same in self.asked.items())
-        return Grouping(tuple(self.groups), self.shows, self.parts, asked, coded, floats, self.front_end, self.used)
+        return Grouping(
+            tuple(self.groups), self.shows, self.parts, tuple(self.asked), coded, floats, self.front_end, self.used
+        )
 
     # --- what the rules ask ---
 
@@ -161,10 +162,9 @@ class _Grouper:
         return name
 
     def _same_size(self, first: str, second: str) -> bool:
-        same = self.asked.get((first, second))
-        if same is None:
-            edges = self.graph.edges
-            same = self.asked[first, second] = edges[first].elements == edges[second].elements
+        edges = self.graph.edges
+        same = edges[first].elements == edges[second].elements
+        self.asked.append((first, second, same))
         return same
 
     def _maker(self, name: str) -> int:
@@ -178,9 +178,12 @@ class _Grouper:
 
     def _settle(self, group: Group) -> None:
         """Reads by the edge that holds the bytes, once each; nothing that stays inside; no result that nobody reads."""
-        ends = group.ends_at
-        inner = {name for index in group.ops for name in self.ops[index].outputs}.difference(ends)
-        group.reads = list(dict.fromkeys([self._shown(name) for name in group.reads if name not in inner]))
+        ends, reads = group.ends_at, group.reads
+        if len(reads) == 1:
+            reads[0] = self._shown(reads[0])
+        else:
+            inner = {name for index in group.ops for name in self.ops[index].outputs}.difference(ends)
+            group.reads = list(dict.fromkeys([self._shown(name) for name in reads if name not in inner]))
         if len(ends) > 1:
             group.ends_at = tuple(name for name in ends if name in self.used) or ends[:1]
 
@@ -236,15 +239,23 @@ class _Grouper:
             return False
         if not op.inputs or len(op.outputs) != 1:
             return False
-        roots = [self._shown(name) for name in op.inputs]
         makers = self.made_by
-        at, root = max([(makers.get(name, -1), name) for name in roots])
+        inputs = op.inputs
+        if len(inputs) == 1:
+            root = self._shown(inputs[0])
+            at = makers.get(root, -1)
+            once = True
+            roots = [root]
+        else:
+            roots = [self._shown(name) for name in inputs]
+            at, root = max([(makers.get(name, -1), name) for name in roots])
+            once = roots.count(root) == 1
         if at < 0:
             return False
         group = self.groups[at]
         if root not in group.ends_at:
             return False
-        if self.readers.get(root, 0) != 1 or roots.count(root) != 1:
+        if not once or self.readers.get(root, 0) != 1:
             return self.gpu and kind == "pointwise" and self._gated(group, at, root, index)
         made = self.ops[group.core].kind
         generated = self.gpu and made in GENERATED

@@ -128,6 +128,8 @@ class Program:
             for name in step.writes:
                 index.setdefault(name, len(index))
         self.names = tuple(index)
+        # Whether every tensor is written once, and no input is.
+        self.single = len(index) - self.started == sum([len(step.writes) for step in steps])
         self.reads = [_numbers(step.reads, index) for step in steps]
         self.writes = [_numbers(step.writes, index) for step in steps]
         self.touched = [
@@ -139,7 +141,10 @@ class Program:
         for name in outputs:
             if name in index:
                 self.kept[index[name]] = True
-        self.held = [kept or name in held for name, kept in zip(self.names, self.kept, strict=True)]
+        self.held = list(self.kept)
+        for name in held:
+            if name in index:
+                self.held[index[name]] = True
         self.access = [0] * len(index)  # bit i: step i reads or writes it
         self.reading = [0] * len(index)  # bit i: step i reads it
         bit = 1
@@ -149,16 +154,29 @@ class Program:
             for tensor in reads:
                 self.reading[tensor] |= bit
             bit <<= 1
+        self._known: dict[int, tuple[int, int]] = {}
         self._best: tuple[int, ...] | None = None  # the last best order; a good first guess for other sizes
 
     @cached_property
     def before(self) -> list[int]:
         """Step -> bits of the steps that it needs directly."""
+        bit = 1
+        if self.single:
+            made = [0] * len(self.names)
+            found = []
+            for reads, writes in zip(self.reads, self.writes, strict=True):
+                wanted = 0
+                for tensor in reads:
+                    wanted |= made[tensor]
+                for tensor in writes:
+                    made[tensor] = bit
+                found.append(wanted)
+                bit <<= 1
+            return found
         writers = [0] * len(self.names)  # since the last read
         earlier = [0] * len(self.names)  # what a writer has to wait for
         readers = [0] * len(self.names)
         needed = []
-        bit = 1
         for reads, writes in zip(self.reads, self.writes, strict=True):
             wanted = 0
             for tensor in reads:
@@ -224,18 +242,7 @@ class Program:
     def best(self, sizes: Mapping[str, int], budget: int = BUDGET) -> Schedule:
         """An order with the smallest peak, or with a bound on how far it is from that."""
         size = [sizes[name] for name in self.names]
-        costs, lives = self.costs(range(len(self.reads)), size)
-        given = max(costs, default=0)
-        given = max(given, sum(size[: self.started]))
-        floor = self._floor(costs, size)
-        order: Sequence[int] = range(len(self.reads))
-        if floor < given and self._best is not None:
-            again = max(self.costs(self._best, size)[0])
-            if max(again, sum(size[: self.started])) == floor:
-                return self._told(self._best, size, floor, given)
-        if floor < given:
-            order, floor = self._arranged(size, costs, lives, floor, budget)
-            self._best = tuple(order)
+        order, _, floor, given = self._ordered(size, budget)
         return self._told(order, size, floor, given)
 
     def least(self, size: Sequence[int], budget: int = BUDGET) -> int:
@@ -244,18 +251,24 @@ class Program:
         Args:
             size: bytes of each tensor, in the order of `names`.
         """
-        costs, lives = self.costs(range(len(self.reads)), size)
-        given = max(max(costs, default=0), sum(size[: self.started]))
+        return self._ordered(size, budget)[1]
+
+    def _ordered(self, size: Sequence[int], budget: int) -> tuple[Sequence[int], int, int, int]:
+        """An order, its peak, a bound on the peak of all orders, and the peak of the given one."""
+        whole: Sequence[int] = range(len(self.reads))
+        costs, lives = self.costs(whole, size)
+        start = sum(size[: self.started])
+        given = max(start, max(costs, default=0))
         floor = self._floor(costs, size)
         if floor == given:
-            return given
+            return whole, given, floor, given
         if self._best is not None:
-            again = max(max(self.costs(self._best, size)[0]), sum(size[: self.started]))
+            again = max(start, max(self.costs(self._best, size)[0]))
             if again == floor:
-                return again
-        order, _ = self._arranged(size, costs, lives, floor, budget)
+                return self._best, again, floor, given
+        order, floor = self._arranged(size, costs, lives, floor, budget)
         self._best = tuple(order)
-        return max(max(self.costs(order, size)[0]), sum(size[: self.started]))
+        return order, max(start, max(self.costs(order, size)[0])), floor, given
 
     def costs(self, order: Iterable[int], size: Sequence[int]) -> tuple[list[int], list[int]]:
         """Bytes needed while each step of an order runs, and bytes alive before each and at the end."""
@@ -297,7 +310,7 @@ class Program:
 
     def needed(self, step: int, size: Sequence[int]) -> int:
         """Bytes that are alive while this step runs, whatever the order."""
-        earlier, later = self.ancestors[step], self.descendants[step]
+        earlier, later = self._around(step)
         later |= 1 << step
         access, kept, started = self.access, self.kept, self.started
         writes = self.writes[step]
@@ -306,16 +319,34 @@ class Program:
             if (tensor < started or touched & earlier) and (kept[tensor] or touched & later) and tensor not in writes:
                 total += size[tensor]
         new = sum(size[tensor] for tensor in writes)
-        if self.in_place[step] and self._may_overwrite(step, new, size):
-            return total
+        if self.in_place[step]:
+            later &= ~(1 << step)
+            for tensor in self.reads[step]:
+                if (
+                    size[tensor] >= new
+                    and not self.held[tensor]
+                    and not access[tensor] & later
+                    and tensor not in writes
+                ):
+                    return total  # it may write over this one
         return total + new
 
-    def _may_overwrite(self, step: int, new: int, size: Sequence[int]) -> bool:
-        later, writes = self.descendants[step], self.writes[step]
-        return any(
-            size[tensor] >= new and not self.held[tensor] and not self.access[tensor] & later and tensor not in writes
-            for tensor in self.reads[step]
-        )
+    def _around(self, step: int) -> tuple[int, int]:
+        """Bits of the steps that have to run before this one, and of those that have to run after it."""
+        known = self._known.get(step)
+        if known is None:
+            before = self.before
+            earlier = before[step]
+            for other in range(step - 1, -1, -1):
+                if earlier >> other & 1:
+                    earlier |= before[other]
+            later, bit = 1 << step, 2 << step
+            for direct in before[step + 1 :]:
+                if direct & later:
+                    later |= bit
+                bit <<= 1
+            known = self._known[step] = earlier, later & ~(1 << step)
+        return known
 
     def _floor(self, costs: Sequence[int], size: Sequence[int]) -> int:
         """Bytes that every order needs: the inputs, the outputs, and what single steps need in any order."""
@@ -605,7 +636,8 @@ def _steps(path: _Path | None) -> list[int]:
 
 
 def _numbers(names: Iterable[str], index: Mapping[str, int]) -> tuple[int, ...]:
-    return tuple(dict.fromkeys(index[name] for name in names if name in index))
+    found = [index[name] for name in names if name in index]
+    return tuple(found) if len(found) < 2 else tuple(dict.fromkeys(found))
 
 
 def _bits(mask: int) -> Iterable[int]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal, cast
 
-from profiles import energy
+from profiles import costing, energy
 from profiles.cost import Cost, LayerCost, Precision
 from profiles.costing import Kept, Skeleton, Work, skeleton, stored_idle, timer
 from profiles.fuse import fuse
@@ -39,6 +39,11 @@ def predict(graph: Graph, target: Target, precision: Precision | None = None, la
         known = _costs.put(key, _cost(seen, target, precision, device, structure, work, layers))
     # The caller may write into its tables, not into those that are kept.
     return replace(known, uncounted=dict(known.uncounted), weight_bytes_by_dtype=dict(known.weight_bytes_by_dtype))
+
+
+def statistics() -> dict[str, int]:
+    """How many results are kept, and how often one was of use."""
+    return {"results": len(_costs), "hits": _costs.hits, "misses": _costs.misses, **costing.kept()}
 
 
 def memory(graph: Graph, target: Target, precision: Precision | None = None) -> tuple[Schedule, Mapping[str, int]]:
