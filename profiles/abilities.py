@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from profiles.runners import on_tensorrt, processor, runner
+from profiles.runners import gpu, processor, runner
 from profiles.target import Target, names, target
 
 Level = Literal["measure", "emulate", "predict"]
@@ -32,7 +32,7 @@ def ability(device: Target) -> Ability:
     for name in device.runners:
         reason = runner(name).available()
         if reason is None and device.family == "nvidia-gpu":
-            reason = on_tensorrt.fits(device)
+            reason = gpu.misfit(device)
         if reason is None and device.family == "x86-cpu":
             reason = processor.misfit(device)
         if reason is None:

@@ -14,18 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from profiles import jetson
 from profiles.errors import ProfileError
 from profiles.measure import Array, Measurement, Setup, TensorSpec, UnsteadyError, example_inputs
 from profiles.measure import measure as measure_sample
-from profiles.runners import Arrays, WrongDeviceError, batch_of, cuda_driver, nvml
+from profiles.runners import Arrays, WrongDeviceError, batch_of, cuda_driver, gpu, nvml
 from profiles.runners.cuda_memory import Memory, memory
 from profiles.target import Target
 
 PACKAGES = ("tensorrt", "tensorrt_rtx")
-SETTLE_S = 0.3  # a GPU's clock takes longer to rise than a processor's
 IN_A_ROW = 20  # enqueues of one look at the throughput
-NEAR = (0.85, 1.1)  # memory of a GPU over what its data sheet says
 
 
 def available() -> str | None:
@@ -38,29 +35,14 @@ def available() -> str | None:
 
 
 def fits(target: Target) -> str | None:
-    """Why this GPU is not the target's; None where it is, as far as its driver tells.
-
-    Compute capability, and of cards also the number of multiprocessors and the memory: an A30 is no A100, and one of
-    40 GB none of 80 GB. A Jetson's power mode may switch multiprocessors off, which `measure` notes.
-    """
-    here, name = cuda_driver.compute_capability(), cuda_driver.device_name()
-    if here != target.compute_capability:
-        return f"the target has compute capability {target.compute_capability}, this GPU ({name}) has {here}"
-    if cuda_driver.is_integrated():
-        return None
-    units, size = cuda_driver.multiprocessors(), cuda_driver.memory_bytes()
-    if units is not None and units != target.hardware.units:
-        return f"the target has {target.hardware.units} multiprocessors, this GPU ({name}) has {units}"
-    wanted = target.hardware.memory_gb
-    if size is not None and wanted and not NEAR[0] < size / 2**30 / wanted < NEAR[1]:
-        return f"the target has {wanted:g} GB of memory, this GPU ({name}) has {size / 2**30:.0f}"
-    return None
+    """Why this GPU is not the target's; None where it is. See `gpu.misfit`."""
+    return gpu.misfit(target)
 
 
 class Loaded:
     """An engine with its buffers; close it (or use `with`) to free them."""
 
-    def __init__(self, package: Any, engine: Any, gpu: Memory, free_before: int | None = None) -> None:
+    def __init__(self, package: Any, engine: Any, device: Memory, free_before: int | None = None) -> None:
         self._package = package
         self._free_before = free_before
         self._engine = engine
@@ -70,7 +52,7 @@ class Loaded:
                 "TensorRT cannot make an execution context for this engine",
                 fix="free GPU memory, or build it again here",
             )
-        self._gpu = gpu
+        self._gpu = device
         self._graph: cuda_driver.Graph | None = None
         self._room: dict[str, tuple[int, int]] = {}  # tensor -> address and size of its buffer
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
@@ -248,8 +230,8 @@ def load(path: Path, *, threads: int = 1) -> Loaded:
     return open_engine(path.read_bytes(), path.name, memory())
 
 
-def open_engine(plan: bytes, name: str, gpu: Memory) -> Loaded:
-    """Give the plan to each installed TensorRT until one accepts it; `gpu` is the engine's from then on."""
+def open_engine(plan: bytes, name: str, device: Memory) -> Loaded:
+    """Give the plan to each installed TensorRT until one accepts it; `device` is the engine's from then on."""
     tried = []
     free = cuda_driver.free_bytes()
     for package_name in _installed():
@@ -257,9 +239,9 @@ def open_engine(plan: bytes, name: str, gpu: Memory) -> Loaded:
         runtime = package.Runtime(package.Logger(package.Logger.ERROR))
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is not None:
-            return Loaded(package, engine, gpu, free)
+            return Loaded(package, engine, device, free)
         tried.append(f"{package_name} {package.__version__}")
-    gpu.close()
+    device.close()
     raise ProfileError(
         f"{name} is refused by {' and '.join(tried)}; engines run only on the GPU and version they were built for",
         fix=f"build it on this machine from its ONNX file: compress build {Path(name).stem}.onnx",
@@ -303,14 +285,14 @@ def measure(
         how = "one launch of a CUDA graph" if cuda_graph else "one enqueue, without a CUDA graph"
         clock = f"CUDA events around {how}, without copies, buffers by {loaded.buffers}"
         setup = Setup(size, 0, cuda_driver.description(), loaded.runtime, clock)
-        gpu = nvml.device()
+        watched = nvml.device()
         found = measure_sample(
             loaded.elapsed_ms,
             setup,
             seconds,
-            settle_seconds=SETTLE_S,
-            state=lambda: nvml.state(gpu),
-            meter=nvml.meter(gpu),
+            settle_seconds=gpu.SETTLE_S,
+            state=lambda: nvml.state(watched),
+            meter=nvml.meter(watched),
         )
         held = loaded.held_bytes()
         short = min(seconds, 1.0)
@@ -320,7 +302,7 @@ def measure(
             back_to_back_ms=_median(loaded.back_to_back_ms, setup, short),
             peak_memory_bytes=held,
         )
-    return _noted(found, target)
+    return gpu.said(found, target)
 
 
 def _median(sample: Callable[[], float], setup: Setup, seconds: float) -> float | None:
@@ -328,27 +310,6 @@ def _median(sample: Callable[[], float], setup: Setup, seconds: float) -> float 
         return measure_sample(sample, setup, seconds).median_ms
     except UnsteadyError:
         return None
-
-
-def _noted(found: Measurement, target: Target | None) -> Measurement:
-    notes = [*found.notes]
-    if found.peak_memory_bytes is not None:
-        notes.append(f"the engine, its buffers and its context take {found.peak_memory_bytes / 2**20:.0f} MiB")
-    board = jetson.model()
-    if board is not None:
-        notes.append(f"on {board}")
-    if target is None:
-        return replace(found, notes=tuple(notes))
-    wanted, units = target.hardware.power_mode, cuda_driver.multiprocessors()
-    if units is not None and units != target.hardware.units:
-        notes.append(f"the target has {target.hardware.units} multiprocessors, {units} are switched on here")
-    if wanted:
-        mode = jetson.power_mode()
-        if mode is None:
-            notes.append(f"the target's power mode is {wanted}; this one's could not be read")
-        else:
-            notes.append(jetson.other_mode(wanted, mode) or f"in power mode {mode}, as the target")
-    return replace(found, notes=tuple(notes))
 
 
 def _installed() -> list[str]:
