@@ -75,7 +75,7 @@ def ends_of(model: "onnx.ModelProto", kernels: Sequence[Kernel], lanes: int) -> 
         if route.startswith("qconv"):
             found.append(("qtranspose_inner", (1.0, before, 0.0)))
     if model.graph.node[-1].op_type == "DequantizeLinear":
-        found.append(("dequantize", (1.0, after, 0.0)))
+        found.append(("quantize", (1.0, after, 0.0)))
         if (
             any(call[0].startswith("qconv") for kernel in kernels for call in calls(kernel, lanes))
             and len(images[1]) > 2

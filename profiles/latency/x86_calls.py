@@ -90,10 +90,11 @@ ROUTES: Mapping[str, tuple[tuple[str, Resource], ...]] = {
     "skip": (("elements added", "memory"), ("bytes beyond the cache", "memory")),
     "qconv": (
         ("calls", "launch"),
+        ("pixels", "compute"),
         ("MACs on whole vectors of channels", "int8"),
         ("loads of weights: tiles x K x N", "int8"),
         ("elements of columns", "compute"),
-        ("runs of columns", "launch"),
+        ("runs of columns", "compute"),
         ("outputs", "compute"),
         ("outputs beyond whole vectors", "compute"),
         ("stored weights", "memory"),
@@ -109,7 +110,7 @@ ROUTES: Mapping[str, tuple[tuple[str, Resource], ...]] = {
         ("products: groups x batch", "launch"),
         ("MACs on whole vectors of channels", "int8"),
         ("elements of columns", "compute"),
-        ("runs of columns", "launch"),
+        ("runs of columns", "compute"),
         ("outputs", "compute"),
         ("outputs beyond whole vectors", "compute"),
     ),
@@ -148,7 +149,6 @@ ROUTES: Mapping[str, tuple[tuple[str, Resource], ...]] = {
     "qbroadcast": _ROWS,
     "qtable": _ELEMENTS,
     "quantize": _ELEMENTS,
-    "dequantize": _ELEMENTS,
     "dequantize_weights": _ELEMENTS,
     "norm": _ROWS,
     "softmax": _ROWS,
@@ -241,7 +241,7 @@ def _on_codes(kernel: Kernel, name: str, elements: float, beyond: float) -> list
 
 def _through_float(call: Call, elements: float) -> list[Call]:
     """An operator without a kernel for codes: they become numbers before it and codes again behind it."""
-    return [("dequantize", (1.0, elements, 0.0)), call, ("quantize", (1.0, elements, 0.0))]
+    return [("quantize", (1.0, elements, 0.0)), call, ("quantize", (1.0, elements, 0.0))]
 
 
 def _in_float(kernel: Kernel, name: str, elements: float, beyond: float) -> list[Call]:
@@ -277,7 +277,7 @@ def _dequantised(kernel: Kernel) -> list[Call]:
     """What comes before a layer that has codes but runs in float because nothing rounds its result."""
     stored = sum(item.elements for item in kernel.weights if not item.bias)
     source = float(prod(kernel.source)) if kernel.source else float(kernel.read_bytes)
-    return [("dequantize", (1.0, source, 0.0)), ("dequantize_weights", (1.0, float(stored), 0.0))]
+    return [("quantize", (1.0, source, 0.0)), ("dequantize_weights", (1.0, float(stored), 0.0))]
 
 
 def _runs_in_float(kernel: Kernel) -> bool:
@@ -304,7 +304,7 @@ def _conv(kernel: Kernel, name: str, lanes: int, beyond: float) -> list[Call]:
         return [*_dequantised(kernel), *found] if kernel.precision == "int8" else found
     if kernel.precision == "int8":
         if not _runs_in_float(kernel):
-            found = [_coded_conv(shape, area, groups, inputs, outputs, lanes)]
+            found = [_coded_conv(shape, area, prod(kernel.window[:-1]), groups, inputs, outputs, lanes)]
             if groups == 1 and inputs <= COLOURS and kernel.source:  # a network's input comes channel by channel
                 found.insert(0, ("qtranspose_inner", (1.0, float(prod(kernel.source)), 0.0)))
             return found
@@ -312,7 +312,9 @@ def _conv(kernel: Kernel, name: str, lanes: int, beyond: float) -> list[Call]:
     return [_float_conv(kernel, shape, area, groups, inputs, outputs, lanes, beyond)]
 
 
-def _coded_conv(shape: tuple[int, ...], area: int, groups: int, inputs: int, outputs: int, lanes: int) -> Call:
+def _coded_conv(
+    shape: tuple[int, ...], area: int, rows: int, groups: int, inputs: int, outputs: int, lanes: int
+) -> Call:
     pixels = float(shape[0] * prod(shape[2:]))
     if groups > 1 and inputs == outputs == 1:
         beyond = pixels * area * (groups % lanes)
@@ -320,14 +322,14 @@ def _coded_conv(shape: tuple[int, ...], area: int, groups: int, inputs: int, out
     depth = _whole(area * inputs, 4)
     macs = pixels * depth * _whole(outputs, lanes)
     columns = pixels * area * inputs * groups if area > 1 else 0.0
-    runs = pixels * area * groups if area > 1 else 0.0
+    runs = pixels * rows * groups if area > 1 else 0.0
     beyond = pixels * groups * (outputs % lanes)
     if groups > 1:
         products = float(groups * shape[0])
         return "qconv_grouped", (1.0, products, macs * groups, columns, runs, pixels * outputs * groups, beyond)
     loads = ceil(pixels / TILE) * depth * _whole(outputs, lanes)
     stored = float(area * inputs * outputs)
-    return "qconv", (1.0, macs, loads, columns, runs, pixels * outputs, beyond, stored)
+    return "qconv", (1.0, pixels, macs, loads, columns, runs, pixels * outputs, beyond, stored)
 
 
 def _float_conv(

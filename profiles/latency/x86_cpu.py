@@ -53,7 +53,6 @@ class Constants:
     qbroadcast: tuple[float, ...]
     qtable: tuple[float, ...]
     quantize: tuple[float, ...]
-    dequantize: tuple[float, ...]
     dequantize_weights: tuple[float, ...]
     norm: tuple[float, ...]
     softmax: tuple[float, ...]

@@ -94,7 +94,7 @@ def test_operators_that_onnxruntime_does_not_run_inside_a_convolution_are_calls_
     assert names("Conv", "QuantizeLinear", "Sigmoid", "QuantizeLinear", **coded) == ["qconv", "qtable"]
     assert names("Conv", "QuantizeLinear", "Gelu", "QuantizeLinear", **coded) == [
         "qconv",
-        "dequantize",
+        "quantize",
         "function",
         "quantize",
     ]
@@ -102,7 +102,7 @@ def test_operators_that_onnxruntime_does_not_run_inside_a_convolution_are_calls_
 
 def test_codes_without_a_rounded_result_are_run_in_float() -> None:
     kernel = replace(conv(), precision="int8", operators=("Conv", "Relu"), weights=(Weight("w", 9216, "int8"),))
-    assert [name for name, _ in calls(kernel)] == ["dequantize", "dequantize_weights", "conv_blocked"]
+    assert [name for name, _ in calls(kernel)] == ["quantize", "dequantize_weights", "conv_blocked"]
 
 
 def test_nanoseconds_are_scaled_by_the_figures_that_limit_them() -> None:
