@@ -35,7 +35,7 @@ BITS: Mapping[str, int] = {
     "float32": 32, "int32": 32, "uint32": 32,
     "float16": 16, "bfloat16": 16, "int16": 16, "uint16": 16,
     "int8": 8, "uint8": 8, "bool": 8, "float8": 8,
-    "int4": 4, "uint4": 4, "float4": 4,
+    "int4": 4, "uint4": 4, "float4": 4, "int2": 2, "uint2": 2,
 }  # fmt: skip
 FLOATS = frozenset({"float64", "float32", "float16", "bfloat16", "float8", "float4"})
 
@@ -92,6 +92,44 @@ class Graph:
     uncounted: Mapping[str, int] = field(default_factory=dict)  # operator -> times met without a counter
     notes: tuple[str, ...] = ()
     idle: tuple[Weight, ...] = ()  # stored, but read by no operator here: of a branch that is not counted
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What a graph holds and does before any runtime fuses it."""
+
+    macs: int
+    params: int  # stored numbers; of a batch norm its scale and offset, into which its statistics go
+    weight_bytes_by_dtype: Mapping[str, int]
+    activation_bytes: int  # read and written by every operator that moves data, in the types of the graph
+
+
+def totals(graph: Graph) -> Totals:
+    """Counts of a whole graph. A tensor that several operators read is stored once."""
+    stored: dict[str, Weight] = {}
+    moved = macs = 0
+    for op in graph.ops:
+        macs += op.macs
+        for item in op.weights[:2] if op.kind == "batchnorm" else op.weights:
+            stored.setdefault(item.name, item)
+        if op.kind != "view":
+            moved += op.repeats * sum(_bytes(graph.edges[name]) for name in (*op.inputs, *op.outputs))
+    for item in graph.idle:
+        stored.setdefault(item.name, item)
+    params = sum(item.elements for item in stored.values())
+    return Totals(macs, params, bytes_by_dtype(stored.values()), moved)
+
+
+def bytes_by_dtype(weights: Iterable[Weight]) -> dict[str, int]:
+    """Bytes of stored tensors by the type they are stored in; equal names are one tensor, four-bit codes are packed."""
+    found: dict[str, int] = {}
+    for item in {item.name: item for item in weights}.values():
+        found[item.dtype] = found.get(item.dtype, 0) + (item.elements * BITS.get(item.dtype, 32) + 7) // 8
+    return found
+
+
+def _bytes(item: Edge) -> int:
+    return (item.elements * BITS.get(item.dtype, 32) + 7) // 8
 
 
 def edge(name: str, shape: Iterable[int], dtype: str) -> Edge:
