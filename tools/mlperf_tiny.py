@@ -85,11 +85,31 @@ class Network:
         self.add("Relu")
         return self
 
-    def pool(self) -> "Network":
-        """Mean over the whole image."""
+    def residual(self, kernel: int) -> "Network":
+        """One convolution with a skip around it."""
+        before = self.last
+        self.conv(self.shape[1], kernel, relu=False)
+        self.add("Add", before)
+        self.add("Relu")
+        return self
+
+    def pool(self, kind: str) -> "Network":
+        """MaxPool or AveragePool of 2 x 2."""
+        self.add(kind, kernel_shape=[2, 2], strides=[2, 2])
+        self.shape = (*self.shape[:2], self.shape[2] // 2, self.shape[3] // 2)
+        return self
+
+    def head(self, classes: int) -> "Network":
+        """Mean over the whole image, then fully connected."""
         self.add("GlobalAveragePool")
         self.add("Flatten")
         self.shape = (1, self.shape[1])
+        return self.dense(classes)
+
+    def flatten(self) -> "Network":
+        """(1, C, H, W) -> (1, C * H * W)."""
+        self.add("Flatten")
+        self.shape = (1, int(np.prod(self.shape)))
         return self
 
     def dense(self, width: int, relu: bool = False) -> "Network":
@@ -113,7 +133,7 @@ def ds_cnn(rng: np.random.Generator) -> onnx.ModelProto:
     net = Network((1, 1, 49, 10), rng).conv(64, (10, 4), 2)
     for _ in range(4):
         net.separable(64)
-    return net.pool().dense(12).model()
+    return net.head(12).model()
 
 
 def mobilenet(rng: np.random.Generator) -> onnx.ModelProto:
@@ -123,13 +143,13 @@ def mobilenet(rng: np.random.Generator) -> onnx.ModelProto:
         net.separable(channels, stride)
     for _ in range(5):
         net.separable(128)
-    return net.separable(256, 2).separable(256).pool().dense(2).model()
+    return net.separable(256, 2).separable(256).head(2).model()
 
 
 def resnet8(rng: np.random.Generator) -> onnx.ModelProto:
     """CIFAR-10 images: 32 x 32 RGB, ten classes. He et al., arXiv:1512.03385, one block in each of three stages."""
     net = Network((1, 3, 32, 32), rng).conv(16, 3)
-    return net.block(16, 1).block(32, 2).block(64, 2).pool().dense(10).model()
+    return net.block(16, 1).block(32, 2).block(64, 2).head(10).model()
 
 
 def autoencoder(rng: np.random.Generator) -> onnx.ModelProto:

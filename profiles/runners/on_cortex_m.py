@@ -2,7 +2,7 @@
 
 QEMU executes every instruction but has no pipeline, cache or flash wait states: outputs and instruction counts are
 exact, time is not. Time is instructions * CPI / clock, with the range of cycles per instruction (CPI) that published
-boards show for int8 networks. A load of two words counts as one instruction, so dense kernels sit in the upper half.
+boards show for int8 networks (profiles/latency/cortex_m.toml).
 """
 
 import json
@@ -12,14 +12,16 @@ import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from profiles import energy
 from profiles.cost import Cost, LayerCost
 from profiles.errors import ProfileError
+from profiles.latency import cortex_m
 from profiles.runners.cortex_m import toolchain
 from profiles.runners.cortex_m.toolchain import Core, Footprint
 from profiles.target import Target
@@ -28,28 +30,6 @@ Array = NDArray[Any]
 
 CALIBRATION = 1_000_000  # instructions of the loop in board.c
 SEED = 0
-
-
-@dataclass(frozen=True)
-class Cycles:
-    """Cycles per instruction: median and range over published results, and where from."""
-
-    median: float
-    low: float
-    high: float
-    source: str
-
-
-_PUBLISHED = "published MLPerf Tiny cycles over emulated instructions of the same networks"
-CYCLES: Mapping[str, Cycles] = MappingProxyType(
-    {
-        "cortex-m3": Cycles(1.38, 0.76, 1.65, "assumed: the range of the Cortex-M4, no published network was found"),
-        "cortex-m4": Cycles(1.38, 0.76, 1.65, f"{_PUBLISHED}, 26 values"),
-        "cortex-m7": Cycles(0.76, 0.66, 0.94, f"{_PUBLISHED}, 4 values"),
-        "cortex-m33": Cycles(1.25, 0.84, 1.64, f"{_PUBLISHED}, 16 values"),
-        "cortex-m55": Cycles(1.5, 1.3, 1.7, "assumed: no published network was found"),
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -149,6 +129,7 @@ def load(path: Path, core: str | None = None) -> Loaded:
         (work / "board.ld").write_text(_linker_script(chosen), encoding="utf-8")
         toolchain.archive(chosen, path, work, "libmodel.a")
         footprint = toolchain.footprint(chosen, work)
+        _check_room(chosen, footprint)
         compiler = ["arm-none-eabi-gcc", *chosen.flags, *toolchain.OPTIMISATION]
         toolchain.run([*compiler, "-include", "step.h", "-c", "model.c", "-o", "model.o"], work)
         toolchain.run([*compiler, "-fno-tree-loop-distribute-patterns", "-c", "board.c", "-o", "board.o"], work)
@@ -158,6 +139,15 @@ def load(path: Path, core: str | None = None) -> Loaded:
         shutil.rmtree(work, ignore_errors=True)
         raise
     return Loaded(work, chosen, facts, footprint)
+
+
+def _check_room(core: Core, footprint: Footprint) -> None:
+    for name, needed, (_, there) in (("flash", footprint.flash, core.code), ("RAM", footprint.ram, core.data)):
+        if needed > there:
+            raise ProfileError(
+                f"the model takes {needed} bytes of {name}; the emulated {core.machine} has {there}",
+                fix="emulate a smaller model, or on a core whose board has more: the others have 4 MiB of each",
+            )
 
 
 def measure(path: Path, target: Target, inputs: Mapping[str, Array] | None = None) -> Cost:
@@ -202,7 +192,7 @@ def run_on_host(path: Path, inputs: Mapping[str, Array], timeout_s: float = tool
 
 
 def _cost(model: Loaded, run: Emulation, target: Target) -> Cost:
-    cycles = CYCLES[model.core.name]
+    cycles = cortex_m.cycles(model.core.name)
     clock_hz = target.hardware.clock_mhz * 1e6
     instructions = float(run.instructions.mean())
     low, middle, high = (1e3 * instructions * cpi / clock_hz for cpi in (cycles.low, cycles.median, cycles.high))
@@ -221,7 +211,7 @@ def _cost(model: Loaded, run: Emulation, target: Target) -> Cost:
         )
         for step, count in zip(model.facts["steps"], per_step, strict=True)
     )
-    return Cost(
+    cost = Cost(
         target=target.name,
         runtime="c",
         batch=1,
@@ -241,8 +231,22 @@ def _cost(model: Loaded, run: Emulation, target: Target) -> Cost:
             f"at {target.hardware.clock_mhz:g} MHz",
             f"flash {model.footprint.flash} bytes, static RAM {model.footprint.ram} bytes, "
             f"{held} bytes of input and output held by the caller (counted as activations)",
+            *_too_large(model.footprint, held, target),
         ),
     )
+    return energy.added(cost, target)
+
+
+def _too_large(footprint: Footprint, held: int, target: Target) -> tuple[str, ...]:
+    """What does not fit into the target; the emulated board has more memory."""
+    found = []
+    for name, needed, kib in (
+        ("flash", footprint.flash, target.hardware.flash_kib),
+        ("RAM", footprint.ram + held, target.hardware.ram_kib),
+    ):
+        if kib and needed > kib * 1024:
+            found.append(f"does not fit {target.name}: {needed} bytes of {name}, and it has {kib * 1024}")
+    return tuple(found)
 
 
 def _facts(folder: Path) -> Mapping[str, Any]:

@@ -10,8 +10,9 @@ typedef struct {
     const float *multiplier;
 } model_depthwise_t;
 
-/* zeros: room for channels + 4 bytes. taps: room for kernel_h * kernel_w pointers. */
-MODEL_KERNEL void model_depthwise(const model_depthwise_t *p, const int8_t *x, int8_t *y, int8_t *zeros,
+/* zeros: room for channels + 4 bytes. taps: room for kernel_h * kernel_w pointers. Inlined into each layer's function,
+ * where its sizes are constants: a third fewer instructions for about a kilobyte. */
+MODEL_INLINE void model_depthwise(const model_depthwise_t *p, const int8_t *x, int8_t *y, int8_t *zeros,
                                   const int8_t **taps)
 {
     const int32_t channels = p->channels, padded = (channels + 3) & ~3, count = p->kernel_h * p->kernel_w;

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from exporters.onnx_to_c import convert
 from profiles.errors import ProfileError
+from profiles.latency import cortex_m
 from profiles.runners import on_cortex_m
 from profiles.runners.cortex_m import toolchain
 from profiles.target import Target, target
@@ -120,14 +122,63 @@ def test_cost_is_instructions_times_cycles_over_clock(folder: Path, hearing_aid:
         arena, footprint = board.facts["arena_bytes"], board.footprint
     cost = on_cortex_m.measure(folder, hearing_aid, inputs=data)
     assert cost.origin == "emulated"
-    assert cost.latency_ms == pytest.approx(instructions * 1.25 / 96e3)
-    assert cost.interval_ms == pytest.approx((instructions * 0.84 / 96e3, instructions * 1.64 / 96e3))
+    cycles = cortex_m.cycles("cortex-m33")
+    assert cost.latency_ms == pytest.approx(instructions * cycles.median / 96e3)
+    assert cost.interval_ms == pytest.approx((instructions * cycles.low / 96e3, instructions * cycles.high / 96e3))
+    assert cycles.source in " ".join(cost.notes)
     assert sum(layer.latency_ms for layer in cost.layers) == pytest.approx(cost.latency_ms)
     assert cost.peak_activation_bytes == arena + 4 * (SIDE * SIDE + 10)
     assert cost.params == WIDTH * (9 + 1) + 2 * WIDTH * (9 + 1 + WIDTH + 1) + 10 * (WIDTH + 1)
     assert cost.precision == "int8"
     assert cost.weight_bytes <= footprint.flash
     assert f"flash {footprint.flash} bytes" in " ".join(cost.notes)
+
+
+@needs_board
+@pytest.mark.parametrize("core", sorted(toolchain.CORES))
+def test_every_core_has_its_own_count_and_the_same_bits(folder: Path, core: str) -> None:
+    data = inputs(3)
+    with on_cortex_m.load(folder, core) as board:
+        run = board.emulate(data)
+        macs = board.facts["macs"]
+    (name,) = run.outputs
+    np.testing.assert_array_equal(run.outputs[name], on_cortex_m.run_on_host(folder, data)[name])
+    per_mac = float(run.instructions.mean()) / macs
+    vectors, dual, plain = 2.0, 4.5, 12.0  # Helium; two products an instruction; one at a time, no float unit
+    assert per_mac < {"cortex-m55": vectors, "cortex-m3": plain}.get(core, dual)
+
+
+@needs_board
+def test_a_model_that_is_larger_than_the_target_is_told(folder: Path, hearing_aid: Target) -> None:
+    small = replace(hearing_aid, hardware=replace(hearing_aid.hardware, ram_kib=4, flash_kib=8))
+    notes = on_cortex_m.measure(folder, small, inputs=inputs(1)).notes
+    told = [note for note in notes if note.startswith("does not fit")]
+    assert len(told) == 2
+    assert "8192" in told[0]
+    assert "4096" in told[1]
+    assert not any(n.startswith("does not fit") for n in on_cortex_m.measure(folder, hearing_aid, inputs(1)).notes)
+
+
+@needs_board
+def test_a_model_that_is_larger_than_the_board_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tight = replace(toolchain.core_of("cortex-m33"), code=(0x10000000, 4096))
+    monkeypatch.setattr(toolchain, "CORES", {"cortex-m33": tight})
+    with pytest.raises(ProfileError, match=r"takes \d+ bytes of flash; the emulated mps2-an505 has 4096"):
+        on_cortex_m.load(folder, "cortex-m33")
+
+
+@pytest.mark.parametrize("core", sorted(toolchain.CORES))
+def test_cycles_per_instruction_are_sourced(core: str) -> None:
+    found = cortex_m.cycles(core)
+    assert 0.5 <= found.low < found.median < found.high
+    assert found.source.startswith("assumed: ") or "values" in found.source
+
+
+def test_a_core_without_cycles_is_refused() -> None:
+    with pytest.raises(
+        ProfileError, match=r"no cycles per instruction are known for 'cortex-m0'; there are cortex-m33"
+    ):
+        cortex_m.cycles("cortex-m0")
 
 
 @needs_board
