@@ -83,10 +83,11 @@ def run(
 
     Raises:
         NothingMeasuredError: no runner is available, fits the device, or ran steadily.
-        ProfileError: the artifact cannot be run.
+        ProfileError: no runner takes the artifact or the inputs.
     """
     found: dict[str, Measurement] = {}
     reasons = []
+    refusal: ProfileError | None = None
     for name in target.runners:
         module = runner(name)
         reason = module.available()
@@ -99,12 +100,16 @@ def run(
             else:
                 timed = cast(TimedRunner, module)
                 result = timed.measure(path, target, inputs, batch=batch, threads=threads, seconds=seconds)
-        except (UnsteadyError, WrongDeviceError) as error:
+        except ProfileError as error:
+            if not isinstance(error, UnsteadyError | WrongDeviceError):
+                refusal = refusal or error  # another runner may still take the artifact
             reasons.append(f"{name}: {error.what}")
             continue
         if isinstance(result, Cost):
             return result
         found[name] = result
+    if not found and refusal is not None:
+        raise refusal
     if not found:
         why = "; ".join(reasons) or f"{target.name} names no runner"
         raise NothingMeasuredError(why, fix=f"measure on the device itself: --remote user@host, for {target.name}")
