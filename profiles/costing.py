@@ -30,7 +30,7 @@ from profiles.target import Hardware
 Array = NDArray[np.int64]
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
-SKELETONS = 64  # structures that are kept
+SKELETONS = 128  # structures that are kept
 KERNELS = 20_000  # times of distinct kernels that are kept per target
 TIMERS = 16  # targets whose kernels are kept
 
@@ -191,7 +191,9 @@ class Skeleton:
         seen: set[str] = set()
         known: dict[tuple[str, bool, Precision], tuple[int, str]] = {}
         for item, runs_in in zip(groups, self.precisions, strict=True):
-            found: dict[str, tuple[int, int, str, bool]] = {}
+            listed: list[int] = []
+            told: list[tuple[str, bool]] = []
+            named: list[str] = []
             biased = False
             for index in item.ops:
                 op = ops[index]
@@ -202,29 +204,32 @@ class Skeleton:
                 if op.kind == "batchnorm":
                     norms.append(at)
                     members.append(range(at, at + len(weights)))
-                    if index not in item.folded:
-                        found[op.name] = (at, 2, "float32", True)
-                    elif not biased:
-                        found[f"{ops[item.core].name}.folded_bias"] = (at, 1, "float32", True)
+                    if index in item.folded and biased:
+                        continue
+                    listed.append(at)
+                    told.append(("float32", True))
+                    factors.append(1 if index in item.folded else 2)
+                    fresh.append(True)
                     biased = True
-                else:
-                    for weight in weights:
-                        found[weight.name] = (at, 1, weight.dtype, weight.bias)
-                        biased = biased or weight.bias
-                        at += 1
-            listed = []
-            told = []
-            for name, (at, factor, dtype, bias) in found.items():
-                listed.append(at)
-                told.append((dtype, bias))
-                factors.append(factor)
+                    continue
+                for place, weight in enumerate(weights, at):
+                    name, bias = weight.name, weight.bias
+                    new = name not in seen
+                    if not new and name in named:
+                        continue  # twice in one kernel
+                    seen.add(name)
+                    named.append(name)
+                    listed.append(place)
+                    told.append((weight.dtype, bias))
+                    factors.append(1)
+                    fresh.append(new)
+                    biased = biased or bias
+            for dtype, bias in told:
                 size = known.get((dtype, bias, runs_in))
                 if size is None:
                     size = known[dtype, bias, runs_in] = _stored(dtype, bias, runs_in, self.precision)
                 bits.append(size[0])
                 kinds.append(size[1])
-                fresh.append(name not in seen)
-                seen.add(name)
             lists.append(listed)
             described.append(tuple(told))
         self.weights = _Sums(lists)

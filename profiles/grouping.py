@@ -231,6 +231,8 @@ class _Grouper:
     def _join(self, index: int, op: Op) -> bool:
         """Run an operator at the end of the kernel that makes its input, where a runtime does."""
         kind = op.kind
+        if (kind == "pointwise" or kind == "batchnorm") and len(op.inputs) == 1 and self._ends(index, op):
+            return True
         if kind == "copy" or kind == "reduce":
             if self.gpu:
                 return kind == "copy" and self._copied_at_once(index, op)
@@ -277,6 +279,25 @@ class _Grouper:
         elif kind != "quantize":
             group.vector.append(index)
         self._extend(group, at, index, op, others)
+        return True
+
+    def _ends(self, index: int, op: Op) -> bool:
+        """The most frequent case of `_join` by itself: one tensor, read once, that a convolution or product makes."""
+        root = self._shown(op.inputs[0])
+        at = self.made_by.get(root, -1)
+        if at < 0 or self.readers[root] != 1 or len(op.outputs) != 1:
+            return False
+        group = self.groups[at]
+        made = self.ops[group.core].kind
+        if made not in HEAVY or group.ends_at != (root,) or not self._same_size(op.outputs[0], root):
+            return False
+        if op.kind == "batchnorm" and made in FOLDS_INTO and len(group.ops) == 1:
+            group.folded.append(index)
+        else:
+            group.vector.append(index)
+        group.ops.append(index)
+        group.ends_at = op.outputs
+        self.made_by[op.outputs[0]] = at
         return True
 
     def _extend(self, group: Group, at: int, index: int, op: Op, others: "list[str] | tuple[()]") -> None:
