@@ -51,23 +51,25 @@ def profile(
     precision: Precision | None = None,
     example: "Example | None" = None,
     layers: bool = True,
+    search: Path | None = None,
 ) -> Cost:
     """Predict what one forward pass costs on a target. Nothing runs; see `measure_cost` for what can be measured here.
 
     Args:
         model: an ONNX file or ModelProto, a torch module, or a graph from `read`.
-        target: a name, or what `profiles.target` returned.
+        target: a name ("jetson", "jetson-agx-orin-64gb:30w" with a power mode), or what `profiles.target` returned.
         batch: >= 1; takes the place of the first dimension of every input.
         precision: what the network will run in; None takes what the model says (Q/DQ pairs are int8).
         example: inputs of a torch module, or of an ONNX model with dynamic dimensions beside the batch.
         layers: whether to list the fused kernels.
+        search: the folder of your own targets (`targets/<name>.toml` in it); None knows those of the package.
 
     Raises:
         ProfileError: no such target, or the model cannot be read.
     """
     from profiles.predict import predict
 
-    return predict(read(model, batch, example), _target(target), precision, layers)
+    return predict(read(model, batch, example), _target(target, search), precision, layers)
 
 
 def compare(
@@ -76,11 +78,15 @@ def compare(
     batch: int = 1,
     precision: Precision | None = None,
     example: "Example | None" = None,
+    search: Path | None = None,
 ) -> list[list[Cost]]:
-    """Predict several models on several targets: one row per model, one column per target, in the order given."""
+    """Predict several models on several targets: one row per model, one column per target, in the order given.
+
+    Arguments and errors as in `profile`.
+    """
     from profiles.predict import predict
 
-    devices = [_target(item) for item in targets]
+    devices = [_target(item, search) for item in targets]
     graphs = [read(model, batch, example) for model in models]
     return [[predict(graph, device, precision) for device in devices] for graph in graphs]
 
@@ -150,8 +156,8 @@ def targets(search: Path | None = None) -> list[Target]:
     return [target(name, search) for name in names(search)]
 
 
-def _target(given: str | Target) -> Target:
-    return target(given) if isinstance(given, str) else given
+def _target(given: str | Target, search: Path | None = None) -> Target:
+    return target(given, search) if isinstance(given, str) else given
 
 
 def _shapes(example: Any) -> dict[str, tuple[int, ...]] | None:
