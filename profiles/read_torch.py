@@ -203,6 +203,9 @@ class _Trace:
             for item in made:
                 self._constants[id(item)] = () if name in FACTORIES else sources
             return
+        base = self._written_through(taken, made)
+        if base is not None:
+            made = [base]
         inputs = tuple(dict.fromkeys(self._edge_of(item) for item in flowing))
         weights = tuple(dict.fromkeys(w for item in taken for w in self._constants.get(id(item), ())))
         kind, macs, depth, groups, channels = self._counted(func, name, args, made, flowing)
@@ -235,9 +238,24 @@ class _Trace:
             )
         )
 
+    def _written_through(self, taken: "Sequence[Tensor]", made: "Sequence[Tensor]") -> "Tensor | None":
+        """The tensor that a view belongs to, where an operator writes into it: `buffer[:, 0] = x` changes `buffer`.
+
+        What was a constant until then flows from here on.
+        """
+        if not taken or made[0] is not taken[0]:
+            return None
+        target = made[0]
+        base = target._base
+        self._constants.pop(id(target), None)
+        if base is None or base.is_meta != target.is_meta:
+            return None
+        self._constants.pop(id(base), None)
+        return base
+
     def record_recurrent(self, name: str, gates: int, args: tuple[Any, ...], result: Any) -> None:
         """Note one call of torch.lstm, torch.gru or torch.rnn_* on a padded or a packed batch."""
-        packed = not isinstance(args[2], list | tuple)  # (rows, inputs) of all steps one behind the other
+        packed = isinstance(args[3], list | tuple)  # (rows, inputs) of all steps one behind the other
         source, states, parameters = args[0], args[2 if packed else 1], args[3 if packed else 2]
         layers, bidirectional = int(args[5 if packed else 4]), bool(args[-1 if packed else -2])
         self._held.append(result)
@@ -291,6 +309,9 @@ class _Trace:
             depth = left.shape[-1]
             fixed = id(left) in self._constants or id(right) in self._constants
             return "gemm" if fixed else "matmul", out.numel() * depth, depth, 1, out.shape[-1] if out.dim() else 1
+        if name == "_cdist_forward":
+            depth = args[0].shape[-1]
+            return "matmul", out.numel() * depth, depth, 1, 0
         if name in ("_fft_r2c", "_fft_c2c", "_fft_c2r"):
             axes = [int(axis) for axis in args[1]]
             shape = args[0].shape if name != "_fft_c2r" else out.shape
@@ -332,7 +353,8 @@ class _Trace:
 
 
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
-MATMULS = {"mm": 0, "bmm": 0, "matmul": 0, "linear": 0, "addmm": 1, "baddbmm": 1, "_int_mm": 0, "mv": 0, "dot": 0}
+MATMULS = {"mm": 0, "bmm": 0, "matmul": 0, "linear": 0, "addmm": 1, "baddbmm": 1, "_int_mm": 0, "_scaled_mm": 0,
+           "_weight_int8pack_mm": 0, "mv": 0, "addmv": 1, "dot": 0, "vdot": 0}  # fmt: skip
 ATTENTIONS = frozenset(
     [
         "_scaled_dot_product_efficient_attention",
