@@ -145,8 +145,30 @@ def run(
     """As `profiles.measured.run`, on another machine; each result has a note that says where.
 
     Raises:
-        NothingMeasuredError: no runner of the target could measure there.
+        NothingMeasuredError: no runner of the target could measure one of them there.
         ProfileError: the machine cannot be reached or was lost, lacks something, or refuses an artifact.
+    """
+    found = []
+    for one in run_each(artifacts, target, remote, batch=batch, threads=threads, seconds=seconds):
+        if isinstance(one, ProfileError):
+            raise one
+        found.append(one)
+    return found
+
+
+def run_each(
+    artifacts: Sequence[tuple[Path, Inputs | None]],
+    target: Target,
+    remote: Remote,
+    *,
+    batch: int = 1,
+    threads: int = 1,
+    seconds: float = 1.0,
+) -> list[Measurement | Cost | ProfileError]:
+    """As `run`; an artifact that could not be measured has its error in the list, and the others are measured.
+
+    Raises:
+        ProfileError: the machine cannot be reached or was lost, or lacks something.
     """
     machine = Machine(remote.host, remote.options)
     with tempfile.TemporaryDirectory(prefix="profiles-remote-") as name:
@@ -254,7 +276,7 @@ def _external(path: Path) -> list[str]:
     return sorted(found)
 
 
-def _results(path: Path, remote: Remote, count: int) -> list[Measurement | Cost]:
+def _results(path: Path, remote: Remote, count: int) -> list[Measurement | Cost | ProfileError]:
     if path.stat().st_size > LARGEST_ANSWER:
         raise _damaged(remote, f"{path.stat().st_size} bytes")
     try:
@@ -263,7 +285,8 @@ def _results(path: Path, remote: Remote, count: int) -> list[Measurement | Cost]
         raise _damaged(remote, str(error)) from error
     if not isinstance(answer, dict):
         raise _damaged(remote, "no table")
-    _refuse(answer, remote)
+    if (refused := _refusal(answer, remote)) is not None:
+        raise refused
     answers = answer.get("answers")
     if not isinstance(answers, list) or len(answers) != count:
         raise _damaged(remote, f"not {count} answers")
@@ -271,10 +294,11 @@ def _results(path: Path, remote: Remote, count: int) -> list[Measurement | Cost]
     return [_result(one, remote, note) for one in answers]
 
 
-def _result(answer: Any, remote: Remote, note: str) -> Measurement | Cost:
+def _result(answer: Any, remote: Remote, note: str) -> Measurement | Cost | ProfileError:
     if not isinstance(answer, dict):
         raise _damaged(remote, "no table")
-    _refuse(answer, remote)
+    if (refused := _refusal(answer, remote)) is not None:
+        return refused
     if "cost" in answer:
         cost = records.from_json(Cost, answer["cost"])
         return replace(cost, notes=(*cost.notes, note.replace("measured", cost.origin, 1)))
@@ -284,15 +308,15 @@ def _result(answer: Any, remote: Remote, note: str) -> Measurement | Cost:
     return replace(found, notes=(*found.notes, note))
 
 
-def _refuse(answer: Mapping[str, Any], remote: Remote) -> None:
-    """Raise what the other machine raised."""
+def _refusal(answer: Mapping[str, Any], remote: Remote) -> ProfileError | None:
+    """What the other machine raised; None where it raised nothing."""
     refused = answer.get("refused")
     if refused is None:
-        return
+        return None
     if not isinstance(refused, dict):
         raise _damaged(remote, "a refusal without words")
     kind = NothingMeasuredError if refused.get("kind") == "NothingMeasuredError" else ProfileError
-    raise kind(f"{remote.host}: {str(refused.get('what'))[:2000]}", fix=str(refused.get("fix"))[:2000])
+    return kind(f"{remote.host}: {str(refused.get('what'))[:2000]}", fix=str(refused.get("fix"))[:2000])
 
 
 def _damaged(remote: Remote, what: str) -> ProfileError:

@@ -97,7 +97,7 @@ def said(found: Measurement, memory_bytes: int | None, target: Target | None) ->
     clock = machine.setting(machine.read(found.cores))
     notes.append(f"{where}; {clock or 'the system tells neither clock nor governor'}")
     if memory_bytes is not None:
-        notes.append(f"loading and running took {memory_bytes / 2**20:.1f} MiB of memory, the runtime's own included")
+        notes.append(f"loading and running took {memory_bytes / 2**20:.1f} MiB of memory more than was held before")
     return replace(found, notes=tuple(notes), peak_memory_bytes=memory_bytes)
 
 
