@@ -62,7 +62,7 @@ def test_an_engine_is_built_there_and_measured_there(
     made = building(monkeypatch, None)
     cost = cost_there.cost_there(int8_model.path, profiles.target("jetson"), MACHINE, batch=2)
     assert cost.origin == "measured"
-    assert (made[0].remote, made[0].batches) == ("me@orin", (2, 2, 2))
+    assert (made[0].remote, made[0].batches, dict(made[0].golden_inputs)) == ("me@orin", (2, 2, 2), {})
     assert visits[0]["path"].name == "model.engine"
     assert visits[0]["there"]
     assert visits[0]["machine"] == MACHINE

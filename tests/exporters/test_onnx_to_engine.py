@@ -148,6 +148,8 @@ def test_a_remote_build_takes_the_same_way(fakes: pytest.MonkeyPatch, int8_model
         "model.engine",
         "model.result.json",
     ]
+    plain = BuildOptions(batches=(2, 2, 2), remote="me@orin")  # only to be measured
+    assert onnx_to_engine.convert(int8_model.path, orin, tmp_path / "plain", options=plain).facts["passed"] is None
 
 
 def test_the_module_needs_no_torch_and_old_python() -> None:
