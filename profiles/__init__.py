@@ -96,24 +96,30 @@ def measure_cost(
     target: str | Target,
     model: "Model | None" = None,
     inputs: "Mapping[str, NDArray[np.generic]] | None" = None,
+    batch: int = 1,
+    threads: int = 1,
+    seconds: float = 1.0,
 ) -> Cost:
-    """Run an artifact with the target's first runner that is available here; predict where none is.
+    """Run an artifact with the target's runners that are available here, the fastest counts; predict where none is.
 
     Args:
         path: what the target's builder made: an ONNX file, an engine, a folder with C files.
         model: the ONNX model that the artifact was built from; counts come from it. None: `path` itself is ONNX, or
             the runner knows them.
         inputs: real inputs by name, batch first; None takes random ones.
+        batch: of random inputs.
+        threads: >= 1, of a runtime on a processor; each is pinned to a physical core.
+        seconds: of one round of measuring; there are at most three.
 
     Returns:
         A cost whose origin is "measured", "emulated" or "predicted"; in the last case a note says why.
 
     Raises:
-        ProfileError: the artifact cannot be run, the runs spread too wide, or nothing is there to predict from.
+        ProfileError: no runner takes the artifact, or nothing is there to predict from.
     """
     from profiles.measured import measure_cost as measure
 
-    return measure(Path(path), _target(target), model, inputs)
+    return measure(Path(path), _target(target), model, inputs, batch=batch, threads=threads, seconds=seconds)
 
 
 def runner(name: str) -> "Runner":

@@ -94,9 +94,10 @@ def _cost(options: argparse.Namespace, model: Path, target: "Target", batch: int
     if options.predict or options.precision is not None:
         return predicted
     if options.remote is not None:
-        from profiles.remote import measure_cost
+        from exporters.cost_there import cost_there
+        from profiles.remote import Remote
 
-        cost = measure_cost(model, target, options.remote, python=options.remote_python)
+        cost = cost_there(model, target, Remote(options.remote, options.remote_python), batch, shapes)
     else:
         from exporters.cost_here import cost_here
 
@@ -193,7 +194,7 @@ def _interval(cost: Cost) -> str:
     return {
         "predicted": f"90 % of unseen cases in {around}",
         "emulated": f"{around} by the cycles per instruction of real parts",
-        "measured": f"{around} over the runs",
+        "measured": f"90 % of medians measured again in {around}",
     }[cost.origin]
 
 
