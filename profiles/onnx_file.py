@@ -23,7 +23,15 @@ SMALL = 1 << 16  # bytes; smaller files are parsed whole, smaller tensors are ke
 LARGEST_PARSED = 1 << 28  # bytes of everything but tensors; above it a file is not a model
 
 # Field numbers of onnx.proto and the wire types of protobuf.
-_MODEL_GRAPH, _GRAPH_INITIALIZER = 7, 5
+_LARGE_PARTS = {  # fields that may hold tensors
+    "model": {7: "graph", 25: "function"},
+    "graph": {1: "node", 5: "tensor"},
+    "function": {7: "node"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph"},
+}
+_MOST_FIELDS = 400_000
+_DEEPEST = 100  # messages inside of each other
 _TENSOR_DATA = {4: 4, 9: 1, 10: 8, 5: 0, 6: 0, 7: 0, 11: 0}  # field -> bytes of one number; 0: it varies
 _EXTERNAL = 1  # TensorProto.data_location
 _SEVERAL_PER_VALUE = frozenset({14, 15})  # complex numbers
@@ -85,31 +93,31 @@ class _CutShortError(Exception):
 
 
 def _without_tensors(stream: BinaryIO, size: int) -> tuple[bytes, frozenset[str]]:
-    """The serialised model with the values of large initializers left out, and the names of those."""
-    parts: list[bytes] = []
+    """The serialised model with the values of large tensors left out, and the names of those."""
     skipped: set[str] = set()
-    kept = 0
-    for number, wire, start, body, end in _fields(stream, 0, size):
-        if number == _MODEL_GRAPH and wire == _LENGTH:
-            graph = _graph_without_tensors(stream, body, end, skipped)
-            parts.append(_header(_MODEL_GRAPH, len(graph)) + graph)
-        else:
-            parts.append(_bytes(stream, start, end))
-        kept += len(parts[-1])
-        _check_size(kept)
-    return b"".join(parts), frozenset(skipped)
+    return _smaller(stream, 0, size, "model", skipped, 0), frozenset(skipped)
 
 
-def _graph_without_tensors(stream: BinaryIO, start: int, stop: int, skipped: set[str]) -> bytes:
+def _smaller(stream: BinaryIO, start: int, stop: int, message: str, skipped: set[str], depth: int) -> bytes:
+    """A message of more than `SMALL` bytes with those of its large parts that are tensors left out."""
+    if message == "tensor":
+        return _tensor_without_data(stream, start, stop, skipped)
+    if depth > _DEEPEST:
+        raise _CutShortError("graphs inside of graphs without end")
+    inside = _LARGE_PARTS[message]
     parts: list[bytes] = []
     pending, kept = start, 0  # from `pending` on, bytes are to be copied as they are
-    for number, wire, begin, body, end in _fields(stream, start, stop):
-        if number == _GRAPH_INITIALIZER and wire == _LENGTH and end - body > SMALL:
-            small = _tensor_without_data(stream, body, end, skipped)
-            parts += [_bytes(stream, pending, begin), _header(number, len(small)), small]
-            kept += len(parts[-1]) + len(parts[-3])
-            pending = end
-            _check_size(kept)
+    for count, (number, wire, begin, body, end) in enumerate(_fields(stream, start, stop)):
+        if count > _MOST_FIELDS:
+            raise _CutShortError(f"a {message} of more than {_MOST_FIELDS} parts")
+        kind = inside.get(number)
+        if kind is None or wire != _LENGTH or end - body <= SMALL:
+            continue
+        part = _smaller(stream, body, end, kind, skipped, depth + 1)
+        kept += begin - pending + len(part)
+        _check_size(kept)
+        parts += [_bytes(stream, pending, begin), _header(number, len(part)), part]
+        pending = end
     _check_size(kept + stop - pending)
     parts.append(_bytes(stream, pending, stop))
     return b"".join(parts)
@@ -121,7 +129,9 @@ def _tensor_without_data(stream: BinaryIO, start: int, stop: int, skipped: set[s
 
     parts: list[bytes] = []
     stored: dict[int, int] = {}
-    for number, wire, begin, body, end in _fields(stream, start, stop):
+    for count, (number, wire, begin, body, end) in enumerate(_fields(stream, start, stop)):
+        if count > _MOST_FIELDS:
+            raise _CutShortError(f"a tensor of more than {_MOST_FIELDS} parts")
         if number in _TENSOR_DATA and (wire == _LENGTH or stored.get(number)):
             stored[number] = stored.get(number, 0) + end - body
         else:

@@ -126,6 +126,7 @@ class Walk:
         self._op_names: set[str] = set()
         self._left = EXPANDED
         self._repeats = 1
+        self._copies = 1  # rounds of unrolled loops around the walk
         self._bounded: list[str] = []
         self._unknown: list[str] = []
         self._empty: list[str] = []
@@ -482,7 +483,7 @@ class Walk:
         if len(body.output) != len(node.outputs) + 1 or len(states) > len(node.outputs):
             raise Contradiction(f"its graph makes {len(body.output)} outputs for {len(node.outputs)}")
         rounds = None if rounds is None else max(rounds, 0)
-        if rounds is not None and rounds * max(_size(body), 1) <= UNROLLED:
+        if rounds is not None and self._copies * rounds * max(_size(body), 1) <= UNROLLED:
             return self._unrolled(node, body, states, rounds, scope)
         times = 1 if rounds is None else rounds
         before = self._repeats
@@ -511,7 +512,9 @@ class Walk:
 
         scans: list[list[Value | None]] = [[] for _ in node.outputs[len(states) :]]
         condition: Value | None = _constant(node.name + "/c", "bool", 1)
+        copies = self._copies
         for index in range(rounds):
+            self._copies = copies * rounds
             number = _constant(f"{node.name}/{index}/i", "int64")
             number.data = np.array(index)
             results = self._body(body, node, [number, condition, *states], scope, f"/{index}", named=False)
@@ -523,6 +526,7 @@ class Walk:
                 break
             if condition is not None and condition.sources is None:
                 self.sink.notes.append(f"Loop {node.name!r} may stop early: counted {rounds} times, which is the most")
+        self._copies = copies
         stacked = [
             self._stacked(scope.prefix + name, scan, 1) if name else None
             for name, scan in zip(node.outputs[len(states) :], scans, strict=True)
