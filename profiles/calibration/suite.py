@@ -90,8 +90,9 @@ def first(dice: random.Random, rng: np.random.Generator, int8: bool) -> "onnx.Mo
     before, width = dice.choice([1, 1, 2, 3, 3, 4, 8, 12]), _width(dice, 8, 96)
     size = dice.choice([24, 32, 40, 48, 64, 96, 128])
     net = Net((1, before, size, size), rng, int8)
-    kernel = dice.choice([3, 3, 5, 7])
-    return net.model(net.conv(net.x, width, kernel, dice.choice([1, 2, 2])), coded=True)
+    kernel = dice.choice([1, 3, 3, 3, 5, 7])
+    x = net.conv(net.x, width, kernel, dice.choice([1, 2, 2]), act=dice.choice(["Relu", "Relu", "HardSwish"]))
+    return net.model(x, coded=True)
 
 
 def pointwise(dice: random.Random, rng: np.random.Generator, int8: bool) -> "onnx.ModelProto":
@@ -101,7 +102,7 @@ def pointwise(dice: random.Random, rng: np.random.Generator, int8: bool) -> "onn
     net = Net((1, before, size, size), rng, int8)
     x = net.x
     for _ in range(2):
-        x = net.conv(net.conv(x, width, 1), before, 1, act="")
+        x = net.conv(net.conv(x, width, 1, act=dice.choice(["Relu", "HardSwish"])), before, 1, act="")
     return net.model(x, coded=True)
 
 
@@ -122,7 +123,7 @@ def depthwise(dice: random.Random, rng: np.random.Generator, int8: bool) -> "onn
     net = Net((1, width, size, size), rng, int8)
     x = net.conv(net.x, width, kernel, dice.choice([1, 1, 2]), groups=width)
     for _ in range(2):
-        x = net.conv(x, width, kernel, groups=width)
+        x = net.conv(x, width, kernel, groups=width, act=dice.choice(["Relu", "Clip", "HardSwish"]))
     return net.model(x, coded=True)
 
 
@@ -229,12 +230,19 @@ def elementwise(dice: random.Random, rng: np.random.Generator, int8: bool) -> "o
 
 
 def moved(dice: random.Random, rng: np.random.Generator, int8: bool) -> "onnx.ModelProto":
-    """Axes in another order, and joined channels."""
-    steps, heads, each = _log(dice, 8, 256), dice.choice([1, 2, 4, 8]), dice.choice([8, 16, 32])
+    """Axes in another order, as before and behind the products of attention."""
+    steps, heads, each = _log(dice, 8, 256), dice.choice([2, 4, 8]), dice.choice([16, 32])
     net = Net((1, steps, heads, each), rng, int8)
     x = net.transpose(net.x, dice.choice([[0, 2, 1, 3], [0, 2, 3, 1]]))
-    x = net.concat(x, x)
-    return net.model(net.transpose(x, [0, 2, 1, 3]), coded=True)
+    return net.model(net.softmax(x) if dice.random() < 0.5 else x, coded=True)
+
+
+def deep(dice: random.Random, rng: np.random.Generator, int8: bool) -> "onnx.ModelProto":
+    """Many channels on small maps, whose weights do not fit into a core's cache."""
+    before, width = _width(dice, 96, 320), _width(dice, 96, 320)
+    net = Net((1, before, *[dice.choice([2, 3, 4, 6, 8])] * 2), rng, int8)
+    x = net.conv(net.x, width, dice.choice([3, 3, 1]), dice.choice([1, 1, 2]))
+    return net.model(net.conv(x, width, 3), coded=True)
 
 
 def connected(dice: random.Random, rng: np.random.Generator, int8: bool) -> "onnx.ModelProto":
@@ -244,7 +252,13 @@ def connected(dice: random.Random, rng: np.random.Generator, int8: bool) -> "onn
     x = net.x
     for _ in range(3):
         x = net.gemm(x, _width(dice, 16, 1000 if rows < 20 else 256), dice.choice(["Relu", "Relu", ""]))
-    return net.model(x, coded=dice.random() < 0.7)
+    return net.model(x, coded=True)
+
+
+def last(dice: random.Random, rng: np.random.Generator, int8: bool) -> "onnx.ModelProto":
+    """A network's last layers, whose result stays in float: in int8 their weights become numbers at every run."""
+    net = Net((1, _width(dice, 32, 600)), rng, int8)
+    return net.model(net.gemm(net.gemm(net.x, _width(dice, 32, 600), "Relu"), _width(dice, 32, 1000)))
 
 
 def sequence(dice: random.Random, rng: np.random.Generator, int8: bool) -> "onnx.ModelProto":
@@ -347,6 +361,7 @@ _Make = Callable[[random.Random, np.random.Generator, bool], "onnx.ModelProto"]
 # generator: how many, and whether in int8 too
 GENERATORS: dict[str, tuple[_Make, int, bool]] = {
     "dense": (dense, 30, True),
+    "deep": (deep, 10, True),
     "strided": (strided, 10, True),
     "first": (first, 16, True),
     "pointwise": (pointwise, 20, True),
@@ -364,6 +379,7 @@ GENERATORS: dict[str, tuple[_Make, int, bool]] = {
     "elementwise": (elementwise, 14, True),
     "moved": (moved, 8, True),
     "connected": (connected, 20, True),
+    "last": (last, 6, True),
     "sequence": (sequence, 10, True),
     "attention": (attention, 10, True),
     "scores": (scores, 8, True),

@@ -31,7 +31,7 @@ _BLOCKED: tuple[tuple[str, Resource], ...] = (
     ("MACs on whole blocks of channels", "compute"),
     ("loads of weights: tiles x K x blocks", "compute"),
     ("loads of inputs: pixels x K x passes", "compute"),
-    ("outputs", "compute"),
+    ("outputs, as often as they are written", "compute"),
     ("stored weights", "memory"),
     ("bytes beyond the cache", "memory"),
 )
@@ -87,6 +87,7 @@ ROUTES: Mapping[str, tuple[tuple[str, Resource], ...]] = {
         ("elements of columns", "compute"),
         ("outputs", "compute"),
     ),
+    "conv_activation": (("elements", "compute"),),
     "skip": (("elements added", "memory"), ("bytes beyond the cache", "memory")),
     "qconv": (
         ("calls", "launch"),
@@ -217,9 +218,11 @@ def _followers(kernel: Kernel, names: list[str], behind: str | None, beyond: flo
             found += _on_codes(kernel, name, elements, beyond)
         elif open_to and name in open_to:
             open_to = None
+            if name not in VANISHING:  # a second pass over what the convolution wrote
+                found.append(("conv_activation", (elements,)))
         elif open_to and name == "add" and blocked:
             found.append(("skip", (elements, max(0.0, 4 * elements - (1 << 20)))))
-        elif name == "mul" and place and names[place - 1] == "sigmoid" and found:
+        elif name == "mul" and place and names[place - 1] == "sigmoid" and found and found[-1][0] == "function":
             continue  # x * sigmoid(x) is one operator, QuickGelu
         else:
             if name == "sigmoid" and names[place + 1 : place + 2] == ["mul"]:
@@ -391,6 +394,8 @@ def _blocked(
         return route, (1.0, macs, loads, written, beyond)
     if route == "conv_pointwise":
         written *= ceil(inputs / SLICE)
+    else:  # sums go to memory after each block of input channels, or each channel of an input that has no blocks
+        written *= inputs if route == "conv_first" else ceil(inputs / lanes)
     passes = pixels * depth * ceil(blocks / BLOCKS) * groups
     return route, (1.0, macs, loads, passes, written, float(area * inputs * outputs * groups), beyond)
 

@@ -26,6 +26,7 @@ class Constants:
     conv_columns: tuple[float, ...]
     conv_channels: tuple[float, ...]
     conv_transpose: tuple[float, ...]
+    conv_activation: tuple[float, ...]
     skip: tuple[float, ...]
     qconv: tuple[float, ...]
     qconv_depthwise: tuple[float, ...]
