@@ -48,5 +48,7 @@ def test_a_visit(ssh_server: tuple[str, tuple[str, ...]], tmp_path: Path) -> Non
 
 
 def test_an_error_of_the_visitor_stays_what_it_is(ssh_server: tuple[str, tuple[str, ...]]) -> None:
-    with pytest.raises(ZeroDivisionError), Machine(*ssh_server).scratch():
+    machine = Machine(*ssh_server)
+    with pytest.raises(ZeroDivisionError), machine.scratch() as folder:
         raise ZeroDivisionError
+    assert machine.run(["test", "-e", folder], seconds=30).returncode == 1
