@@ -1,10 +1,13 @@
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import profiles
 from profiles.cost import Precision
 from profiles.fuse import fuse
 from profiles.graph import HEAVY, Graph, Kind, Op, Weight, edge
@@ -368,3 +371,68 @@ def test_kernels_run_in_order_and_nothing_is_lost(built: Graph, family: str, pre
         assert kernel.written_bytes > 0
     assert set(plan.outputs) <= there
     assert there <= set(plan.sizes)
+
+
+def test_kernels_are_as_many_as_tensorrt_rtx_builds(tmp_path: Path) -> None:
+    """Stem, pool, branches that are concatenated, a gate written as two operators, a residual addition, a mean."""
+    pytest.importorskip("tensorrt_rtx")
+    onnx = pytest.importorskip("onnx")
+    from exporters import build_log, child, for_tensorrt, rtx_build
+
+    generator = np.random.default_rng(0)
+    nodes, stored = [], []
+
+    def conv(source: str, out: str, outputs: int, inputs: int, side: int) -> None:
+        values = generator.standard_normal((outputs, inputs, side, side)).astype(np.float32)
+        stored.append(onnx.numpy_helper.from_array(values, f"w_{out}"))
+        nodes.append(onnx.helper.make_node("Conv", [source, f"w_{out}"], [out], pads=[side // 2] * 4, name=out))
+
+    def plain(operator: str, inputs: str, out: str, **attributes: object) -> None:
+        nodes.append(onnx.helper.make_node(operator, inputs.split(), [out], name=f"{operator}_{out}", **attributes))
+
+    conv("x", "stem", 32, 3, 3)
+    plain("Relu", "stem", "a")
+    plain("MaxPool", "a", "p", kernel_shape=[2, 2], strides=[2, 2])
+    conv("p", "left", 32, 32, 1)
+    plain("Relu", "left", "l")
+    conv("p", "right", 32, 32, 3)
+    plain("Relu", "right", "r")
+    plain("Concat", "l r", "c", axis=1)
+    conv("c", "gated", 64, 64, 3)
+    plain("Sigmoid", "gated", "s")
+    plain("Mul", "gated s", "g")
+    conv("g", "last", 64, 64, 3)
+    plain("Add", "last g", "sum")
+    plain("Relu", "sum", "e")
+    plain("GlobalAveragePool", "e", "y")
+    values = [
+        onnx.helper.make_tensor_value_info(name, 1, shape)
+        for name, shape in (("x", [1, 3, 32, 32]), ("y", [1, 64, 1, 1]))
+    ]
+    made = onnx.helper.make_graph(nodes, "g", values[:1], values[1:], stored)
+    model = tmp_path / "given.onnx"
+    onnx.save(onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), str(model))
+    (tmp_path / rtx_build.MODEL).write_bytes(for_tensorrt.prepare(model).SerializeToString(deterministic=True))
+    (tmp_path / rtx_build.REQUEST).write_text('{"capability": "SM80", "profile": {}}', "utf-8")
+    outcome = child.run(
+        child.python("exporters.rtx_build"),
+        folder=tmp_path,
+        seconds=60,
+        memory_bytes=4 << 30,
+        environment=child.plain_environment(),
+    )
+    assert outcome.why() is None
+    log = build_log.kernels((tmp_path / rtx_build.LOG).read_text("utf-8"))
+    built = [kernel for kernel in log if kernel.type not in ("wait", "signal")]
+    ours = fuse(profiles.read(model), "nvidia-gpu").kernels
+    assert [kernel.operators for kernel in ours] == [
+        ("Reformat",),
+        ("Conv", "Relu"),
+        ("MaxPool",),
+        ("Conv", "Relu"),
+        ("Conv", "Relu", "Concat"),
+        ("Conv", "Sigmoid", "Mul"),
+        ("Conv", "Add", "Relu"),
+        ("GlobalAveragePool",),
+    ]
+    assert len(built) == len(ours)
