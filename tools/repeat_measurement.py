@@ -2,8 +2,8 @@
 
     python tools/repeat_measurement.py student.onnx --runner on_onnxruntime --times 20
 
-Prints every median with its interval, the standard deviation between starts, and the share of pairs (one, another) where
-the other's median lies in the one's interval: 90 % is what `Measurement.interval_ms` promises.
+Prints every median with its interval, the standard deviation between starts, and the share of pairs (one, another)
+where the other's median lies in the one's interval: 90 % is what `Measurement.interval_ms` promises.
 """
 
 import argparse
