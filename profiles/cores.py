@@ -57,7 +57,7 @@ def choose(
     rest: list[int] = []
     seen: set[str] = set()
     for core in order:
-        siblings = _text(root / _CPUS / f"cpu{core}/topology/thread_siblings_list") or str(core)
+        siblings = _siblings(core, root)
         (rest if siblings in seen else first).append(core)
         seen.add(siblings)
     return tuple(sorted((*first, *rest)[:threads]))
@@ -102,6 +102,22 @@ def busy_ticks(root: Path = Path("/")) -> dict[int, int]:
             user, nice, system, _, _, *rest = (int(field) for field in fields[:8])
             found[int(name[3:])] = user + nice + system + sum(rest)
     return found
+
+
+def beside(cores: Sequence[int], root: Path = Path("/")) -> tuple[int, ...]:
+    """Logical cores that share a physical core with one of `cores`, without these, ascending."""
+    found: set[int] = set()
+    for core in cores:
+        for part in _siblings(core, root).split(","):
+            first, _, last = part.partition("-")
+            if first.isdigit():
+                found |= set(range(int(first), int(last if last.isdigit() else first) + 1))
+    return tuple(sorted(found - set(cores)))
+
+
+def _siblings(core: int, root: Path) -> str:
+    """The logical cores of one physical core, such as "0,4" or "0-1"."""
+    return _text(root / _CPUS / f"cpu{core}/topology/thread_siblings_list") or str(core)
 
 
 def _speed(core: int, root: Path) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from profiles.cores import busy_ticks, usable
+from profiles.cores import beside, busy_ticks, usable
 
 OTHER_WORK = 0.05  # share of the cores' time taken by other processes that is worth a word
 STOLEN = 0.01  # share of the time that the host of a virtual machine kept for itself
@@ -26,6 +26,7 @@ class State:
     own_seconds: float  # processor time that this process has used
     cores: tuple[int, ...]
     busy_s: float | None = None  # time that `cores` worked, for any process
+    beside_s: float | None = None  # time that the other halves of their physical cores worked; None without any
     stolen_s: float | None = None  # time that a virtual machine's host kept from all cores
     load: float | None = None  # runnable processes, mean of the last minute
     quota_stops: int | None = None  # periods in which the control group was stopped for using up its share
@@ -46,6 +47,7 @@ def read(cores: Sequence[int] = (), root: Path = Path("/")) -> State:
         root: where /proc and /sys are.
     """
     on = tuple(cores) or usable()
+    others = beside(cores, root) if cores else ()
     tick = 1 / os.sysconf("SC_CLK_TCK")
     busy = busy_ticks(root)
     clocks = [_number(root / _cpu(core) / "cpufreq/scaling_cur_freq") for core in on]
@@ -61,6 +63,7 @@ def read(cores: Sequence[int] = (), root: Path = Path("/")) -> State:
         own_seconds=time.process_time(),
         cores=on,
         busy_s=sum(busy[core] for core in on) * tick if on and all(core in busy for core in on) else None,
+        beside_s=sum(busy[core] for core in others) * tick if others and all(core in busy for core in others) else None,
         stolen_s=int(total[8]) * tick if len(total) > 8 else None,
         load=float(loads[0]) if loads else None,
         quota_stops=_quota_stops(root),
@@ -98,6 +101,10 @@ def disturbances(before: State, after: State) -> tuple[str, ...]:
         # Counters of the kernel step by whole ticks, so a short measurement says little.
         if other > OTHER_WORK and wall > 0.2:
             found.append(f"other processes took {min(other, 1):.0%} of the time of the cores it ran on")
+    if (
+        share := _rise(before.beside_s, after.beside_s) / (wall * max(len(after.cores), 1))
+    ) > OTHER_WORK and wall > 0.2:
+        found.append(f"the other halves of its physical cores were busy for {min(share, 1):.0%} of the time")
     if stops := _rise(before.quota_stops, after.quota_stops):
         found.append(f"the container's processor quota stopped it {stops:.0f} times")
     if heat := _rise(before.overheated, after.overheated):

@@ -51,6 +51,14 @@ def test_siblings_are_taken_last(tmp_path: Path) -> None:
     assert cores.choose(2, [0, 2], root, nothing) == (0, 2)  # no other is allowed
 
 
+def test_the_other_halves_of_cores(tmp_path: Path) -> None:
+    root = machine(tmp_path, {**PAIRS, 4: "4-7", 5: "4-7", 6: "4-7", 7: "4-7"})
+    assert cores.beside([0], root) == (2,)
+    assert cores.beside([0, 2], root) == ()
+    assert cores.beside([4, 5], root) == (6, 7)
+    assert cores.beside([99], root) == ()
+
+
 def test_a_core_with_other_work_is_avoided(tmp_path: Path) -> None:
     alone = {0: "0", 1: "1"}
     root = machine(tmp_path, alone)

@@ -60,6 +60,12 @@ def test_everything_is_read(root: Path) -> None:
     assert found.stolen_s == 3.0
 
 
+def test_work_on_the_other_half_of_a_core_is_seen(root: Path) -> None:
+    put(root, "sys/devices/system/cpu/cpu0/topology/thread_siblings_list", "0-1")
+    assert machine.read([0], root).beside_s == pytest.approx(1.6)  # of core 1: user 40, system 20, stolen 100 ticks
+    assert machine.read([0, 1], root).beside_s is None  # both are its own
+
+
 def test_a_system_that_tells_nothing(tmp_path: Path) -> None:
     found = machine.read([0], tmp_path)
     assert (found.load, found.busy_s, found.quota_stops, found.clock_mhz, found.hottest_c) == (None,) * 5
@@ -81,6 +87,7 @@ def test_a_quiet_machine_says_nothing() -> None:
     ("before", "after", "said"),
     [
         ({}, {"own_seconds": 1.4}, "other processes took 60% of the time"),
+        ({"beside_s": 2.0}, {"beside_s": 2.3}, "other halves of its physical cores were busy for 30%"),
         ({"quota_stops": 3}, {"quota_stops": 5}, "quota stopped it 2 times"),
         ({"overheated": 0}, {"overheated": 9}, "slowed down 9 times because of heat"),
         ({"over_current": 1}, {"over_current": 2}, "drew too much current"),
