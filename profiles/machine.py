@@ -11,6 +11,7 @@ from pathlib import Path
 
 from profiles.cores import beside, busy_ticks, usable
 
+LEAST_S = 0.2  # the kernel counts by whole ticks, so over a shorter time its counters say little
 OTHER_WORK = 0.05  # share of the cores' time taken by other processes that is worth a word
 STOLEN = 0.01  # share of the time that the host of a virtual machine kept for itself
 CLOCK_CHANGE = 0.05  # relative change of a core's clock
@@ -95,16 +96,11 @@ def disturbances(before: State, after: State) -> tuple[str, ...]:
     stolen = _rise(before.stolen_s, after.stolen_s) / (wall * max(len(usable()), 1))
     if stolen > STOLEN:
         found.append(f"the host of this virtual machine kept {stolen:.0%} of the processor time for itself")
-    if after.busy_s is not None and before.busy_s is not None and before.cores == after.cores and after.cores:
-        own = after.own_seconds - before.own_seconds
-        other = (after.busy_s - before.busy_s - own) / (wall * len(after.cores))
-        # Counters of the kernel step by whole ticks, so a short measurement says little.
-        if other > OTHER_WORK and wall > 0.2:
-            found.append(f"other processes took {min(other, 1):.0%} of the time of the cores it ran on")
-    if (
-        share := _rise(before.beside_s, after.beside_s) / (wall * max(len(after.cores), 1))
-    ) > OTHER_WORK and wall > 0.2:
-        found.append(f"the other halves of its physical cores were busy for {min(share, 1):.0%} of the time")
+    if (other := other_work(before, after)) > OTHER_WORK:
+        found.append(f"other processes took {other:.0%} of the time of the cores it ran on")
+    halves = _rise(before.beside_s, after.beside_s) / (wall * max(len(after.cores), 1))
+    if halves > OTHER_WORK and wall > LEAST_S:
+        found.append(f"the other halves of its physical cores were busy for {min(halves, 1):.0%} of the time")
     if stops := _rise(before.quota_stops, after.quota_stops):
         found.append(f"the container's processor quota stopped it {stops:.0f} times")
     if heat := _rise(before.overheated, after.overheated):
@@ -120,6 +116,17 @@ def disturbances(before: State, after: State) -> tuple[str, ...]:
     if after.load is not None and len(usable()) and after.load > len(usable()) + 0.5:
         found.append(f"the load average was {after.load:.1f} on {len(usable())} cores")
     return tuple(found)
+
+
+def other_work(before: State, after: State) -> float:
+    """The share of the cores' time that other processes took between two moments, 0 to 1; 0 where nothing is known."""
+    wall = after.seconds - before.seconds
+    if after.busy_s is None or before.busy_s is None or before.cores != after.cores or not after.cores:
+        return 0.0
+    if wall < LEAST_S:
+        return 0.0
+    own = after.own_seconds - before.own_seconds
+    return min(max((after.busy_s - before.busy_s - own) / (wall * len(after.cores)), 0.0), 1.0)
 
 
 def _rise(before: float | None, after: float | None) -> float:

@@ -37,9 +37,12 @@ SETTLE_S = 0.1  # shortest warm-up: a processor's clock needs some ten milliseco
 FEW = 3  # runs of a block where a model is so slow that ten would take half of the warm-up
 SLOW = 10  # times the seconds of a round after which a slow model has been run often enough
 SLOW_RUNS = 10  # if it was run this often
-# Half a width, as a share of the median. Fourteen starts each of onnxruntime and OpenVINO on a small convolutional net
-# on a shared virtual machine: their medians had standard deviations of 0.5 and 0.6 %.
+# What half of an interval's width gains, as a share of the median: for another start of the same program, and for the
+# share of the cores' time that other processes took, which leave cold caches behind even where they interrupt no run.
+# From 25 starts each of onnxruntime and OpenVINO with one small convolutional network on a shared virtual machine
+# (tools/repeat_measurement.py): 0.6 % between undisturbed starts, up to 4.5 % where others took 80 % of the time.
 BETWEEN_STARTS = 0.01
+BESIDE_OTHERS = 0.03
 SETTLED = 0.05  # two blocks whose medians differ by less are steady
 
 
@@ -149,7 +152,7 @@ def measure(
 
     The interval of the result is where the median of these runs may lie by chance, at 90 %, given how much neighbouring
     runs resemble each other (`profiles.confidence`), widened to the medians of all rounds that were made, and by what
-    another start of the same program adds to that (`BETWEEN_STARTS`).
+    another start of the same program, and other work on its cores, add to that (`BETWEEN_STARTS`, `BESIDE_OTHERS`).
 
     Args:
         seconds: > 0, of measuring in one round; at least `min_runs` and at most `max_runs` are made whatever it says,
@@ -168,12 +171,14 @@ def measure(
     warmed, steady = _warm_up(sample, warmup_seconds, settle_seconds)
     best: Measurement | None = None
     medians: list[float] = []
+    busy = 0.0
     for _ in range(ROUNDS):
         before = look()
         times, left_out, energy = _metered(sample, seconds, min_runs, max_runs, meter)
         after = look()
         found = _measurement(times, setup, warmed, steady, left_out)
         medians.append(found.median_ms)
+        busy = max(busy, machine.other_work(before, after))
         found = replace(
             found, notes=(*found.notes, *machine.disturbances(before, after)), energy_mj=energy, cores=setup.cores
         )
@@ -200,7 +205,8 @@ def measure(
     if rounds > 1:
         best = with_note(best, f"the steadiest of {rounds} rounds, whose medians were {_listed(medians)} ms")
     energy_of = meter.name if meter is not None and best.energy_mj is not None else ""
-    interval = (low * (1 - BETWEEN_STARTS), high * (1 + BETWEEN_STARTS))
+    more = BETWEEN_STARTS + BESIDE_OTHERS * busy
+    interval = (low * (1 - more), high * (1 + more))
     return replace(best, interval_ms=interval, rounds=rounds, energy_of=energy_of)
 
 

@@ -142,7 +142,10 @@ def test_rounds_that_disagree_widen_the_interval() -> None:
         index = next(position)
         return 0.9 + 0.2 * (index % 2) if index < 120 else 1.1
 
-    found = measure.measure(sample, SETUP, seconds=1.0, min_runs=100, max_runs=100, settle_seconds=0)
+    quiet = machine.State(0.0, 0.0, ())
+    found = measure.measure(
+        sample, SETUP, seconds=1.0, min_runs=100, max_runs=100, settle_seconds=0, state=lambda: quiet
+    )
     assert found.rounds == 2
     assert found.median_ms == 1.1
     assert found.interval_ms is not None
@@ -159,6 +162,14 @@ def test_what_the_machine_did_is_noted_and_quoted_in_a_refusal() -> None:
     assert "cores were slowed down 1 times because of heat" in found.notes
     with pytest.raises(UnsteadyError, match="because of heat"):
         measure.measure(playing([1.0, 3.0]), SETUP, seconds=1e-6, warmup_seconds=1e-6, state=watching())
+
+
+def test_other_work_widens_the_interval() -> None:
+    """Half of the core's time went to others: 1 % for another start, and half of 3 %."""
+    states = (machine.State(float(n), n / 2, (0,), busy_s=float(n)) for n in range(1 << 20))
+    found = measure.measure(playing([1.0]), SETUP, seconds=1e-6, settle_seconds=0, state=lambda: next(states))
+    assert found.interval_ms == pytest.approx((1 - 0.025, 1 + 0.025))
+    assert "other processes took 50% of the time of the cores it ran on" in found.notes
 
 
 def test_energy_is_that_of_one_run() -> None:
