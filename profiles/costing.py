@@ -166,7 +166,8 @@ class Skeleton:
             moves = len(item.ops) > 1 and any([ops[index].kind == "copy" for index in item.ops])
             steps.append(_Step(read, written, kind == "pointwise" and not moves))
             counts = (len(read), len(written))
-            key = (family, kind, self.operators[k], self.precisions[k], counts, moves, self.described[k])
+            coded = ops[item.core].int8
+            key = (family, kind, self.operators[k], self.precisions[k], coded, counts, moves, self.described[k])
             self.numbers.append(_number(key))
         inputs, outputs = _once(grouping, graph.inputs), _once(grouping, graph.outputs)
         self.program = Program(steps, inputs, outputs, inputs)

@@ -56,6 +56,7 @@ class Kernel:
     shape: tuple[int, ...] = ()  # of the first output
     source: tuple[int, ...] = ()  # shape of the first input
     repeats: int = 1  # runs in one forward pass; macs is of all of them, bytes and elements are of one
+    coded: bool = False  # its operands come as int8 codes, whatever it computes in
     elementwise: bool = True  # whether nothing that was fused into it moves values to other places
     padding: float = 1.0  # multiply-accumulates that run, channels padded for int8, over those that count
 
@@ -143,6 +144,7 @@ class Fused:
             shape=edges[item.ends_at[0]].shape if item.ends_at else (),
             source=edges[core.inputs[0]].shape if core.inputs else (),
             repeats=core.repeats,
+            coded=core.int8,
             elementwise=not any(graph_ops[index].kind == "copy" for index in item.ops),
             padding=int8_padding(core) if precision == "int8" and self.family == "nvidia-gpu" else 1.0,
         )
@@ -178,10 +180,24 @@ class Fused:
         if self.family == "nvidia-gpu" and core.kind in _FLOAT_ON_GPUS:
             return _BY_TYPE.get(self.graph.edges[item.ends_at[0]].dtype, "fp32")
         if core.int8:
-            return "int8"
+            return "int8" if self.family != "x86-cpu" or self._has_an_integer_kernel(item) else "fp32"
         if core.kind not in HEAVY and any(self.graph.ops[index].kind == "quantize" for index in item.ops):
             return "int8"
         return _BY_TYPE.get(self.graph.edges[item.ends_at[0]].dtype, "fp32") if item.ends_at else "fp32"
+
+    def _has_an_integer_kernel(self, item: Group) -> bool:
+        """onnxruntime computes a convolution in integers where its result is rounded too; else codes become numbers.
+
+        A product without a float bias has a kernel that takes codes and gives numbers (MatMulIntegerToFloat).
+        """
+        ops = self.graph.ops
+        core = ops[item.core]
+        if core.kind not in ("conv", "conv_transpose", "gemm") or core.operator.startswith("Q"):
+            return True
+        if any(ops[index].kind == "quantize" for index in item.ops):
+            return core.kind != "conv_transpose"
+        floats = any(weight.bias and weight.dtype == "float32" for weight in core.weights)
+        return core.kind == "gemm" and not floats
 
 
 # TensorRT turns codes into numbers before these, and has no kernel for codes.

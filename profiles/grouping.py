@@ -129,12 +129,15 @@ class _Grouper:
             readers[name] = readers.get(name, 0) + 1
         self.used = frozenset(readers)
         self.readers = readers
-        self.consumers: dict[str, list[int]] | None = None
+        self.twins = self._rounded_twice() if self.gpu else {}
         self.front_end = _front_end(graph) if precision == "int8" else frozenset()
 
     def grouping(self) -> Grouping:
         for index, op in enumerate(self.ops):
             if index in self.joined:
+                continue
+            if index in self.twins:
+                self.shows[op.outputs[0]] = self.twins[index]
                 continue
             kind = op.kind
             if kind == "view" or kind == "dequantize" or (self.gpu and self._layout_of_a_product(op)):
@@ -407,6 +410,24 @@ class _Grouper:
             new = {old: position for position, old in enumerate(kept)}
             self.groups = [self.groups[index] for index in kept]
             self.made_by = {name: new[at] for name, at in self.made_by.items() if at in new}
+
+    def _rounded_twice(self) -> dict[int, str]:
+        """Quantisers of one tensor are one: index of the second -> result of the first.
+
+        A graph does not say scales; what is rounded twice has the same range, and exporters give it the same scale.
+        """
+        first: dict[str, str] = {}
+        found: dict[int, str] = {}
+        for index, op in enumerate(self.ops):
+            if op.kind != "quantize" or len(op.inputs) != 1 or op.outputs[0] in self.graph.outputs:
+                continue
+            source, out = op.inputs[0], op.outputs[0]
+            codes = first.setdefault(source, out)
+            if codes != out and self.graph.edges[codes].dtype == self.graph.edges[out].dtype:
+                found[index] = codes
+                self.readers[source] -= 1
+                self.readers[codes] = self.readers.get(codes, 0) + self.readers.get(out, 0)
+        return found
 
     def _rounded_early(self) -> frozenset[str]:
         """Codes are made as early as they can be: rounding changes places with what only moves or compares values.

@@ -283,6 +283,11 @@ def _dequantised(kernel: Kernel) -> list[Call]:
     return [("quantize", (1.0, source, 0.0)), ("dequantize_weights", (1.0, float(stored), 0.0))]
 
 
+def _has_codes(kernel: Kernel) -> bool:
+    """Whether a layer's operands come as codes, whatever it computes in."""
+    return kernel.precision == "int8" or kernel.coded
+
+
 def _runs_in_float(kernel: Kernel) -> bool:
     """Whether a layer with codes runs in float: onnxruntime forms its integer kernels around rounded results only."""
     if "QuantizeLinear" in kernel.operators or not kernel.weights or kernel.operators[0].startswith("Q"):
@@ -304,8 +309,8 @@ def _conv(kernel: Kernel, name: str, lanes: int, beyond: float) -> list[Call]:
         pixels = kernel.macs / max(kernel.depth, 1) / max(inputs * groups, 1)
         columns = pixels * shape[1] * area
         found = [("conv_transpose", (1.0, float(kernel.macs), columns, float(kernel.elements)))]
-        return [*_dequantised(kernel), *found] if kernel.precision == "int8" else found
-    if kernel.precision == "int8":
+        return [*_dequantised(kernel), *found] if _has_codes(kernel) else found
+    if _has_codes(kernel):
         if not _runs_in_float(kernel):
             found = [_coded_conv(shape, area, prod(kernel.window[:-1]), groups, inputs, outputs, lanes)]
             if groups == 1 and inputs <= COLOURS and kernel.source:  # a network's input comes channel by channel
@@ -417,7 +422,7 @@ def _kept(out: int, source: int, window: int, stride: int) -> float:
 def _gemm(kernel: Kernel, name: str, lanes: int, beyond: float) -> list[Call]:
     depth, width = max(kernel.depth, 1), max(kernel.channels, 1)
     rows = kernel.macs / (depth * width)
-    coded = kernel.precision == "int8"
+    coded = _has_codes(kernel)
     before = _dequantised(kernel) if coded and _runs_in_float(kernel) else []
     if coded and not before:
         counts = (
