@@ -119,7 +119,7 @@ def _write(model: Path, target: Target, out: Path) -> dict[str, Any]:
     first = next(iter(inputs.values()), (1,))
     cost = profiles.profile(fixed, target, batch=first[0] if first else 1, layers=False)
     nodes = {position: node for position, node in enumerate(fixed.graph.node)}
-    step = {"macs": 0, "weight_bytes": 0, "activation_bytes": 0, "precision": "fp32"}
+    step = {"macs": 0, "outputs": 0, "weight_bytes": 0, "activation_bytes": 0, "precision": "fp32"}
     table = {
         "core": toolchain.core_of(target.hardware.core).name,
         "inputs": {name: math.prod(shape) for name, shape in inputs.items()},

@@ -78,7 +78,36 @@ def convert(model: Path, target: Target | None, out: Path, *, options: BuildOpti
         ExportError: the graph cannot be read, has nothing quantised, or an operator inside its quantised part has no
             counterpart (the message names it).
     """
-    state = _State(Context(graphs.read(Path(model))))
+    lowered = lower(Path(model))
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{(options.name if options else None) or Path(model).stem}.tflite"
+    write_bytes(path, to_bytes(lowered.operators, lowered.inputs, lowered.outputs))
+    kinds: dict[str, int] = {}
+    for op in lowered.operators:
+        kinds[op.kind] = kinds.get(op.kind, 0) + 1
+    stored = {id(t): t.data.nbytes for op in lowered.operators for t in op.inputs if t.data is not None}
+    facts = {"operators": kinds, "outside": list(lowered.outside), "weight_bytes": sum(stored.values())}
+    note = f"runs in floats beside it: {', '.join(lowered.outside)}" if lowered.outside else ""
+    return Artifact(path, "tflite", options.purpose if options else "artifact", note, facts)
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """The quantised part of a graph. `outside`: operators that are not in it."""
+
+    operators: tuple[Operator, ...]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    outside: tuple[str, ...]
+
+
+def lower(model: Path) -> Lowered:
+    """The operators of the file, in order.
+
+    Raises:
+        ExportError: as `convert`.
+    """
+    state = _State(Context(graphs.read(model)))
     for node in state.graph.nodes:
         if node.name not in state.context.done:
             _lower(state, node)
@@ -87,16 +116,7 @@ def convert(model: Path, target: Target | None, out: Path, *, options: BuildOpti
         raise ExportError(
             f"{model} has no quantised layers", fix="quantise it first: int8 Q/DQ pairs around every layer"
         )
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{(options.name if options else None) or Path(model).stem}.tflite"
-    write_bytes(path, to_bytes(state.operators, state.inputs, ends))
-    kinds: dict[str, int] = {}
-    for op in state.operators:
-        kinds[op.kind] = kinds.get(op.kind, 0) + 1
-    stored = {id(t): t.data.nbytes for op in state.operators for t in op.inputs if t.data is not None}
-    facts = {"operators": kinds, "outside": state.outside, "weight_bytes": sum(stored.values())}
-    note = f"runs in floats beside it: {', '.join(state.outside)}" if state.outside else ""
-    return Artifact(path, "tflite", options.purpose if options else "artifact", note, facts)
+    return Lowered(tuple(state.operators), tuple(state.inputs), tuple(ends), tuple(state.outside))
 
 
 def _ends(state: _State) -> list[Tensor]:

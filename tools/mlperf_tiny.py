@@ -1,6 +1,7 @@
 """The four networks of MLPerf Tiny as int8 ONNX graphs with random weights, to compare costs with published results.
 
-    python tools/mlperf_tiny.py FOLDER      # writes one .onnx per network and prints multiply-accumulates
+    python tools/mlperf_tiny.py FOLDER                             # one .onnx per network, and multiply-accumulates
+    python tools/mlperf_tiny.py FOLDER published_latency.csv       # emulated and predicted cycles beside published ones
 
 Shapes are those of the benchmark's reference models (github.com/mlcommons/tiny, benchmark/training): DS-CNN for
 keyword spotting, MobileNetV1 0.25 for visual wake words, a ResNet of eight layers for CIFAR-10 images, and a
@@ -8,8 +9,11 @@ fully-connected autoencoder for machine sounds. Batch normalisation is folded in
 microcontroller depend on shapes, not on what the weights are.
 """
 
+import csv
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -286,16 +290,87 @@ def write(name: str, folder: Path) -> Path:
     return path
 
 
+ENGINES = ("X-CUBE-AI", "STMicroelectronics", "Krai", "CMSIS-NN", "Plumerai", "Bosch", "renesas", "Renesas")
+"""Engines with hand-tuned int8 kernels: CMSIS-NN's class. microTVM belongs to it where it calls CMSIS-NN."""
+CORE_OF: Mapping[str, str] = MappingProxyType(
+    {"(Cortex-M4)": "cortex-m4", "(Cortex-M7)": "cortex-m7", "(Cortex-M33)": "cortex-m33"}
+)
+
+
+@dataclass(frozen=True)
+class Published:
+    """One result of a microcontroller: `cycles` is latency times clock."""
+
+    core: str
+    model: str
+    device: str
+    cycles: float
+
+
+def published(table: Path) -> list[Published]:
+    """Results of int8 engines with hand-tuned kernels on these networks, from a table of published latencies."""
+    found = []
+    with table.open(encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream):
+            core = next((core for mark, core in CORE_OF.items() if row["device"].endswith(mark)), None)
+            tuned = row["runtime"].startswith(ENGINES) or (
+                row["runtime"] == "microTVM" and "cmsis" in row["source_path"].lower()
+            )
+            if core is not None and tuned and row["precision"] == "int8" and row["model"] in NETWORKS:
+                cycles = float(row["ms_per_item"]) * float(row["core_clock_mhz"]) * 1e3
+                found.append(Published(core, row["model"], row["device"], cycles))
+    return found
+
+
+def _compare(paths: Mapping[str, Path], table: Path) -> None:
+    """Cycles of our C (emulated, and predicted from the graph) beside the published range, in millions."""
+    import profiles
+    from exporters import onnx_to_c
+    from profiles.latency import cortex_m
+    from profiles.runners import on_cortex_m
+
+    rows = published(table)
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = {
+            n: onnx_to_c.convert(p, profiles.target("hearing-aid"), Path(scratch) / p.stem).path
+            for n, p in paths.items()
+        }
+        print(f"{'core':<11} {'network':<24} {'instructions':>12} {'emulated cycles':>22} {'predicted':>9}  published")
+        for core in ("cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55"):
+            for name, path in paths.items():
+                with on_cortex_m.load(folders[name], core) as board:
+                    x = np.random.default_rng(0).normal(size=(1, board.facts["inputs"]["x"])).astype(np.float32)
+                    count = float(board.emulate({"x": x}).instructions[0]) / 1e6
+                    outputs = sum(step["outputs"] for step in board.facts["steps"]) / 1e6
+                per = cortex_m.cycles(core)
+                ours = per.of(count, outputs)
+                target = profiles.target(core)
+                predicted = profiles.profile(path, target).latency_ms * target.hardware.clock_mhz / 1e3
+                those = [row.cycles / 1e6 for row in rows if row.core == core and row.model == name]
+                cells = "none here"
+                if those:
+                    inside = "inside" if min(those) <= ours <= max(those) else "outside"
+                    cells = f"{min(those):.3g} to {max(those):.3g} ({len(those)} values): {inside}"
+                    devices = sorted(
+                        {row.device.split(" (")[0] for row in rows if row.core == core and row.model == name}
+                    )
+                    cells += f"  [{', '.join(devices)}]"
+                between = f"{ours:.3f} ({ours * per.low:.2f} to {ours * per.high:.2f})"
+                print(f"{core:<11} {name:<24} {count:>12.3f} {between:>22} {predicted:>9.3f}  {cells}")
+
+
 def main() -> None:
-    """Write all of them."""
+    """Write all of them, and compare where a table is given."""
     import profiles
 
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    for name in NETWORKS:
-        path = write(name, folder)
+    paths = {name: write(name, folder) for name in NETWORKS}
+    for name, path in paths.items():
         macs = profiles.profile(path, target="hearing-aid").macs
         print(f"{name:26} {macs:>10} multiply-accumulates, published {PUBLISHED_MACS[name]:>10}: {path}")
+    if len(sys.argv) > 2:
+        _compare(paths, Path(sys.argv[2]))
 
 
 if __name__ == "__main__":

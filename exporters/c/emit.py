@@ -144,6 +144,7 @@ def table(context: Context, plan: Plan, core: str) -> str:
             "name": step.name,
             "ops": list(step.ops),
             "macs": step.macs,
+            "outputs": sum(buffer.size for buffer in step.writes) if step.macs and step.integer else 0,
             "weight_bytes": step.weight_bytes,
             "activation_bytes": sum(buffer.bytes for buffer in (*step.reads, *step.writes)),
             "precision": "int8" if step.integer else "fp32",

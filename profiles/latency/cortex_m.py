@@ -1,7 +1,7 @@
 """Layers on a Cortex-M in generated int8 C: instructions per multiply-accumulate and per element, times cycles.
 
 Instruction counts are those of an emulated core and exact for the networks they were counted on; cycles per
-instruction depend on the part's memories and are a range.
+instruction and per output are fitted on published results, and depend on the part's memories: they are a range.
 """
 
 import sys
@@ -24,12 +24,25 @@ TABLE = Path(__file__).with_suffix(".toml")
 
 @dataclass(frozen=True)
 class Cycles:
-    """Cycles per instruction of one core: median and range over published results, and where from."""
+    """How instructions of int8 networks become cycles on one core, from published results.
 
-    median: float
+    Attributes:
+        per_instruction: cycles.
+        per_output: cycles for every output of a layer of int8 multiply-accumulates, beside its instructions: moving a
+            sum through requantisation waits for each step, where products stream.
+        low, high: factors on the cycles that contain 90 % of the published results.
+        source: where these are from.
+    """
+
+    per_instruction: float
+    per_output: float
     low: float
     high: float
     source: str
+
+    def of(self, instructions: float, outputs: float) -> float:
+        """Cycles of a layer: `outputs` of int8 multiply-accumulates, 0 for any other layer."""
+        return instructions * self.per_instruction + outputs * self.per_output
 
 
 @lru_cache(maxsize=1)
@@ -38,7 +51,7 @@ def _cores() -> dict[str, dict[str, Any]]:
 
 
 def cycles(core: str) -> Cycles:
-    """Cycles per instruction of cortex-m3, cortex-m4, cortex-m7, cortex-m33 or cortex-m55 on int8 networks.
+    """How instructions become cycles on cortex-m3, cortex-m4, cortex-m7, cortex-m33 or cortex-m55.
 
     Raises:
         ProfileError: there is no such core.
@@ -50,8 +63,8 @@ def cycles(core: str) -> Cycles:
             fix="set hardware.core in the target's file to one of these",
         )
     table = cores[core]
-    low, high = table["cycles_per_instruction_range"]
-    return Cycles(table["cycles_per_instruction"], low, high, table["cycles_source"])
+    low, high = table["cycles_range"]
+    return Cycles(table["cycles_per_instruction"], table["cycles_per_output"], low, high, table["cycles_source"])
 
 
 @dataclass(frozen=True)
@@ -77,7 +90,7 @@ class Constants:
     depth_step: float  # int8 products are made this many at a time; what is left of a filter costs as much
     channel_step: float  # the same for the channels of a depthwise convolution
     cycles_per_instruction: float
-    cycles_per_instruction_range: tuple[float, float]
+    cycles_per_output: float  # see Cycles
 
 
 _FLOAT_PRODUCTS = frozenset({"gemm", "matmul", "recurrent"})
@@ -150,4 +163,6 @@ def _gathered(kernel: Kernel) -> float:
 def kernel_ms(kernel: Kernel, hardware: Hardware, constants: Constants) -> tuple[float, str]:
     """Milliseconds of one kernel at the middle of the range of cycles per instruction, and what bounds it."""
     total = instructions(kernel, constants) * constants.cycles_per_instruction
+    if kernel.macs and kernel.precision == "int8":
+        total += constants.cycles_per_output * kernel.elements
     return total / (hardware.clock_mhz * 1e3), "compute" if kernel.macs else "memory"

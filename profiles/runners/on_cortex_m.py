@@ -1,8 +1,8 @@
 """Run generated C on an emulated Cortex-M, count its instructions, and run the same C on this machine.
 
 QEMU executes every instruction but has no pipeline, cache or flash wait states: outputs and instruction counts are
-exact, time is not. Time is instructions * CPI / clock, with the range of cycles per instruction (CPI) that published
-boards show for int8 networks (profiles/latency/cortex_m.toml).
+exact, time is not. Instructions and outputs become cycles as published boards show it for int8 networks, with the range
+that those have (profiles/latency/cortex_m.toml).
 """
 
 import json
@@ -195,9 +195,11 @@ def _cost(model: Loaded, run: Emulation, target: Target) -> Cost:
     cycles = cortex_m.cycles(model.core.name)
     clock_hz = target.hardware.clock_mhz * 1e6
     instructions = float(run.instructions.mean())
-    low, middle, high = (1e3 * instructions * cpi / clock_hz for cpi in (cycles.low, cycles.median, cycles.high))
-    held = 4 * sum((*model.facts["inputs"].values(), *model.facts["outputs"].values()))  # the caller's arrays
     per_step = run.steps.mean(axis=0)
+    steps = model.facts["steps"]
+    spent = [cycles.of(float(count), step["outputs"]) for step, count in zip(steps, per_step, strict=True)]
+    middle = 1e3 * sum(spent) / clock_hz
+    held = 4 * sum((*model.facts["inputs"].values(), *model.facts["outputs"].values()))  # the caller's arrays
     layers = tuple(
         LayerCost(
             name=step["name"],
@@ -205,11 +207,11 @@ def _cost(model: Loaded, run: Emulation, target: Target) -> Cost:
             macs=step["macs"],
             weight_bytes=step["weight_bytes"],
             activation_bytes=step["activation_bytes"],
-            latency_ms=1e3 * float(count) * cycles.median / clock_hz,
+            latency_ms=1e3 * one / clock_hz,
             bound_by="compute",
             precision=step["precision"],
         )
-        for step, count in zip(model.facts["steps"], per_step, strict=True)
+        for step, one in zip(steps, spent, strict=True)
     )
     cost = Cost(
         target=target.name,
@@ -221,14 +223,14 @@ def _cost(model: Loaded, run: Emulation, target: Target) -> Cost:
         weight_bytes=model.facts["weight_bytes"],
         peak_activation_bytes=model.facts["arena_bytes"] + held,
         latency_ms=middle,
-        interval_ms=(low, high),
+        interval_ms=(middle * cycles.low, middle * cycles.high),
         origin="emulated",
         layers=layers,
         notes=(
             f"{instructions:.0f} instructions on an emulated {model.core.name} ({model.core.machine}), "
             f"{instructions / max(1, model.facts['macs']):.2f} per multiply-accumulate",
-            f"{cycles.median:g} cycles per instruction ({cycles.low:g} to {cycles.high:g}; {cycles.source}) "
-            f"at {target.hardware.clock_mhz:g} MHz",
+            f"{cycles.per_instruction:g} cycles per instruction and {cycles.per_output:g} per output of int8 products at "
+            f"{target.hardware.clock_mhz:g} MHz; interval {cycles.low:g} to {cycles.high:g} of that: {cycles.source}",
             f"flash {model.footprint.flash} bytes, static RAM {model.footprint.ram} bytes, "
             f"{held} bytes of input and output held by the caller (counted as activations)",
             *_too_large(model.footprint, held, target),
