@@ -75,14 +75,14 @@ def test_a_microcontroller_layer_by_hand() -> None:
             "float_mac": 5.0,
             "pooled_byte": 3.0,
             "cycles_per_instruction": 1.25,
-            "cycles_per_instruction_range": (1.0, 1.5),
+            "cycles_per_output": 2.0,
         }
     )
     assert cortex_m.instructions(KERNEL, constants) == 100 + 3_200_000 + 160_000
     assert cortex_m.instructions(replace(KERNEL, precision="fp32"), constants) == 100 + 8_000_000 + 160_000
     assert cortex_m.instructions(replace(KERNEL, kind="pool", macs=0), constants) == 100 + 12_000
     latency, _ = cortex_m.kernel_ms(KERNEL, HARDWARE, constants)
-    assert latency == pytest.approx(3_360_100 * 1.25 / 1e6)
+    assert latency == pytest.approx((3_360_100 * 1.25 + 16_000 * 2.0) / 1e6)
 
 
 @pytest.mark.parametrize("name", ["a100", "jetson", "hearing_aid", "x86"])
