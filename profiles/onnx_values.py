@@ -44,7 +44,7 @@ def stored(tensor: "TensorProto", dtype: str) -> "Numbers | None":
     elif dtype == "float64":
         found = np.array(tensor.double_data, np.float64)
     elif dtype == "float16":
-        return None
+        found = np.array(tensor.int32_data, np.uint16).view(np.float16)
     else:
         found = np.array(tensor.int32_data, np.int64).astype(code)
     return found.reshape(tuple(tensor.dims)) if found.size == elements else None
@@ -125,6 +125,12 @@ def _unary(name: str) -> "Rule":
         return np.asarray(function(given[0]))
 
     return rule
+
+
+def _relu(node: Node, given: "list[Numbers]", ins: Inputs, shape: Shape) -> "Numbers":
+    import numpy as np
+
+    return np.maximum(given[0], 0)
 
 
 def _divide(node: Node, given: "list[Numbers]", ins: Inputs, shape: Shape) -> "Numbers":
@@ -332,6 +338,7 @@ _RULES: "Mapping[str, Rule]" = {
     "ReduceMin": _reduce("min"),
     "ReduceProd": _reduce("prod"),
     "ReduceSum": _reduce("sum"),
+    "Relu": _relu,
     "Reshape": _reshaped,
     "Round": _unary("round"),
     "ScatterElements": _scatter,

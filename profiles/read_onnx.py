@@ -128,7 +128,7 @@ def _resolve(inputs: Sequence[_Input], batch: int, example: "Example") -> dict[s
     for item in inputs:
         shape = shapes.get(item.name)
         for index, symbol in enumerate(item.symbols):
-            if symbol in known:
+            if symbol and symbol in known:
                 item.dims[index] = known[symbol]
             elif item.dims[index] < 0 and shape is not None:
                 item.dims[index] = shape[index]
