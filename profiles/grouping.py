@@ -236,6 +236,8 @@ class _Grouper:
         kind = op.kind
         if (kind == "pointwise" or kind == "batchnorm") and len(op.inputs) == 1 and self._ends(index, op):
             return True
+        if kind == "norm":
+            return self.family == "x86-cpu" and self._norm_of_a_sum(index, op)
         if kind == "copy" or kind == "reduce":
             if self.gpu:
                 return kind == "copy" and self._copied_at_once(index, op)
@@ -313,6 +315,21 @@ class _Grouper:
             group.ends_at = (*(name for name in group.ends_at if name not in read), *op.outputs)
         for name in op.outputs:
             self.made_by[name] = at
+
+    def _norm_of_a_sum(self, index: int, op: Op) -> bool:
+        """onnxruntime has one operator for a sum that only a layer normalisation reads: SkipLayerNormalization."""
+        if op.operator != "LayerNormalization" or not op.inputs or len(op.outputs) != 1:
+            return False
+        root = self._shown(op.inputs[0])
+        at = self.made_by.get(root, -1)
+        if at < 0 or self.readers.get(root, 0) != 1:
+            return False
+        group = self.groups[at]
+        last = self.ops[group.ops[-1]]
+        if group.ends_at != (root,) or last.operator != "Add" or len(last.inputs) != 2:
+            return False
+        self._extend(group, at, index, op, ())
+        return True
 
     def _stays_in_a_frame(self, index: int, op: Op) -> bool:
         """Generated C works on one frame's spectrum where it stands: powers, sums and layouts cost no second pass."""

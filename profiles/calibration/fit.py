@@ -130,7 +130,7 @@ def constants_of(solution: Array, lanes: int, cache_kib: float, peaks: tuple[flo
     return Constants(lanes=float(lanes), cache_kib=cache_kib, peaks=peaks, fixed_us=float(solution[-1]) / 1e3, **tables)
 
 
-def unseen(rows: Array, nanoseconds: Array, folds: int = 5) -> Array:
+def unseen(rows: Array, nanoseconds: Array, folds: int = 10) -> Array:
     """Measured over predicted time of each model, (N,), by fits on the other folds."""
     ratios = np.ones(len(rows))
     fold = np.arange(len(rows)) % folds

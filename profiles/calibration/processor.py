@@ -4,19 +4,17 @@ import datetime
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from profiles.calibration import fit
+from profiles.calibration import elsewhere, fit
 from profiles.calibration.suite import Sample, suite
 from profiles.calibration.timing import Session, time_models
 from profiles.calibration.write import Calibration
 from profiles.errors import ProfileError
 from profiles.fuse import Kernel, fuse
 from profiles.latency.x86_calls import BLOCKED, Call, calls
-from profiles.measure import cpu
 from profiles.target import Hardware, Target
 
 if TYPE_CHECKING:
@@ -28,6 +26,8 @@ WHOLE = ("classifier", "listener", "encoder")  # generators of whole networks: w
 FULL_SUITE_S = 40.0  # of measuring that the whole suite needs; with less, fewer models are timed
 LEAST_SHARE = 0.25  # of the suite
 WIDEST = 0.02  # least distance of the interval's ends from 1
+ENOUGH = 20  # whole networks that make an interval of their own; with fewer, all models do
+LANES = (16, 8)  # AVX-512, AVX2: where the processor does not say, what explains the times better
 
 
 def calibrated(
@@ -44,14 +44,12 @@ def calibrated(
             fix=f"measure two or more of your models there and pass them: "
             f"compress targets calibrate {target.name} --anchors FILE.csv",
         )
-    if remote is not None:
-        raise ProfileError(
-            f"calibrating over ssh is not possible yet (asked for {remote})",
-            fix=f"run it there: ssh {remote}, then compress targets calibrate {target.name}",
-        )
     if not (seconds > 0 and math.isfinite(seconds)):
         raise ProfileError(f"{seconds} seconds of measuring", fix="pass a positive number, such as 120")
     samples = list(suite(share=min(1.0, max(LEAST_SHARE, seconds / FULL_SUITE_S))))
+    if remote is not None:
+        samples, session = elsewhere.time_models(target, samples, remote, seconds, say)
+        return fitted(target.hardware, samples, session, say)
     say(f"timing {len(samples)} small models on one core for about {seconds:.0f} s")
     return fitted(target.hardware, samples, time_models(samples, seconds, say=say), say)
 
@@ -62,7 +60,10 @@ def ends_of(model: "onnx.ModelProto", kernels: Sequence[Kernel], lanes: int) -> 
     In whole networks this is part of what their first and last kernels cost; in a chain of two or three it would be
     taken for theirs.
     """
-    first, last = (calls(kernel, lanes) for kernel in (kernels[0], kernels[-1]))
+    made = [found for kernel in kernels if (found := calls(kernel, lanes))]
+    if not made:
+        return []
+    first, last = made[0], made[-1]
     found: list[Call] = []
     images = [value.type.tensor_type.shape.dim for value in (model.graph.input[0], model.graph.output[0])]
     before, after = (float(math.prod(item.dim_value for item in dims)) for dims in images)
@@ -70,10 +71,8 @@ def ends_of(model: "onnx.ModelProto", kernels: Sequence[Kernel], lanes: int) -> 
         found.append(("reorder", (1.0, before, 0.0)))
     if last[-1][0] in BLOCKED | {"skip"}:
         found.append(("reorder", (1.0, after, 0.0)))
-    if first[0][0] == "quantize" and len(kernels) > 1:
-        route = calls(kernels[1], lanes)[0][0]
-        if route.startswith("qconv"):
-            found.append(("qtranspose_inner", (1.0, before, 0.0)))
+    if first[0][0] == "quantize" and len(made) > 1 and made[1][0][0].startswith("qconv"):
+        found.append(("qtranspose_inner", (1.0, before, 0.0)))
     if model.graph.node[-1].op_type == "DequantizeLinear":
         found.append(("quantize", (1.0, after, 0.0)))
         if (
@@ -113,11 +112,15 @@ def fitted(
             fix="stop other work on this machine, fix its clocks or its power mode, and calibrate again",
         )
     nanoseconds = np.array([timed.ms * 1e6 for timed in session.timed])
-    lanes, cache_kib = core_of(hardware)
-    rows = np.array([row_of(sample.model, lanes, cache_kib) for sample in samples])
+    cache_kib = float(hardware.cache_kib or 1024)
+    tries = []
+    for lanes in (session.lanes,) if session.lanes else LANES:
+        rows = np.array([row_of(sample.model, lanes, cache_kib) for sample in samples])
+        ratios = fit.unseen(rows, nanoseconds)
+        tries.append((float(np.median(np.abs(np.log(ratios)))), lanes, rows, ratios))
+    _, lanes, rows, ratios = min(tries, key=lambda item: item[0])
     whole = np.array([sample.name.split()[0] in WHOLE for sample in samples])
-    ratios = fit.unseen(rows, nanoseconds)
-    of_networks = ratios[whole] if whole.sum() >= 10 else ratios
+    of_networks = ratios[whole] if whole.sum() >= ENOUGH else ratios
     errors = np.abs(1 / of_networks - 1)
     median, far = float(np.median(errors)), float(np.percentile(errors, 90))
     say(f"whole networks that the fit did not see: median error {median:.0%}, 90th percentile {far:.0%}")
@@ -133,14 +136,15 @@ def fitted(
         hardware.bandwidth_gbs,
     )
     constants = fit.constants_of(fit.solve(rows, nanoseconds), lanes, cache_kib, peaks)
-    return Calibration(asdict(constants), interval(of_networks), origin(session, median, far, int(whole.sum()), noise))
+    told = origin(session, median, far, len(of_networks), noise)
+    return Calibration(asdict(constants), interval(of_networks), told)
 
 
 def interval(ratios: "fit.Array") -> tuple[float, float]:
     """Factors on the prediction that contain 90 % of cases like these: measured over predicted, (N,).
 
-    The ends are those of a normal law of the logarithms with the spread of the ratios' own 90 %, Student's factor for
-    their number, so that a few networks do not make a narrow interval.
+    The 5th and 95th percentile of the ratios, a little further apart because N cases show less than all: with N = 100
+    by a fiftieth of the logarithms.
     """
     logs = np.log(ratios)
     low, high = np.percentile(logs, [5, 95])
@@ -150,23 +154,9 @@ def interval(ratios: "fit.Array") -> tuple[float, float]:
 
 def origin(session: Session, median: float, far: float, networks: int, noise: float) -> str:
     """One sentence that says where the constants are from."""
-    import onnxruntime
-
     today = datetime.date.today().isoformat()
     return (
-        f"calibrated on {cpu()} with onnxruntime {onnxruntime.__version__}, one thread, on {today}: "
+        f"calibrated on {session.device} with {session.runtime}, one thread, on {today}: "
         f"{len(session.timed)} models in {session.seconds:.0f} s, repeated within {noise:.1%}; "
         f"median error {median:.0%}, 90th percentile {far:.0%} on {networks} whole networks left out of the fit"
     )
-
-
-def core_of(hardware: Hardware) -> tuple[int, float]:
-    """Float32 lanes of a vector register, and KiB of the cache that one core has to itself."""
-    return lanes_here(), float(hardware.cache_kib or 1024)
-
-
-def lanes_here() -> int:
-    """What onnxruntime finds on this processor: 16 with AVX-512, else 8."""
-    info = Path("/proc/cpuinfo")
-    flags = info.read_text(encoding="utf-8", errors="replace") if info.is_file() else ""
-    return 16 if " avx512f" in flags or not flags else 8

@@ -285,9 +285,10 @@ def scores(dice: random.Random, rng: np.random.Generator, int8: bool) -> "onnx.M
 
 
 def normed(dice: random.Random, rng: np.random.Generator, int8: bool) -> "onnx.ModelProto":
-    """Layer normalisations, and the mean over the steps. A sum before one would make another operator of the two."""
+    """Layer normalisations, also of a sum, and the mean over the steps."""
     net = Net((1, _log(dice, 4, 400), _width(dice, 16, 512)), rng, int8)
     x = net.norm(net.activation(net.norm(net.x), "Relu"))
+    x = net.norm(net.add(x, net.x)) if dice.random() < 0.5 else x
     return net.model(net.average(x) if dice.random() < 0.5 else x, coded=True)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from profiles import cores
 from profiles.calibration.suite import Sample
-from profiles.measure import example_inputs
+from profiles.measure import cpu, example_inputs
 from profiles.runners import on_onnxruntime
 
 if TYPE_CHECKING:
@@ -53,6 +53,9 @@ class Session:
     timed: tuple[Timed, ...]  # one per model
     seconds: float  # of measuring, with loading
     waited: float  # share of the wall time of the runs in which the core did other work
+    device: str  # as the machine calls it
+    runtime: str  # with its version
+    lanes: int | None = None  # float32 in a vector register that the runtime uses; None is not known
 
 
 def time_models(
@@ -91,7 +94,18 @@ def time_models(
                 wall, own = wall + passed, own + sum(times)
             say(f"visit {visit + 1} of {visits}: {len(runs)} models, {time.perf_counter() - start:.0f} s")
     timed = tuple(Timed(float(np.median(item)), tuple(item)) for item in found)
-    return Session(timed, time.perf_counter() - start, max(0.0, 1 - own / wall) if wall else 0.0)
+    waited = max(0.0, 1 - own / wall) if wall else 0.0
+    runtime = on_onnxruntime.setup({}, 1).runtime
+    return Session(timed, time.perf_counter() - start, waited, cpu(), runtime, _lanes())
+
+
+def _lanes() -> int | None:
+    """What onnxruntime finds on this processor: 16 with AVX-512, else 8; None where the system does not say."""
+    info = Path("/proc/cpuinfo")
+    flags = info.read_text(encoding="utf-8", errors="replace") if info.is_file() else ""
+    if "flags" not in flags:
+        return None
+    return 16 if " avx512f" in flags else 8
 
 
 def _thread_clock() -> Callable[[], int]:

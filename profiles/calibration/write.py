@@ -11,6 +11,7 @@ from profiles.errors import ProfileError
 from profiles.target import Target
 
 DIGITS = 6
+MARK = "# From here on written by `compress targets calibrate`"
 
 
 @dataclass(frozen=True)
@@ -23,22 +24,25 @@ class Calibration:
 
 
 def target_file(target: Target, out: Path, found: Calibration) -> Path:
-    """Write `<out>/targets/<name>.toml`, whole or not at all.
+    """Write `<out>/targets/<name>.toml`, whole or not at all; what a target file of the user's own says stays.
 
     Raises:
-        ProfileError: there is a file of the user's own which is not a calibration.
+        ProfileError: that file has a [latency] table which no calibration wrote.
     """
     name = target.name.split(":")[0]
     path = Path(out) / "targets" / f"{name}.toml"
-    if path.is_file() and "[latency]" not in path.read_text(encoding="utf-8"):
+    own = (
+        path.read_text(encoding="utf-8").split(MARK)[0].rstrip() if path.is_file() else f"inherit = {json.dumps(name)}"
+    )
+    if any(line.strip().startswith("[latency]") for line in own.splitlines()):
         raise ProfileError(
-            f"{path} is a target of your own, which a calibration would replace",
-            fix="give it another name, or calibrate into another folder",
+            f"{path} has a [latency] table of your own, which a calibration would replace",
+            fix="remove that table, or calibrate into another folder",
         )
     lines = [
-        f"inherit = {json.dumps(name)}",
+        own,
         "",
-        "# Written by `compress targets calibrate`; remove this file to go back to the constants of the package.",
+        f"{MARK}; remove it to go back to the constants of the package.",
         "[latency]",
         f"origin = {json.dumps(found.origin, ensure_ascii=False)}",
         *table(found.constants),

@@ -152,6 +152,7 @@ ROUTES: Mapping[str, tuple[tuple[str, Resource], ...]] = {
     "quantize": _ELEMENTS,
     "dequantize_weights": _ELEMENTS,
     "norm": _ROWS,
+    "skip_norm": _ROWS,
     "softmax": _ROWS,
     "qsoftmax": _ROWS,
     "resize": _ELEMENTS,
@@ -208,8 +209,15 @@ def _followers(kernel: Kernel, names: list[str], behind: str | None, beyond: flo
     biased = kernel.kind == "gemm" and len(kernel.weights) > 1 and not kernel.weights[-1].bias  # an Add with a constant
     for place, name in enumerate(names):
         if name in FOLDED:
-            if behind is None and name == "quantizelinear" and len(names) == 1:
+            # Behind what only moves codes, rounding is nothing: the runtime moved it to the front.
+            if behind is None and name == "quantizelinear" and len(names) == 1 and kernel.read_bytes >= 2 * elements:
                 found.append(("quantize", (1.0, elements, beyond)))
+        elif name == "layernormalization":  # and the sum before it: SkipLayerNormalization
+            if found and found[-1][0] == "arithmetic":
+                found.pop()
+            found.append(("skip_norm", (1.0, elements, _rows(kernel))))
+        elif name in ("mul", "div") and not place and behind == "matmul" and len(kernel.reads) <= 2:
+            continue  # a constant factor: FusedMatMul
         elif name == "add" and biased:
             biased = False
             if coded:  # the constant has no codes

@@ -6,6 +6,7 @@ unit costs, fitted by `profiles.calibration`, and the sum. Nothing is ever negat
 
 from dataclasses import dataclass
 
+from profiles.errors import ProfileError
 from profiles.fuse import Kernel
 from profiles.latency.x86_calls import ROUTES, calls
 from profiles.target import Hardware
@@ -56,6 +57,7 @@ class Constants:
     quantize: tuple[float, ...]
     dequantize_weights: tuple[float, ...]
     norm: tuple[float, ...]
+    skip_norm: tuple[float, ...]
     softmax: tuple[float, ...]
     qsoftmax: tuple[float, ...]
     resize: tuple[float, ...]
@@ -68,6 +70,20 @@ class Constants:
     qtranspose: tuple[float, ...]
     qtranspose_inner: tuple[float, ...]
     reorder: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Check that the constants are those of the counts that there are.
+
+        Raises:
+            ProfileError: they were fitted for other counts, by another version of this package.
+        """
+        for route, counts in ROUTES.items():
+            given = getattr(self, route)
+            if len(given) != len(counts):
+                raise ProfileError(
+                    f"the latency model has {len(given)} constants for {route}, which has {len(counts)} counts",
+                    fix="calibrate again: compress targets calibrate x86",
+                )
 
 
 def kernel_ms(kernel: Kernel, hardware: Hardware, constants: Constants) -> tuple[float, str]:
