@@ -97,7 +97,10 @@ def convert(model: Path, target: Target, out: Path, *, options: BuildOptions | N
 
 
 def _write(model: Path, target: Target, out: Path) -> dict[str, Any]:
-    fixed = onnx.load(str(model))
+    try:
+        fixed = onnx.load(str(model))
+    except Exception as error:  # onnx raises what protobuf and the file system raise
+        raise ExportError(f"{model} cannot be read as an ONNX model: {error}", fix="pass an ONNX file") from error
     inputs = _sizes(fixed, [v for v in fixed.graph.input if v.name not in {t.name for t in fixed.graph.initializer}])
     with tempfile.TemporaryDirectory(prefix="emx-") as scratch:
         folder = Path(scratch)
