@@ -26,6 +26,7 @@ COMMUTES = frozenset({"maxpool", "transpose", "slice", "split", "depthtospace", 
 LOGARITHMS = frozenset({"log", "log2", "log10", "log1p"})
 GENERATED: frozenset[Kind] = frozenset({"copy", "reduce", "norm", "softmax"})  # kernels that TensorRT writes itself
 REACH = 12  # operators that a pointwise region may have between a tensor and where its branches meet again
+_JOINING: frozenset[Kind] = frozenset({"pointwise", "batchnorm", "quantize", "copy", "reduce"})
 _ENDS = HEAVY | {"pointwise", "batchnorm", "norm", "pool", "reduce", "softmax", "resize"}
 
 
@@ -140,9 +141,15 @@ class _Grouper:
                 self.shows[op.outputs[0]] = self.twins[index]
                 continue
             kind = op.kind
-            if kind == "view" or kind == "dequantize" or (self.gpu and self._layout_of_a_product(op)):
+            if (kind == "pointwise" or kind == "batchnorm") and len(op.inputs) == 1 and self._ends(index, op):
+                continue
+            if (
+                kind == "view"
+                or kind == "dequantize"
+                or (kind == "copy" and self.gpu and self._layout_of_a_product(op))
+            ):
                 self._alias(op)
-            elif not self._join(index, op):
+            elif kind not in _JOINING or not self._join(index, op):
                 self._start(index, op)
         coded: frozenset[str] = frozenset()
         if self.gpu:
@@ -183,7 +190,8 @@ class _Grouper:
         """Reads by the edge that holds the bytes, once each; nothing that stays inside; no result that nobody reads."""
         ends, reads = group.ends_at, group.reads
         if len(reads) == 1:
-            reads[0] = self._shown(reads[0])
+            if reads[0] in self.shows:
+                reads[0] = self._shown(reads[0])
         else:
             inner = {name for index in group.ops for name in self.ops[index].outputs}.difference(ends)
             group.reads = list(dict.fromkeys([self._shown(name) for name in reads if name not in inner]))
@@ -216,9 +224,10 @@ class _Grouper:
         group = Group(index, [index], list(op.inputs), op.outputs, [index], [], [])
         if op.kind == "fft" and op.inputs:
             self._take_window(group, op)
+        at = len(self.groups)
         self.groups.append(group)
         for name in op.outputs:
-            self.made_by[name] = len(self.groups) - 1
+            self.made_by[name] = at
 
     def _take_window(self, group: Group, op: Op) -> None:
         """A transform multiplies by its window while it reads the signal."""
@@ -234,8 +243,6 @@ class _Grouper:
     def _join(self, index: int, op: Op) -> bool:
         """Run an operator at the end of the kernel that makes its input, where a runtime does."""
         kind = op.kind
-        if (kind == "pointwise" or kind == "batchnorm") and len(op.inputs) == 1 and self._ends(index, op):
-            return True
         if kind == "norm":
             return self.family == "x86-cpu" and self._norm_of_a_sum(index, op)
         if kind == "copy" or kind == "reduce":
@@ -288,7 +295,9 @@ class _Grouper:
 
     def _ends(self, index: int, op: Op) -> bool:
         """The most frequent case of `_join` by itself: one tensor, read once, that a convolution or product makes."""
-        root = self._shown(op.inputs[0])
+        root = op.inputs[0]
+        if root in self.shows:
+            root = self._shown(root)
         at = self.made_by.get(root, -1)
         if at < 0 or self.readers[root] != 1 or len(op.outputs) != 1:
             return False

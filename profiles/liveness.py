@@ -133,7 +133,7 @@ class Program:
         self.reads = [_numbers(step.reads, index) for step in steps]
         self.writes = [_numbers(step.writes, index) for step in steps]
         self.touched = [
-            writes if not reads else reads if not writes else tuple(dict.fromkeys((*reads, *writes)))
+            reads + tuple([tensor for tensor in writes if tensor not in reads])
             for reads, writes in zip(self.reads, self.writes, strict=True)
         ]
         self.in_place = [step.in_place and len(writes) == 1 for step, writes in zip(steps, self.writes, strict=True)]

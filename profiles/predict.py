@@ -14,7 +14,7 @@ from profiles.liveness import Schedule, best_order
 from profiles.target import Target
 
 _Bound = Literal["compute", "memory", "launch"]
-COSTS = 512  # results that are kept
+COSTS = 256  # results that are kept
 
 _costs: Kept[tuple[Any, ...], Cost] = Kept(COSTS)
 

@@ -94,27 +94,34 @@ def told(what: str, times: Sequence[float]) -> None:
     print(f"{what:58} median {statistics.median(times):8.3f} ms   p90 {p90:8.3f} ms   of {len(times)}")
 
 
-def costs(graphs: Sequence[Graph], target: Target, layers: bool) -> list[float]:
-    """Milliseconds of each graph's cost."""
-    return [timed(partial(predict, graph, target, "int8", layers)) for graph in graphs]
+def costs(make: Callable[[random.Random], Graph], count: int, target: Target, layers: bool) -> list[float]:
+    """Milliseconds of each of `count` candidates; each is made, costed and let go, as a search does."""
+    rng = random.Random(1)
+    times = []
+    for _ in range(count):
+        graph = make(rng)
+        times.append(timed(partial(predict, graph, target, "int8", layers)))
+    return times
 
 
 def speed(target: Target, count: int = 300) -> None:
     """Costs of candidates, without and with the list of kernels."""
-    rng = random.Random(1)
     for convolutions in (LAYERS, LAYERS // 3):
-        plain = range(2, convolutions, 4)
+
+        def other(rng: random.Random, total: int = convolutions) -> Graph:
+            return candidate(staged(rng, total), rng.sample(range(total), total * 2 // 5))
+
+        def wider(rng: random.Random, total: int = convolutions) -> Graph:
+            return candidate(staged(rng, total), range(2, total, 4))
+
+        operators = len(wider(random.Random(0)).ops)
         for layers in (False, True):
             costing.forget()
             listed = "kernels listed" if layers else "kernels not listed"
-            some = convolutions * 2 // 5
-            new = [candidate(staged(rng, convolutions), rng.sample(range(convolutions), some)) for _ in range(count)]
-            same = [candidate(staged(rng, convolutions), plain) for _ in range(count)]
-            predict(candidate(staged(rng, convolutions), plain), target, "int8", layers)
-            print(f"{convolutions} convolutions, {len(same[0].ops)} operators, {listed}")
-            told("  structure not seen before", costs(new, target, layers))
-            told("  known structure, other widths", costs(same, target, layers))
-            told("  costed before", costs(same, target, layers))
+            print(f"{convolutions} convolutions, {operators} operators, {listed}")
+            told("  structure not seen before", costs(other, count, target, layers))
+            told("  known structure, other widths", costs(wider, count, target, layers)[1:])
+            told("  costed before", costs(wider, count, target, layers))
     print(f"kept: {kept()}")
 
 
