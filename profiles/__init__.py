@@ -166,9 +166,12 @@ def _target(given: str | Target, search: Path | None = None) -> Target:
     return target(given, search) if isinstance(given, str) else given
 
 
-def _shapes(example: Any) -> dict[str, tuple[int, ...]] | None:
+def _shapes(example: Any) -> "dict[str, tuple[int, ...] | NDArray[Any]] | None":
+    """Shapes, and arrays of numpy as they are: short integer ones may be sizes that the model reads."""
     if example is None:
         return None
     if isinstance(example, Mapping):
-        return {name: tuple(value.shape) for name, value in example.items()}
+        import numpy as np
+
+        return {k: item if isinstance(item, np.ndarray) else tuple(item.shape) for k, item in example.items()}
     raise ProfileError("the example of an ONNX model is not a dictionary", fix="pass example={input name: array}")

@@ -56,7 +56,7 @@ def estimate(target: Target, latency_ms: float, interval_ms: tuple[float, float]
             so their logarithms add as squares.
     """
     drawn = power(target)
-    if drawn is None:
+    if drawn is None or latency_ms <= 0:  # a graph in which nothing runs
         return None
     low, high = (
         math.exp(sign * math.hypot(math.log(edge / latency_ms), math.log(factor)))

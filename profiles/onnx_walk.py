@@ -345,7 +345,16 @@ class Walk:
         return results
 
     def emit(self, op: Op) -> None:
-        """Add an operator, as often as the loops around it run it."""
+        """Add an operator, as often as the loops around it run it.
+
+        One that makes nothing of a known shape has no bytes and no time to cost: it is listed as uncounted, and what
+        it stores stays with the graph.
+        """
+        if not op.outputs:
+            if op.kind != "other":  # those are listed already
+                self.sink.uncounted[op.operator] += 1
+            self.sink.idle += op.weights
+            return
         if self._repeats != 1:
             op = replace(op, macs=op.macs * self._repeats, repeats=self._repeats)
         self.sink.ops.append(op)
