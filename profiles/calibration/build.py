@@ -229,7 +229,7 @@ class Net:
         step = self._stored_array("h", np.array(length // 2, np.int64))
         window = self._stored_array("w", np.hanning(length).astype(np.float32))
         shape = (batch, (samples - length) // (length // 2) + 1, length // 2 + 1, 2)
-        return self._node("STFT", [x, step, window], shape)
+        return self._node("STFT", [x, step, window], shape, onesided=1)
 
     def head(self, x: str, classes: int) -> str:
         """Means of the channels and a fully connected layer."""

@@ -60,7 +60,7 @@ def ends_of(model: "onnx.ModelProto", kernels: Sequence[Kernel], lanes: int) -> 
     In whole networks this is part of what their first and last kernels cost; in a chain of two or three it would be
     taken for theirs.
     """
-    made = [found for kernel in kernels if (found := calls(kernel, lanes))]
+    made = [one for kernel in kernels if (one := calls(kernel, lanes))]
     if not made:
         return []
     first, last = made[0], made[-1]
@@ -75,10 +75,7 @@ def ends_of(model: "onnx.ModelProto", kernels: Sequence[Kernel], lanes: int) -> 
         found.append(("qtranspose_inner", (1.0, before, 0.0)))
     if model.graph.node[-1].op_type == "DequantizeLinear":
         found.append(("quantize", (1.0, after, 0.0)))
-        if (
-            any(call[0].startswith("qconv") for kernel in kernels for call in calls(kernel, lanes))
-            and len(images[1]) > 2
-        ):
+        if any(call[0].startswith("qconv") for one in made for call in one) and len(images[1]) > 2:
             found.append(("qtranspose_inner", (1.0, after, 0.0)))
     return found
 

@@ -170,7 +170,7 @@ def upward(dice: random.Random, rng: np.random.Generator, int8: bool) -> "onnx.M
     width = _width(dice, 8, 64)
     net = Net((1, width, *[_log(dice, 4, 24)] * 2), rng, int8)
     x = net.conv(net.x, width, 3)
-    way = dice.choice(["transposed", "nearest", "nearest", "linear"])
+    way = dice.choice(["transposed", "nearest", "nearest"])
     y = net.up(x, width) if way == "transposed" else net.resize(x, way)
     y = net.concat(y, net.resize(x))
     return net.model(net.conv(y, width, 1), coded=True)
@@ -376,7 +376,7 @@ GENERATORS: dict[str, tuple[_Make, int, bool]] = {
     "joined": (joined, 8, True),
     "residual": (residual, 10, True),
     "pooled": (pooled, 12, True),
-    "line pooled": (line_pooled, 6, True),
+    "line pooled": (line_pooled, 10, True),
     "elementwise": (elementwise, 14, True),
     "moved": (moved, 8, True),
     "connected": (connected, 20, True),
@@ -384,7 +384,7 @@ GENERATORS: dict[str, tuple[_Make, int, bool]] = {
     "sequence": (sequence, 10, True),
     "attention": (attention, 10, True),
     "scores": (scores, 8, True),
-    "normed": (normed, 8, True),
+    "normed": (normed, 14, True),
     "instance normed": (instance_normed, 4, False),
     "recurrent": (recurrent, 14, False),
     "spectrum": (spectrum, 4, False),

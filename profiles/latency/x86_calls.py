@@ -156,7 +156,6 @@ ROUTES: Mapping[str, tuple[tuple[str, Resource], ...]] = {
     "softmax": _ROWS,
     "qsoftmax": _ROWS,
     "resize": _ELEMENTS,
-    "resize_linear": _ELEMENTS,
     "qresize": _ELEMENTS,
     "copy": _ELEMENTS,
     "qcopy": _ELEMENTS,

@@ -61,7 +61,6 @@ class Constants:
     softmax: tuple[float, ...]
     qsoftmax: tuple[float, ...]
     resize: tuple[float, ...]
-    resize_linear: tuple[float, ...]
     qresize: tuple[float, ...]
     copy: tuple[float, ...]
     qcopy: tuple[float, ...]
