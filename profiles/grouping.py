@@ -26,7 +26,7 @@ COMMUTES = frozenset({"maxpool", "transpose", "slice", "split", "depthtospace", 
 LOGARITHMS = frozenset({"log", "log2", "log10", "log1p"})
 GENERATED: frozenset[Kind] = frozenset({"copy", "reduce", "norm", "softmax"})  # kernels that TensorRT writes itself
 REACH = 12  # operators that a pointwise region may have between a tensor and where its branches meet again
-_JOINING: frozenset[Kind] = frozenset({"pointwise", "batchnorm", "quantize", "copy", "reduce"})
+_JOINING: frozenset[Kind] = frozenset({"pointwise", "batchnorm", "quantize", "norm", "copy", "reduce"})
 _ENDS = HEAVY | {"pointwise", "batchnorm", "norm", "pool", "reduce", "softmax", "resize"}
 
 

@@ -2,9 +2,12 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from profiles.fuse import Kernel
+import profiles
+from profiles.calibration.build import Net
+from profiles.fuse import Kernel, fuse
 from profiles.graph import Weight
 from profiles.latency.x86_calls import ROUTES, calls
 from profiles.latency.x86_cpu import Constants, kernel_ms
@@ -113,3 +116,15 @@ def test_nanoseconds_are_scaled_by_the_figures_that_limit_them() -> None:
     assert bound == "memory"
     other = replace(HARDWARE, clock_mhz=2000, tops={"fp32": 4.0, "int8": 16.0}, bandwidth_gbs=20.0)
     assert kernel_ms(conv(), other, fitted)[0] == pytest.approx((1000 + 6272 / 4 + 9216 / 2) / 1e6)
+
+
+def test_a_sum_that_only_a_layer_normalisation_reads_is_one_operator() -> None:
+    net = Net((1, 8, 16), np.random.default_rng(0))
+    x = net.norm(net.add(net.x, net.linear(net.x, 16)))  # SkipLayerNormalization
+    kept = net.add(x, net.linear(x, 16))
+    model = net.model(net.average(net.add(net.norm(kept), kept)))
+    kernels = fuse(profiles.read(model), "x86-cpu").kernels
+    names = [[name for name, _ in calls(kernel)] for kernel in kernels]
+    assert names == [["gemm", "skip_norm"], ["gemm", "arithmetic"], ["norm"], ["arithmetic"], ["reduce"]]
+    on_a_gpu = fuse(profiles.read(model), "nvidia-gpu").kernels
+    assert [kernel.kind for kernel in on_a_gpu].count("norm") == 2
