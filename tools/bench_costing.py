@@ -104,7 +104,7 @@ def costs(make: Callable[[random.Random], Graph], count: int, target: Target, la
     return times
 
 
-def speed(target: Target, count: int = 300) -> None:
+def speed(target: Target, count: int = 200) -> None:
     """Costs of candidates, without and with the list of kernels."""
     for convolutions in (LAYERS, LAYERS // 3):
 
