@@ -13,7 +13,7 @@ import numpy as np
 import profiles
 from exporters import builder
 from exporters.builder import BuildOptions
-from exporters.cost_here import random_inputs
+from exporters.cost_here import RUNS_ONNX, random_inputs
 from exporters.errors import ExportError
 from profiles import remote
 from profiles.cost import Cost
@@ -48,7 +48,7 @@ def cost_there(
     example = {name: np.broadcast_to(np.float32(0), shape) for name, shape in (shapes or {}).items()}
     graph = profiles.read(model, batch, example or None)
     inputs = random_inputs(graph, seed)
-    if target.runtime in ("onnxruntime", "openvino"):
+    if target.runtime in RUNS_ONNX:
         [cost] = remote.measure_many([(model, inputs)], target, machine, models=[graph])
         return cost
     reasons = []
