@@ -85,6 +85,11 @@ class Row:
     precision: str = ""
 
     @property
+    def is_tensorrt(self) -> bool:
+        """Whether a TensorRT engine ran; another runtime's kernels say nothing about the constants of this one."""
+        return re.search(r"TensorRT|TRT", self.source.split(" / ")[1]) is not None
+
+    @property
     def habit(self) -> float:
         """Logarithm of what this way of measuring is expected to take of an ordinary build's time."""
         prefix, share = TUNED
@@ -144,7 +149,8 @@ class Batch:
 
 
 def fit(rows: Sequence[Row], towards: Array | None = None) -> Fit:
-    """Constants for these rows. A row weighs less where many of its family are from one device."""
+    """Constants for the rows of TensorRT. A row weighs less where many of its family are from one device."""
+    rows = [row for row in rows if row.is_tensorrt]
     batch = Batch(rows)
     keys = Counter((row.family, row.device) for row in rows)
     weights = np.array([keys[row.family, row.device] ** -0.25 for row in rows])
@@ -207,7 +213,7 @@ def left_out(rows: Sequence[Row], key: Callable[[Row], str]) -> dict[str, tuple[
             if not asked:
                 continue
             seen = in_group(others, capabilities)
-            found = fit(seen, joint.logs) if seen else joint
+            found = fit(seen, joint.logs) if any(row.is_tensorrt for row in seen) else joint
             pairs = zip(found.errors(asked).tolist(), found.errors(asked, known=True).tolist(), strict=True)
             errors.update(zip((row.identity for row in asked), pairs, strict=True))
     return errors
@@ -406,7 +412,7 @@ def stretch(rows: Sequence[Row], unseen: Mapping[str, tuple[float, float]]) -> f
     elsewhere = left_out(rows, lambda row: row.capability)
     wider = []
     for capabilities in _groups():
-        group = in_group(rows, capabilities)
+        group = [row for row in in_group(rows, capabilities) if row.is_tensorrt]
         near = group if capabilities != NO_ROWS else in_group(rows, GROUPS["a100"])
         low, high = interval(_without(unseen, near), family_weights(near))
         own_low, own_high = interval(_without(elsewhere, group), family_weights(group))
@@ -439,7 +445,8 @@ def main() -> None:
     )
     print("# is predicted over measured.\n")
     for name, capabilities in GROUPS.items():
-        group = in_group(rows, capabilities)
+        every = in_group(rows, capabilities)
+        group = [row for row in every if row.is_tensorrt]
         final = fit(group, joint.logs)
         errors = _without(unseen, group)
         low, high = interval(errors, family_weights(group))
@@ -459,8 +466,8 @@ def main() -> None:
         print(f"interval = [{low:.3f}, {high:.3f}]")
         print(f"stretch = {wider:.2f}")
         for part, key in (("family", _family), ("precision", _precision), ("source", _source)):
-            for value in sorted({key(row) for row in group}):
-                print(f"#   {part} {value}: {described([unseen[row.identity] for row in group if key(row) == value])}")
+            for value in sorted({key(row) for row in every}):
+                print(f"#   {part} {value}: {described([unseen[row.identity] for row in every if key(row) == value])}")
         print(f"#   all: {described([unseen[row.identity] for row in group])}\n")
     print("# Leave-one-device-out: a device predicted by constants fitted without any of its rows.")
     for device in sorted({row.device for row in rows}):

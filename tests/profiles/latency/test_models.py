@@ -270,7 +270,7 @@ def test_the_fit_uses_the_formula_that_predicts(fitting: ModuleType) -> None:
     attention = replace(KERNEL, kind="matmul", operators=("MatMul", "Softmax", "MatMul"), weights=())
     often = replace(KERNEL, macs=8 * KERNEL.macs, repeats=8)
     kernels = (KERNEL, replace(KERNEL, kind="pool", macs=0), attention, often, replace(KERNEL, kind="depthwise"))
-    row = fitting.Row("1", "m", "f", "d", "s", "8.0", HARDWARE, 1, 1.0, kernels)
+    row = fitting.Row("1", "m", "f", "d", "s / TensorRT", "8.0", HARDWARE, 1, 1.0, kernels)
     logs = np.log([fitting.BOUNDS[name][0] for name in fitting.NAMES])
     assert fitting.agrees([row], logs)
 
