@@ -239,19 +239,15 @@ class _Trace:
         )
 
     def _written_through(self, taken: "Sequence[Tensor]", made: "Sequence[Tensor]") -> "Tensor | None":
-        """The tensor that a view belongs to, where an operator writes into it: `buffer[:, 0] = x` changes `buffer`.
+        """The constant that a view belongs to, where an operator writes into it: `buffer[:, 0] = x` changes `buffer`.
 
-        What was a constant until then flows from here on.
+        It is no constant from here on, nor is what an operator writes into directly.
         """
         if not taken or made[0] is not taken[0]:
             return None
-        target = made[0]
-        base = target._base
-        self._constants.pop(id(target), None)
-        if base is None or base.is_meta != target.is_meta:
-            return None
-        self._constants.pop(id(base), None)
-        return base
+        self._constants.pop(id(made[0]), None)
+        base = made[0]._base
+        return base if base is not None and self._constants.pop(id(base), None) is not None else None
 
     def record_recurrent(self, name: str, gates: int, args: tuple[Any, ...], result: Any) -> None:
         """Note one call of torch.lstm, torch.gru or torch.rnn_* on a padded or a packed batch."""

@@ -159,7 +159,9 @@ def test_sizes_that_depend_on_values_take_the_examples_or_their_largest() -> Non
     graph = read_onnx.read(net, example={"k": np.array([4])})
     assert (graph.edges["t"].shape, totals(graph).macs) == ((1, 4), 20)
     unknown = read_onnx.read(net)
-    assert unknown.uncounted == {"MatMul": 1}
+    assert unknown.uncounted == {"TopK": 1, "MatMul": 1}
+    assert not unknown.ops
+    assert totals(unknown).params == 20  # stored all the same
     assert any("TopK" in note and "not known" in note for note in unknown.notes)
     nonzero = [helper.make_node("Compress", ["x", "c"], ["d"], axis=1), helper.make_node("Relu", ["d"], ["y"])]
     bounded = read_onnx.read(model(nonzero, {"x": (1, 9), "c": (9,)}, types={"c": TensorProto.BOOL}))

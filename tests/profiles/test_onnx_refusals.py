@@ -356,6 +356,11 @@ def test_damaged_files_are_refused_or_counted(fuzz: ModuleType) -> None:
 FOUND = [
     (1, 2),  # a name of a stored tensor that is not UTF-8 met a text
     (1, 710),  # the same with the name of a dimension
+    (0, 14),  # operators that make nothing of a known shape broke the costing of the graph
+    (0, 137),
+    (0, 921),
+    (0, 1223),
+    (0, 286),  # a graph in which nothing runs has no latency to divide by
 ]
 
 
@@ -363,4 +368,4 @@ FOUND = [
 def test_cases_that_failed_once(fuzz: ModuleType, tmp_path: Path, seed: int, number: int) -> None:
     path = tmp_path / "case.onnx"
     path.write_bytes(fuzz.case(seed, number))
-    assert fuzz.examine(path, number, predict=False) in ("accepted", "refused")
+    assert fuzz.examine(path, number, predict=True) in ("accepted", "refused")
