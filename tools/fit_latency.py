@@ -469,6 +469,10 @@ def main() -> None:
             for value in sorted({key(row) for row in every}):
                 print(f"#   {part} {value}: {described([unseen[row.identity] for row in every if key(row) == value])}")
         print(f"#   all: {described([unseen[row.identity] for row in group])}\n")
+    print("# Leave-one-family-out by class of devices, TensorRT's rows.")
+    for line in ("A100", "H100", "Jetson"):
+        own = [unseen[row.identity] for row in rows if row.device.startswith(line) and row.is_tensorrt]
+        print(f"#   {line}: {described(own)}")
     print("# Leave-one-device-out: a device predicted by constants fitted without any of its rows.")
     for device in sorted({row.device for row in rows}):
         print(f"#   {device}: {described([elsewhere[row.identity] for row in rows if row.device == device])}")
