@@ -490,7 +490,7 @@ class _Grouper:
                 free = maker >= 0 and root not in given and root not in self.parts and group.reads.count(name) == 1
                 if free and self._same_size(name, root):
                     taken.append((name, root))
-            if len(taken) < len(op.inputs):
+            if not taken or len(taken) < len(op.inputs):
                 continue
             for _, root in taken:
                 self.parts[root] = op.outputs[0]

@@ -549,7 +549,11 @@ class Walk:
         if first is not None and first.shape is not None:
             place = onnx_shapes.axis_of(axis, len(first.shape) + 1)
             shape = (*first.shape[:place], len(parts) * times, *first.shape[place:])
-        value = self.flowing(name, shape, first.dtype if first is not None else "float32")
+        dtype = first.dtype if first is not None else "float32"
+        if all(part is not None and part.sources is not None for part in parts):  # known when the model is loaded
+            sources = (weight for part in parts if part is not None for weight in part.sources or ())
+            return Value(name, shape, dtype, tuple(dict.fromkeys(sources)))
+        value = self.flowing(name, shape, dtype)
         edges = tuple(
             part.name for part in parts if part is not None and part.sources is None and part.shape is not None
         )

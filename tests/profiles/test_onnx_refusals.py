@@ -360,6 +360,7 @@ FOUND = [
     (0, 137),
     (0, 921),
     (0, 1223),
+    (1, 3239),  # a loop that collects a constant made a concatenation of nothing
     (0, 286),  # a graph in which nothing runs has no latency to divide by
 ]
 
