@@ -13,7 +13,8 @@ from profiles.errors import ProfileError
 from profiles.measure import Measurement
 from profiles.target import Target
 
-PER_MODEL_S = 0.2  # with warm-up and loading
+PER_MODEL_S = 0.3  # with loading, warm-up and the look at the machine
+MEASURED_S = 0.05  # of it
 LEAST = 60  # models that have to be measured for a fit
 
 
@@ -33,7 +34,7 @@ def time_models(
         for path, sample in zip(paths, fewer, strict=True):
             path.write_bytes(sample.model.SerializeToString())
         say(f"timing {len(fewer)} small models on {host} for about {seconds:.0f} s")
-        found = remote.run_each([(path, None) for path in paths], plain, remote.Remote(host), seconds=PER_MODEL_S / 4)
+        found = remote.run_each([(path, None) for path in paths], plain, remote.Remote(host), seconds=MEASURED_S)
     kept, times = [], []
     refusal: ProfileError | None = None
     runtime = device = ""
@@ -50,4 +51,12 @@ def time_models(
         why = refusal.what if refusal else "there was no measurement"
         fix = refusal.fix if refusal else "measure again"
         raise ProfileError(f"{len(kept)} of {len(fewer)} models could be measured on {host}: {why}", fix=fix)
-    return kept, Session(tuple(times), time.perf_counter() - start, 0.0, f"{device} ({host})", runtime)
+    spent = time.perf_counter() - start
+    return kept, Session(tuple(times), spent, 0.0, f"{device} ({host})", runtime, _lanes(target.hardware.core))
+
+
+def _lanes(core: str) -> int | None:
+    """Float32 in a vector register of a core by its description; None where that does not say."""
+    if "AVX-512" in core or "AMX" in core:
+        return 8 if "without AVX-512" in core or "AVX2, without" in core else 16
+    return 8 if "AVX2" in core else None

@@ -117,10 +117,10 @@ def fitted(
         tries.append((float(np.median(np.abs(np.log(ratios)))), lanes, rows, ratios))
     _, lanes, rows, ratios = min(tries, key=lambda item: item[0])
     whole = np.array([sample.name.split()[0] in WHOLE for sample in samples])
-    of_networks = ratios[whole] if whole.sum() >= ENOUGH else ratios
+    of_networks, kind = (ratios[whole], "whole networks") if whole.sum() >= ENOUGH else (ratios, "models")
     errors = np.abs(1 / of_networks - 1)
     median, far = float(np.median(errors)), float(np.percentile(errors, 90))
-    say(f"whole networks that the fit did not see: median error {median:.0%}, 90th percentile {far:.0%}")
+    say(f"{kind} that the fit did not see: median error {median:.0%}, 90th percentile {far:.0%}")
     if median > UNFIT:
         raise ProfileError(
             f"the fit misses half of the networks that it did not see by more than {median:.0%}",
@@ -133,7 +133,7 @@ def fitted(
         hardware.bandwidth_gbs,
     )
     constants = fit.constants_of(fit.solve(rows, nanoseconds), lanes, cache_kib, peaks)
-    told = origin(session, median, far, len(of_networks), noise)
+    told = origin(session, median, far, f"{len(of_networks)} {kind}", noise)
     return Calibration(asdict(constants), interval(of_networks), told)
 
 
@@ -149,11 +149,11 @@ def interval(ratios: "fit.Array") -> tuple[float, float]:
     return float(np.exp(min(low * wider, -WIDEST))), float(np.exp(max(high * wider, WIDEST)))
 
 
-def origin(session: Session, median: float, far: float, networks: int, noise: float) -> str:
+def origin(session: Session, median: float, far: float, networks: str, noise: float) -> str:
     """One sentence that says where the constants are from."""
     today = datetime.date.today().isoformat()
     return (
         f"calibrated on {session.device} with {session.runtime}, one thread, on {today}: "
         f"{len(session.timed)} models in {session.seconds:.0f} s, repeated within {noise:.1%}; "
-        f"median error {median:.0%}, 90th percentile {far:.0%} on {networks} whole networks left out of the fit"
+        f"median error {median:.0%}, 90th percentile {far:.0%} on {networks} left out of the fit"
     )
