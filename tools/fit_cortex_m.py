@@ -286,7 +286,8 @@ def assumed(known: Mapping[str, Cycles]) -> dict[str, Cycles]:
     m3 = replace(m4, source="assumed: those of the Cortex-M4; no published network was found")
     m55 = Cycles(
         1.5, 0.0, 0.67, 1.27, "assumed: a vector instruction takes two cycles, loads and products overlap; no "
-        "published network was found. A Cortex-M85 (Renesas RA8D1) takes 0.9 to 1.9 cycles over the instructions of an M55",
+        "published network was found. A Cortex-M85 (Renesas RA8D1) takes 0.9 to 1.9 cycles over the instructions of an "
+        "M55",
     )  # fmt: skip
     return {**known, "cortex-m3": m3, "cortex-m55": m55}
 
