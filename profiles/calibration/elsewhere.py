@@ -57,6 +57,6 @@ def time_models(
 
 def _lanes(core: str) -> int | None:
     """Float32 in a vector register of a core by its description; None where that does not say."""
-    if "AVX-512" in core or "AMX" in core:
-        return 8 if "without AVX-512" in core or "AVX2, without" in core else 16
-    return 8 if "AVX2" in core else None
+    if "AVX2" in core:
+        return 8
+    return 16 if "AVX-512" in core or "AMX" in core else None

@@ -179,3 +179,9 @@ def test_time_is_what_the_clock_says() -> None:
     assert [timed.ms for timed in session.timed] == [1.5, 1.5]
     assert all(len(timed.visits) == 3 and timed.spread == 0 for timed in session.timed)
     assert session.runtime.startswith("onnxruntime")
+
+
+@pytest.mark.parametrize(("name", "lanes"), [("x86", 16), ("x86_amx", 16), ("x86_avx512", 16), ("x86_avx2", 8)])
+def test_the_vectors_of_a_target(name: str, lanes: int) -> None:
+    assert elsewhere._lanes(profiles.target(name).hardware.core) == lanes
+    assert elsewhere._lanes("a core") is None
