@@ -230,7 +230,7 @@ def _cost(model: Loaded, run: Emulation, target: Target) -> Cost:
             f"{instructions:.0f} instructions on an emulated {model.core.name} ({model.core.machine}), "
             f"{instructions / max(1, model.facts['macs']):.2f} per multiply-accumulate",
             f"{cycles.per_instruction:g} cycles per instruction and {cycles.per_output:g} per output of int8 products "
-            f"at {target.hardware.clock_mhz:g} MHz; interval {cycles.low:g} to {cycles.high:g} of that: {cycles.source}",
+            f"at {target.hardware.clock_mhz:g} MHz, {cycles.low:g} to {cycles.high:g} times that: {cycles.source}",
             f"flash {model.footprint.flash} bytes, static RAM {model.footprint.ram} bytes, "
             f"{held} bytes of input and output held by the caller (counted as activations)",
             *_too_large(model.footprint, held, target),
