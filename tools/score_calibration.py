@@ -23,6 +23,7 @@ from profiles import calibration
 from profiles.calibration.build import Net
 from profiles.calibration.suite import Sample
 from profiles.calibration.timing import time_models
+from profiles.measure import UnsteadyError
 from profiles.runners import on_onnxruntime
 
 
@@ -192,13 +193,16 @@ def networks(count: int, seed: int, float_only: bool = False) -> list[Sample]:
 
 
 def on_the_wall(samples: list[Sample]) -> NDArray[np.float64]:
-    """Milliseconds of each network, (N,), as `profiles.measure_cost` has them."""
+    """Milliseconds of each network, (N,), as `profiles.measure_cost` has them; NaN where it refuses."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
         for sample in samples:
             path.write_bytes(sample.model.SerializeToString())
-            found.append(on_onnxruntime.measure(path, seconds=0.3).median_ms)
+            try:
+                found.append(on_onnxruntime.measure(path, seconds=0.3).median_ms)
+            except UnsteadyError:
+                found.append(float("nan"))
     return np.array(found)
 
 
@@ -234,8 +238,13 @@ def main() -> None:
     first, again = (time_models(samples, seconds=0.5 * len(samples)) for _ in range(2))
     measured = np.array([(one.ms + two.ms) / 2 for one, two in zip(first.timed, again.timed, strict=True)])
     if options.wall:
-        own, measured = measured, on_the_wall(samples)
-        print(f"wall clock over the thread's own time: {np.median(measured / own):.3f} in the median")
+        wall = on_the_wall(samples)
+        steady = ~np.isnan(wall)
+        print(
+            f"wall clock over the thread's own time: {np.median((wall / measured)[steady]):.3f} in the median of "
+            f"{steady.sum()} networks; the others were too unsteady and keep the thread's time"
+        )
+        measured = np.where(steady, wall, measured)
     repeat = np.abs(np.array([two.ms / one.ms for one, two in zip(first.timed, again.timed, strict=True)]) - 1)
     predicted = np.array([cost.latency_ms for cost in costs])
     errors = np.abs(predicted / measured - 1)
