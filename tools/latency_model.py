@@ -106,7 +106,7 @@ def gpu_columns(rows: Sequence[Row], known: Known, devices: Sequence[Gpu]) -> tu
     bandwidth = np.array([gpu.bandwidth_gbs for gpu in figures])
     clock = np.array([gpu.clock_mhz for gpu in figures])
     width = np.array([1.0 if "int8" in r.precision else 2.0 if "16" in r.precision else 4.0 for r in rows])
-    graphs = [work_of(row.model, row.shape) for row in rows]
+    graphs = [_graph(row) for row in rows]
     work = [graph or _from_totals(t) for graph, t in zip(graphs, totals, strict=True)]
     compiled = np.array([engine(row.runtime) in COMPILED for row in rows])
     host = np.array(
@@ -170,6 +170,15 @@ def gpu_columns(rows: Sequence[Row], known: Known, devices: Sequence[Gpu]) -> tu
     return Columns({k: np.array(v) for k, v in labels.items()}, numbers, {}), physics
 
 
+def _graph(row: Row) -> Work | None:
+    """The work of the row's architecture, unless the table counts another one under the same name."""
+    work = work_of(row.model, row.shape)
+    if work is None or row.gmacs is None:
+        return work
+    counted = work.dense + work.matmul + work.grouped + work.depthwise
+    return work if 1 / ALIKE < counted / row.gmacs < ALIKE else None
+
+
 def _from_totals(totals: Totals) -> Work:
     """The work of a network that is known by its totals only: that of a usual convolutional one."""
     return Work(
@@ -205,6 +214,7 @@ def _architecture(gpu: Gpu) -> str:
     return gpu.name
 
 
+ALIKE = 1.25  # how far counts of one network may be apart: tables leave out attention, heads or up-sampling
 COMPILED = ("tensorrt", "fastertransformer", "dla")  # engines that launch a whole network without waiting for Python
 GPU_TERMS = (
     Term("all", ("all",)),

@@ -128,6 +128,14 @@ def test_the_order_of_rows_does_not_matter(tmp_path: Path) -> None:
     assert forwards == pytest.approx(backwards, rel=1e-9)
 
 
+def test_a_graph_that_the_table_counts_otherwise_is_not_used(tmp_path: Path) -> None:
+    row = latency_rows.read_table(write(tmp_path / "t.csv", [PUBLISHED]))[0][0]
+    known = latency_model._graph(row)
+    assert known is not None
+    assert known.dense == pytest.approx(4.09, rel=0.01)
+    assert latency_model._graph(replace(row, gmacs=8.2)) is None
+
+
 def test_a_stored_row_is_predicted_without_its_device_and_model() -> None:
     memory = latency_memory.load()
     at = next(i for i, row in enumerate(memory.rows) if row.line == "MCU")
