@@ -71,7 +71,8 @@ def _cost(
     prevailing = precision or _prevailing(by_precision)
     stored = dict(work.stored)
     idle_params = stored_idle(graph, prevailing if precision else None, stored)
-    low, high = model.interval
+    waiting = model.fixed_ms + sum([time for time, bound in times if bound == "launch"])
+    low, high = model.factors(waiting / total if total else 0.0)
     cost = Cost(
         target=target.name,
         runtime=f"{target.runtime} {target.runtime_version}".strip(),

@@ -365,6 +365,20 @@ def family_weights(rows: Sequence[Row]) -> Array:
     return np.array([count[row.family] ** -0.5 for row in rows])
 
 
+def is_mostly_launch(row: Row, logs: Array) -> bool:
+    """Whether more than half of the predicted time is that of kernels which wait for their own start."""
+    constants = Constants(*np.exp(logs))
+    times = [(*nvidia_gpu.kernel_ms(k.once, row.hardware, constants), k.repeats) for k in row.kernels]
+    fixed = constants.fixed_us / 1e3
+    waiting = fixed + sum(time * repeats for time, bound, repeats in times if bound == "launch")
+    return waiting > (fixed + sum(time * repeats for time, _, repeats in times)) / 2
+
+
+def launch_interval(errors: Array) -> tuple[float, float]:
+    """Factors for networks that are mostly launch, from all generations together: each has few such rows."""
+    return interval(errors, np.ones(len(errors)))
+
+
 def interval(errors: Array, weights: Array) -> tuple[float, float]:
     """Factors on a prediction that hold nine in ten of what was measured.
 
@@ -436,6 +450,8 @@ def main() -> None:
     unseen = left_out(rows, lambda row: row.family)
     elsewhere = left_out(rows, lambda row: row.device)
     wider = stretch(rows, unseen)
+    small = {row.identity for row in rows if row.is_tensorrt and is_mostly_launch(row, joint.logs)}
+    least = launch_interval(_without(unseen, [row for row in rows if row.identity in small]))
     print("# Written by tools/fit_latency.py; what the constants mean is in nvidia_gpu.py.")
     print(
         "# interval: factors on the predicted median that contain 90 % of unseen cases; stretch: how much further its"
@@ -443,14 +459,23 @@ def main() -> None:
     print(
         "# ends are on a device of a generation that no row is from. Errors below are of leave-one-family-out; middle"
     )
-    print("# is predicted over measured.\n")
+    print(
+        "# is predicted over measured. launch_interval: for networks most of whose time is the starting of kernels.\n"
+    )
     for name, capabilities in GROUPS.items():
         every = in_group(rows, capabilities)
         group = [row for row in every if row.is_tensorrt]
         final = fit(group, joint.logs)
         errors = _without(unseen, group)
-        low, high = interval(errors, family_weights(group))
-        inside = np.mean((np.exp(-errors) >= low) & (np.exp(-errors) <= high))
+        short = np.array([row.identity in small for row in group])
+        longer = [row for row in group if row.identity not in small]
+        low, high = interval(errors[~short], family_weights(longer))
+        whole = interval(errors, family_weights(group))
+        launch_low, launch_high = min(whole[0], least[0]), max(whole[1], least[1])
+        factors = np.exp(-errors)
+        inside = np.mean(
+            np.where(short, (factors >= launch_low) & (factors <= launch_high), (factors >= low) & (factors <= high))
+        )
         absolute = np.abs(np.exp(errors) - 1)
         seen = np.abs(np.exp(final.errors(group)) - 1)
         families = len({row.family for row in group})
@@ -464,11 +489,18 @@ def main() -> None:
         for constant, fitted in zip(NAMES, np.exp(final.logs), strict=True):
             print(f"{constant} = {fitted:.4g}")
         print(f"interval = [{low:.3f}, {high:.3f}]")
+        print(f"launch_interval = [{launch_low:.3f}, {launch_high:.3f}]")
         print(f"stretch = {wider:.2f}")
         for part, key in (("family", _family), ("precision", _precision), ("source", _source)):
             for value in sorted({key(row) for row in every}):
                 print(f"#   {part} {value}: {described([unseen[row.identity] for row in every if key(row) == value])}")
-        print(f"#   all: {described([unseen[row.identity] for row in group])}\n")
+        print(f"#   all: {described([unseen[row.identity] for row in group])}")
+        for text, some, ends in (
+            ("mostly launch", short, (launch_low, launch_high)), ("the others", ~short, (low, high)),
+        ):  # fmt: skip
+            held = (factors[some] >= ends[0]) & (factors[some] <= ends[1])
+            print(f"#   {text}: {some.sum()} rows, {np.mean(held) if some.any() else 1:.0%} inside")
+        print()
     print("# Leave-one-family-out by class of devices, TensorRT's rows.")
     for line in ("A100", "H100", "Jetson"):
         own = [unseen[row.identity] for row in rows if row.device.startswith(line) and row.is_tensorrt]

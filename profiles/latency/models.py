@@ -36,6 +36,15 @@ class Model:
     interval: tuple[float, float]  # factors on the predicted median
     origin: str
     stretched: bool  # no row of this device's generation was there to fit on
+    launch_interval: tuple[float, float] | None = None  # the same, where most of the time is the starting of kernels
+
+    def factors(self, launch_share: float) -> tuple[float, float]:
+        """The interval for a network.
+
+        Args:
+            launch_share: of its predicted time, in [0, 1]: the fixed part and kernels that are bound by their start.
+        """
+        return self.launch_interval if self.launch_interval and launch_share > 0.5 else self.interval
 
 
 _FILES: Mapping[str, Any] = {
@@ -111,11 +120,18 @@ def _latency_model(family: str, compute_capability: str, core: str) -> Model:
     file = _FILES[family]
     wanted = {f.name for f in fields(file.Constants)}
     constants = file.Constants(**{key: _frozen(value) for key, value in table.items() if key in wanted})
+    wider = table.get("stretch", STRETCH) if stretched else 1.0
     low, high = table["interval"]
-    if stretched:
-        wider = table.get("stretch", STRETCH)
-        low, high = low / wider, high * wider
-    return Model(constants, file.kernel_ms, table.get("fixed_us", 0.0) / 1e3, (low, high), table["origin"], stretched)
+    launch_low, launch_high = table.get("launch_interval", (low, high))
+    return Model(
+        constants,
+        file.kernel_ms,
+        table.get("fixed_us", 0.0) / 1e3,
+        (low / wider, high * wider),
+        table["origin"],
+        stretched,
+        (launch_low / wider, launch_high * wider),
+    )
 
 
 def _frozen(value: Any) -> Any:

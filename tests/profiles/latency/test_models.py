@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -300,3 +301,33 @@ def test_a_row_says_its_clocks(fitting: ModuleType) -> None:
     assert hardware.bandwidth_gbs == pytest.approx(102.4)
     assert fitting.device_of({**row, "power_mode": "MaxQ, clocks of the submission"}, [found]) is None
     assert fitting.device_of({**row, "device": "some other board"}, [found]) is None
+
+
+def test_networks_that_are_mostly_launch_have_their_own_interval() -> None:
+    model = latency_model(profiles.target("jetson"))
+    assert model.launch_interval is not None
+    assert model.factors(0.51) == model.launch_interval
+    assert model.factors(0.5) == model.interval
+    low, high = model.launch_interval
+    assert low <= model.interval[0] < 1 < model.interval[1] <= high
+
+
+def test_a_small_network_is_mostly_launch_and_a_large_one_is_not() -> None:
+    target = profiles.target("a100")
+    model = latency_model(target)
+    for size, factors in ((16, model.launch_interval), (2048, model.interval)):
+        cost = profiles.profile(product(size), target, batch=4096)
+        assert factors is not None
+        assert cost.interval_ms == pytest.approx([cost.latency_ms * factor for factor in factors])
+
+
+def product(size: int) -> onnx.ModelProto:
+    """Four products of (n, size) with square matrices."""
+    weights = [
+        onnx.TensorProto(name=f"w{n}", data_type=onnx.TensorProto.FLOAT, dims=[size, size], raw_data=bytes(4 * size**2))
+        for n in range(4)
+    ]
+    nodes = [onnx.helper.make_node("MatMul", [f"x{n}", f"w{n}"], [f"x{n + 1}"]) for n in range(4)]
+    x = onnx.helper.make_tensor_value_info("x0", onnx.TensorProto.FLOAT, ["n", size])
+    y = onnx.helper.make_tensor_value_info("x4", onnx.TensorProto.FLOAT, ["n", size])
+    return onnx.helper.make_model(onnx.helper.make_graph(nodes, "net", [x], [y], weights))
