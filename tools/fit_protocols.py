@@ -4,8 +4,9 @@
     python tools/fit_protocols.py published_latency.csv timm_throughput.csv --write      # tools/latency/*
 
 Rows are left out by `cell` (device and model together: the model may be known from another device, the device from
-other models), by `model` (everywhere at once), by `family` of models, by `device`, or one by one (`row`): each in
-folds, and in each fold the mean, the covariance and the width of the intervals are learned from the other folds alone.
+other models), by `model` (everywhere at once), by `twins` (all models whose parameters agree to two digits: one network
+under several names and in several sizes), by `family` of models, by `device`, or one by one (`row`): each in folds, and
+in each fold the mean, the covariance and the width of the intervals are learned from the other folds alone.
 The reference is t = t0 + s * MACs per device, runtime and precision, fitted on the same rows (non-negative least
 squares on the relative error); rows of a group with fewer than two rows or of a model without a count of
 multiply-accumulates have no reference. `--anchors 2` leaves whole protocols out but for two rows drawn at random.
@@ -125,6 +126,7 @@ def fit(group: str, rows: Sequence[Row], measured: Array, start: Array | None = 
 SCHEMES: Mapping[str, Callable[[Row], str]] = {
     "cell": lambda row: row.cell,
     "model": lambda row: model.model_name(row),
+    "twins": lambda row: f"{row.params_m:.2g}" if row.params_m else row.model,
     "family": lambda row: row.family,
     "device": lambda row: row.device,
     "row": lambda row: f"{row.identity} {row.device}",
