@@ -186,20 +186,27 @@ class Fused:
         return _BY_TYPE.get(self.graph.edges[item.ends_at[0]].dtype, "fp32") if item.ends_at else "fp32"
 
     def _has_an_integer_kernel(self, item: Group) -> bool:
-        """onnxruntime computes a convolution in integers where its result is rounded too; else codes become numbers.
+        """onnxruntime computes a convolution in integers where its result is rounded at once; else in floats.
 
-        A product without a float bias has a kernel that takes codes and gives numbers (MatMulIntegerToFloat).
+        Only an activation may stand between: one that the range of unsigned codes does anyway. Signed codes, which
+        TensorRT wants, keep it, and so does an addition: such layers run in floats between conversions. A product
+        without a float bias has a kernel that takes codes and gives numbers (MatMulIntegerToFloat).
         """
         ops = self.graph.ops
         core = ops[item.core]
         if core.kind not in ("conv", "conv_transpose", "gemm") or core.operator.startswith("Q"):
             return True
-        if any(ops[index].kind == "quantize" for index in item.ops):
-            return core.kind != "conv_transpose"
+        rounding = next((place for place, index in enumerate(item.ops) if ops[index].kind == "quantize"), -1)
+        if rounding >= 0:
+            between = [ops[index].operator for index in item.ops[1:rounding] if ops[index].kind == "pointwise"]
+            code = self.graph.edges[ops[item.ops[rounding]].outputs[0]].dtype
+            clipped = not between or (code == "uint8" and set(between) <= _CLIPS)
+            return core.kind != "conv_transpose" and clipped
         floats = any(weight.bias and weight.dtype == "float32" for weight in core.weights)
         return core.kind == "gemm" and not floats
 
 
+_CLIPS = frozenset({"Relu", "Clip"})  # what rounding to codes from zero up does as well
 # TensorRT turns codes into numbers before these, and has no kernel for codes.
 _FLOAT_ON_GPUS: frozenset[Kind] = frozenset({"conv_transpose", "recurrent", "fft", "norm", "softmax"})
 _BY_TYPE: Mapping[str, Precision] = {"float16": "fp16", "bfloat16": "bf16"}

@@ -195,7 +195,7 @@ def calls(kernel: Kernel, lanes: int = 16, cache_bytes: float = 1 << 20) -> list
     beyond = max(0.0, kernel.activation_bytes + kernel.weight_bytes - cache_bytes)
     first, *rest = names
     found = make(kernel, first, lanes, beyond)
-    return found + _followers(kernel, rest, found[-1][0], 0.0)
+    return found + _followers(kernel, rest, found[-1][0], 0.0) + _codes_again(kernel)
 
 
 def _followers(kernel: Kernel, names: list[str], behind: str | None, beyond: float) -> list[Call]:
@@ -284,10 +284,18 @@ def _whole(count: float, step: float) -> float:
 
 
 def _dequantised(kernel: Kernel) -> list[Call]:
-    """What comes before a layer that has codes but runs in float because nothing rounds its result."""
-    stored = sum(item.elements for item in kernel.weights if not item.bias)
+    """What comes before a layer that has codes but runs in float: its input and all that it stores become numbers."""
     source = float(prod(kernel.source)) if kernel.source else float(kernel.read_bytes)
-    return [("quantize", (1.0, source, 0.0)), ("dequantize_weights", (1.0, float(stored), 0.0))]
+    stored = [float(item.elements) for item in kernel.weights if item.dtype != "float32"]
+    return [("quantize", (1.0, source, 0.0)), *(("dequantize_weights", (1.0, count, 0.0)) for count in stored)]
+
+
+def _codes_again(kernel: Kernel) -> list[Call]:
+    """What comes behind such a layer: another summand becomes numbers, the result becomes codes."""
+    if not kernel.weights or not _runs_in_float(kernel) or "QuantizeLinear" not in kernel.operators:
+        return []
+    summands = kernel.operators.count("Add") if len(kernel.reads) > 1 else 0
+    return [("quantize", (1.0, float(kernel.elements), 0.0))] * (1 + summands)
 
 
 def _has_codes(kernel: Kernel) -> bool:
@@ -297,8 +305,10 @@ def _has_codes(kernel: Kernel) -> bool:
 
 def _runs_in_float(kernel: Kernel) -> bool:
     """Whether a layer with codes runs in float: onnxruntime forms its integer kernels around rounded results only."""
-    if "QuantizeLinear" in kernel.operators or not kernel.weights or kernel.operators[0].startswith("Q"):
+    if not kernel.weights or kernel.operators[0].startswith("Q"):
         return False
+    if "QuantizeLinear" in kernel.operators:  # at once, or after something that only floats can do
+        return kernel.coded and kernel.precision != "int8"
     if kernel.weights[0].dtype != "int8":  # a float graph that is asked for in int8
         return False
     return kernel.kind != "gemm" or any(item.bias and item.dtype == "float32" for item in kernel.weights)

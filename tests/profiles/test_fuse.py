@@ -297,6 +297,31 @@ def test_onnxruntime_computes_in_integers_where_the_result_is_rounded() -> None:
     assert fuse(graph(CONV, ROUND, NUMBERS, product, codes="q"), "x86-cpu").kernels[1].precision == "int8"
 
 
+@pytest.mark.parametrize(
+    ("between", "code", "precision"),
+    [
+        ("Relu", "uint8", "int8"),  # codes from zero up do what the activation does
+        ("Relu", "int8", "fp32"),  # signed ones do not: onnxruntime keeps it, and so the floats before it
+        ("Sigmoid", "uint8", "fp32"),
+        ("Add", "uint8", "fp32"),
+    ],
+)
+def test_onnxruntime_keeps_floats_for_what_rounding_does_not_do(between: str, code: str, precision: str) -> None:
+    built = graph(
+        CONV,
+        ROUND,
+        NUMBERS,
+        coded("Conv", "d", "b"),
+        op(between, "pointwise", "b d" if between == "Add" else "b", "c"),
+        op("QuantizeLinear", "quantize", "c", "y"),
+        codes="q y",
+    )
+    edges = dict(built.edges) | {name: edge(name, (1, 4, 25), code) for name in ("q", "y")}
+    kernel = fuse(replace(built, edges=edges), "x86-cpu").kernels[1]
+    assert kernel.operators == ("Conv", between, "QuantizeLinear")
+    assert (kernel.precision, kernel.coded) == (precision, True)
+
+
 def test_rounding_behind_a_max_pool_is_done_in_front_of_it() -> None:
     built = graph(  # rule P6
         CONV,
