@@ -1,7 +1,8 @@
-"""Calibrate a device from times that were measured on it elsewhere: two constants, one for all kernels and one fixed.
+"""Calibrate a device from times that were measured on it elsewhere: one factor for all kernels, and the fixed time.
 
 An anchor is a model file here and the milliseconds that one inference of it took there, by trtexec or on a board. The
-family's own model says how kernels compare with each other; anchors say how fast this device is with this runtime.
+family's own model says how kernels compare with each other; anchors say how fast this device is with this runtime, as
+far as two or more networks can tell (`profiles.totals.latency_table`).
 A CSV file has the columns model, ms and, where they differ from 1 and from the model's own, batch and precision:
 
     model,ms,batch,precision
@@ -15,7 +16,8 @@ import csv
 import datetime
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
@@ -28,7 +30,7 @@ from profiles.errors import ProfileError
 from profiles.target import Target
 
 if TYPE_CHECKING:
-    from profiles.latency.models import Model
+    from profiles import totals
 
 LEAST = 2
 FAR = 3.0  # how many times the slowest anchor may differ from the fit, up or down, before the anchors are refused
@@ -54,7 +56,12 @@ def read(path: Path) -> list[Anchor]:
         raise ProfileError(
             f"there is no file {path}", fix="pass a CSV file with the columns model, ms, batch, precision"
         )
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProfileError(
+            f"{path} is not a readable text file", fix="pass a CSV file with the columns model, ms, batch, precision"
+        ) from error
     try:
         rows: Any = json.loads(text) if path.suffix == ".json" else list(csv.DictReader(text.splitlines()))
     except json.JSONDecodeError as error:
@@ -66,8 +73,10 @@ def read(path: Path) -> list[Anchor]:
 
 def _anchor(path: Path, number: int, row: dict[str, Any]) -> Anchor:
     where = f"{path}, row {number}"
-    model = path.parent / str(row.get("model") or "")
-    if not row.get("model") or not model.is_file():
+    if not row.get("model"):
+        raise ProfileError(f"{where} names no model", fix="write a table with the columns model, ms, batch, precision")
+    model = path.parent / str(row["model"])
+    if not model.is_file():
         raise ProfileError(f"{where}: there is no model {row.get('model')!r}", fix="name an ONNX file beside the table")
     try:
         ms, batch = float(row["ms"]), int(row.get("batch") or 1)
@@ -90,6 +99,8 @@ def calibrated(target: Target, path: Path) -> Calibration:
     Raises:
         ProfileError: fewer than two anchors, or they contradict each other.
     """
+    from profiles import read as read_model
+    from profiles import totals
     from profiles.latency.models import latency_model
 
     anchors = read(path)
@@ -98,59 +109,42 @@ def calibrated(target: Target, path: Path) -> Calibration:
             f"{path} has {len(anchors)} anchors; two constants need at least {LEAST}",
             fix="measure another model there, larger or smaller than the first",
         )
-    model = latency_model(target)
-    kernels = np.array([_predicted(target, anchor) for anchor in anchors]) - model.fixed_ms
-    measured = np.array([anchor.ms for anchor in anchors])
-    scale, fixed = two_constants(kernels, measured)
-    ratios = measured / (scale * kernels + fixed)
+    known = [
+        totals.Anchor(
+            anchor.ms, batch=anchor.batch, precision=anchor.precision, graph=read_model(anchor.model, anchor.batch)
+        )
+        for anchor in anchors
+    ]
+    table = totals.latency_table(target, known)
+    ratios = np.array([anchor.ms for anchor in anchors]) / _agreed(target, table, known)
     worst = float(np.exp(np.abs(np.log(ratios)).max()))
     if worst > FAR:
         raise ProfileError(
             f"the anchors contradict the model of {target.name}: one is off by a factor of {worst:.1f} after the fit",
             fix="check their batch and precision, and that all were measured on one device in one power mode",
         )
-    low, high = _interval(model, ratios)
-    constants = _scaled(target, scale, fixed)
     error = float(np.median(np.abs(1 / ratios - 1)))
     today = datetime.date.today().isoformat()
     origin = (
         f"calibrated by {len(anchors)} times measured on the device ({path.name}, {today}): the family's constants "
-        f"times {scale:.3g} and {fixed * 1e3:.3g} us per inference, median error {error:.0%} on these times; "
-        f"before: {model.origin}"
+        f"times {table['scale']:.3g} and {table['fixed_us']:.3g} us per inference, median error {error:.0%} on these "
+        f"times; before: {latency_model(target).origin}"
     )
-    return Calibration(constants, (low, high), origin)
+    return Calibration(
+        _kept(target) | {"scale": table["scale"], "fixed_us": table["fixed_us"]}, tuple(table["interval"]), origin
+    )
 
 
-def two_constants(kernels: NDArray[np.float64], measured: NDArray[np.float64]) -> tuple[float, float]:
-    """(scale, fixed) >= 0 with measured = scale * kernels + fixed in relative errors; milliseconds, (N,) each."""
-    from profiles.calibration.fit import nonnegative
-
-    rows = np.stack([kernels, np.ones(len(kernels))], axis=1) / measured[:, None]
-    size = np.linalg.norm(rows, axis=0)
-    scale, fixed = nonnegative(rows / size, np.ones(len(rows))) / size
-    return float(scale), float(fixed)
-
-
-def _predicted(target: Target, anchor: Anchor) -> float:
-    from profiles import read as read_model
+def _agreed(target: Target, table: dict[str, Any], anchors: Sequence["totals.Anchor"]) -> NDArray[np.float64]:
+    """What the anchors' networks are predicted to take with the new constants, in milliseconds."""
     from profiles.predict import predict
 
-    return predict(read_model(anchor.model, anchor.batch), target, anchor.precision, layers=False).latency_ms
+    device = replace(target, latency=dict(target.latency) | {key: table[key] for key in ("scale", "fixed_us")})
+    graphs = [(anchor.graph, anchor.precision) for anchor in anchors if anchor.graph is not None]
+    return np.array([predict(graph, device, precision, layers=False).latency_ms for graph, precision in graphs])
 
 
-def _interval(model: "Model", ratios: NDArray[np.float64]) -> tuple[float, float]:
-    """The family's own spread without what the anchors have taken away, and no narrower than the anchors disagree.
-
-    Of the family's error one part is common to a device, the other differs from network to network; anchors remove the
-    first. Half of the logarithm is what is left of it where a device is known: two anchors cannot show less.
-    """
-    low, high = (math.log(end) for end in model.interval)
-    apart = float(np.abs(np.log(ratios)).max())
-    return math.exp(min(low / 2, -1.2 * apart)), math.exp(max(high / 2, 1.2 * apart))
-
-
-def _scaled(target: Target, scale: float, fixed: float) -> dict[str, float | tuple[float, ...]]:
-    """Two constants; those of an older calibration of this target stay, and are scaled as a whole."""
+def _kept(target: Target) -> dict[str, float | tuple[float, ...]]:
+    """The constants of an older calibration of this target: they stay, and are scaled as a whole."""
     older = {key: value for key, value in target.latency.items() if key not in ("origin", "interval", "fixed_us")}
-    kept = {key: tuple(value) if isinstance(value, list) else float(value) for key, value in older.items()}
-    return kept | {"scale": scale * float(older.get("scale", 1.0)), "fixed_us": fixed * 1e3}
+    return {key: tuple(value) if isinstance(value, list) else float(value) for key, value in older.items()}
