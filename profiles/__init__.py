@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from profiles.graph import Graph
     from profiles.runners import Runner
+    from profiles.totals import Anchor
 
     Model = str | Path | onnx.ModelProto | torch.nn.Module | Graph
     Example = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor] | Mapping[str, NDArray[np.generic]]
@@ -36,6 +37,7 @@ __all__ = [
     "UserError",
     "compare",
     "measure_cost",
+    "predict_totals",
     "profile",
     "read",
     "runner",
@@ -72,6 +74,31 @@ def profile(
     return predict(read(model, batch, example), _target(target, search), precision, layers)
 
 
+def predict_totals(
+    target: str | Target,
+    macs: float,
+    activations: float | None = None,
+    params: float | None = None,
+    batch: int = 1,
+    precision: Precision | None = None,
+    anchors: "Sequence[Anchor]" = (),
+) -> Cost:
+    """Predict what a network costs where only its totals are known, as in a paper's table; see `profiles.totals`.
+
+    Args:
+        macs: multiply-accumulates per item, > 0.
+        activations: output elements of convolutions and linear layers per item; None estimates them from `macs`.
+        params: None leaves the reading of weights out.
+        anchors: `profiles.totals.Anchor`: times measured on the device; two of them narrow the interval most.
+
+    Raises:
+        ProfileError: no such target, or a figure is out of range.
+    """
+    from profiles import totals
+
+    return totals.predict_totals(target, macs, activations, params, batch, precision, anchors)
+
+
 def compare(
     models: "Sequence[Model]",
     targets: Sequence[str | Target],
@@ -86,6 +113,9 @@ def compare(
     """
     from profiles.predict import predict
 
+    for given, name in ((models, "models"), (targets, "targets")):
+        if isinstance(given, str | Path | Target):
+            raise ProfileError(f"{name} is one {type(given).__name__}, not a list", fix=f"pass {name}=[...]")
     devices = [_target(item, search) for item in targets]
     graphs = [read(model, batch, example) for model in models]
     return [[predict(graph, device, precision) for device in devices] for graph in graphs]
@@ -163,7 +193,13 @@ def targets(search: Path | None = None) -> list[Target]:
 
 
 def _target(given: str | Target, search: Path | None = None) -> Target:
-    return target(given, search) if isinstance(given, str) else given
+    if isinstance(given, str):
+        return target(given, search)
+    if isinstance(given, Target):
+        return given
+    raise ProfileError(
+        f"the target is a {type(given).__name__}", fix='pass a name such as "jetson", or what profiles.target returned'
+    )
 
 
 def _shapes(example: Any) -> "dict[str, tuple[int, ...] | NDArray[Any]] | None":
