@@ -171,7 +171,7 @@ class Skeleton:
             self.numbers.append(_number(key))
         inputs, outputs = _once(grouping, graph.inputs), _once(grouping, graph.outputs)
         self.program = Program(steps, inputs, outputs, inputs)
-        self.buffers = [number[name] for name in self.program.names]
+        self.buffers = np.array([number[name] for name in self.program.names], np.int64)
 
     def _weigh(self, graph: Graph, groups: Sequence[Group]) -> None:
         """The stored tensors of each kernel once batch normalisation has become a scale of the weights and a bias."""
@@ -287,8 +287,6 @@ class Skeleton:
                 strict=True,
             )
         )
-        bytes_of = held.tolist()
-        sizes_of = [bytes_of[index] for index in self.buffers]
         return Work(
             macs=macs,
             read_bytes=reads,
@@ -297,7 +295,7 @@ class Skeleton:
             signatures=signatures,
             params=int(each[self.fresh].sum()),
             stored={kind: int(stored[mask].sum()) for kind, mask in self.stored_as.items()},
-            peak_bytes=self.program.least(sizes_of),
+            peak_bytes=self.program.least(held[self.buffers]),
         )
 
     def kernel(self, graph: Graph, index: int) -> Kernel:

@@ -25,10 +25,21 @@ import heapq
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Protocol
 
-BUDGET = 20_000  # sets of executed kernels looked at before the search ends with a bound
+import numpy as np
+from numpy.typing import NDArray
+
+BUDGET = 16_000  # kernels tried before the search ends with a bound; about a microsecond each
 BEAM = 16  # orders that are followed side by side once the budget is spent
+LONGEST = 4_096  # kernels between two cuts; longer spans keep their order, because sets of them take too much memory
+LOOKS = 200_000  # kernels looked at for a bound that holds in any order
+LIGHT = 16  # steps whose readiness is seen in the time that one takes to be tried
+AROUND = 64  # kernels whose surroundings are kept
+
+Array = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 
 class Step(Protocol):
@@ -101,7 +112,7 @@ def best_order(
         inputs: tensors that are there before the first step.
         outputs: tensors that must be there after the last.
         held: tensors that no step may write over.
-        budget: sets of executed steps that may be looked at.
+        budget: steps that may be tried before the search settles for a good order.
     """
     return Program(steps, inputs, outputs, held).best(sizes, budget)
 
@@ -110,7 +121,8 @@ class Program:
     """Steps with their dependencies, without sizes: one program serves every network of the same structure.
 
     A tensor may have several writers, each of a part of it. Reads and writes of one tensor keep their order, except
-    that neighbouring writers may change places.
+    that neighbouring writers may change places. Everything here grows with the number of steps and tensors; what grows
+    faster is worked out for one span between two cuts at a time (`_Span`).
     """
 
     def __init__(
@@ -126,17 +138,12 @@ class Program:
         self.started = len(index)  # tensors 0 to started - 1 are there before the first step
         for step in steps:
             for name in step.writes:
-                index.setdefault(name, len(index))
+                if name not in index:
+                    index[name] = len(index)
         self.names = tuple(index)
-        # Whether every tensor is written once, and no input is.
-        self.single = len(index) - self.started == sum([len(step.writes) for step in steps])
         self.reads = [_numbers(step.reads, index) for step in steps]
         self.writes = [_numbers(step.writes, index) for step in steps]
-        self.touched = [
-            reads + tuple([tensor for tensor in writes if tensor not in reads])
-            for reads, writes in zip(self.reads, self.writes, strict=True)
-        ]
-        self.in_place = [step.in_place and len(writes) == 1 for step, writes in zip(steps, self.writes, strict=True)]
+        self.in_place = [step.in_place and len(step.writes) == 1 for step in steps]
         self.kept = [False] * len(index)
         for name in outputs:
             if name in index:
@@ -145,107 +152,106 @@ class Program:
         for name in held:
             if name in index:
                 self.held[index[name]] = True
-        self.access = [0] * len(index)  # bit i: step i reads or writes it
-        self.reading = [0] * len(index)  # bit i: step i reads it
-        bit = 1
-        for reads, touched in zip(self.reads, self.touched, strict=True):
-            for tensor in touched:
-                self.access[tensor] |= bit
-            for tensor in reads:
-                self.reading[tensor] |= bit
-            bit <<= 1
-        self._known: dict[int, tuple[int, int]] = {}
-        self._best: tuple[int, ...] | None = None  # the last best order; a good first guess for other sizes
+        self._given = _Run(self, range(len(steps)))
+        self._best: _Run | None = None  # the last best order; a good first guess for other sizes
+        self._known: dict[int, tuple[Mask, Mask] | None] = {}
 
     @cached_property
-    def before(self) -> list[int]:
-        """Step -> bits of the steps that it needs directly."""
-        bit = 1
-        if self.single:
-            made = [0] * len(self.names)
+    def before(self) -> list[tuple[int, ...]]:
+        """Step -> the steps that it needs directly."""
+        # Whether every tensor is written once, and no input is.
+        if len(self.names) - self.started == sum(map(len, self.writes)):
+            made = [-1] * len(self.names)
             found = []
-            for reads, writes in zip(self.reads, self.writes, strict=True):
-                wanted = 0
-                for tensor in reads:
-                    wanted |= made[tensor]
+            for step, (reads, writes) in enumerate(zip(self.reads, self.writes, strict=True)):
+                found.append(tuple({made[tensor] for tensor in reads if made[tensor] >= 0}))
                 for tensor in writes:
-                    made[tensor] = bit
-                found.append(wanted)
-                bit <<= 1
+                    made[tensor] = step
             return found
-        writers = [0] * len(self.names)  # since the last read
-        earlier = [0] * len(self.names)  # what a writer has to wait for
-        readers = [0] * len(self.names)
+        writers: list[set[int]] = [set() for _ in self.names]  # since the last read
+        earlier: list[set[int]] = [set() for _ in self.names]  # what a writer has to wait for
+        readers: list[set[int]] = [set() for _ in self.names]
         needed = []
-        for reads, writes in zip(self.reads, self.writes, strict=True):
-            wanted = 0
+        for step, (reads, writes) in enumerate(zip(self.reads, self.writes, strict=True)):
+            wanted: set[int] = set()
             for tensor in reads:
-                wanted |= writers[tensor] | (0 if writers[tensor] else earlier[tensor])
-                readers[tensor] |= bit
+                wanted |= writers[tensor] or earlier[tensor]
+                readers[tensor].add(step)
             for tensor in writes:
                 if readers[tensor]:
-                    earlier[tensor] = (readers[tensor] | writers[tensor]) & ~bit
-                    readers[tensor] = writers[tensor] = 0
+                    earlier[tensor] = (readers[tensor] | writers[tensor]) - {step}
+                    readers[tensor], writers[tensor] = set(), set()
                 wanted |= earlier[tensor]
-                writers[tensor] |= bit
-            needed.append(wanted)
-            bit <<= 1
+                writers[tensor].add(step)
+            needed.append(tuple(wanted))
         return needed
 
     @cached_property
-    def ancestors(self) -> list[int]:
-        """Step -> bits of all steps that have to run before it."""
-        found: list[int] = []
-        for direct in self.before:
-            whole = direct
-            for step in _bits(direct):
-                whole |= found[step]
-            found.append(whole)
-        return found
+    def reach(self) -> tuple[list[int], list[int]]:
+        """Tensor -> the first and the last step that touch it; -1 where none does."""
+        first, last = [-1] * len(self.names), [-1] * len(self.names)
+        for step, touched in enumerate(zip(self.reads, self.writes, strict=True)):
+            for tensor in chain.from_iterable(touched):
+                last[tensor] = step
+                if first[tensor] < 0:
+                    first[tensor] = step
+        return first, last
 
     @cached_property
     def after(self) -> list[tuple[int, ...]]:
         """Step -> the steps that need it directly."""
         found: list[list[int]] = [[] for _ in self.before]
         for step, direct in enumerate(self.before):
-            for earlier in _bits(direct):
+            for earlier in direct:
                 found[earlier].append(step)
         return [tuple(item) for item in found]
 
     @cached_property
-    def descendants(self) -> list[int]:
-        """Step -> bits of all steps that have to run after it."""
-        found = [0] * len(self.before)
-        for step in range(len(found) - 1, -1, -1):
-            for later in self.after[step]:
-                found[step] |= found[later] | 1 << later
-        return found
-
-    @cached_property
     def cuts(self) -> tuple[int, ...]:
-        """Positions p such that the first p steps precede all others, from 0 to the number of steps."""
-        count = len(self.before)
-        everything = (1 << count) - 1
-        common = everything
-        found = [count]
-        for position in range(count - 1, 0, -1):
-            common &= self.ancestors[position]
-            low = (1 << position) - 1
-            if common & low == low:
+        """Positions p such that the first p steps precede all others, from 0 to the number of steps.
+
+        They do where each step from p on that needs none of its own side needs every step before p that nobody on that
+        side needs: such steps have no other way to each other. Step p - 1 is always among the latter.
+        """
+        before, after = self.before, self.after
+        count = len(before)
+        if not count:
+            return (0,)
+        last = [max(direct, default=-1) for direct in before]
+        next_ = [min(direct, default=count) for direct in after]
+        sinks, sources = [0] * (count + 2), [0] * (count + 2)  # differences from one position to the next
+        for step in range(count):
+            sinks[step + 1] += 1
+            sinks[next_[step] + 1] -= 1
+            sources[last[step] + 1] += 1
+            sources[step + 1] -= 1
+        found = [0]
+        open_ends = waiting = 0
+        for position in range(1, count):
+            open_ends += sinks[position]
+            waiting += sources[position] + (sources[0] if position == 1 else 0)
+            starts = [step for step in after[position - 1] if last[step] == position - 1]
+            if len(starts) != waiting:
+                continue
+            if open_ends == 1 or all(
+                len(before[step]) >= open_ends and sum([next_[item] >= position for item in before[step]]) == open_ends
+                for step in starts
+            ):
                 found.append(position)
-        return tuple(reversed([*found, 0])) if count else (0,)
+        found.append(count)
+        return tuple(found)
 
     def given(self, sizes: Mapping[str, int]) -> Schedule:
         """The order of the steps as they were given; its lower bound is that of its own peak."""
-        return self._told(range(len(self.reads)), [sizes[name] for name in self.names], None, None)
+        return self._told(self._given, np.array([sizes[name] for name in self.names], np.int64), None, None)
 
     def best(self, sizes: Mapping[str, int], budget: int = BUDGET) -> Schedule:
         """An order with the smallest peak, or with a bound on how far it is from that."""
-        size = [sizes[name] for name in self.names]
+        size = np.array([sizes[name] for name in self.names], np.int64)
         order, _, floor, given = self._ordered(size, budget)
         return self._told(order, size, floor, given)
 
-    def least(self, size: Sequence[int], budget: int = BUDGET) -> int:
+    def least(self, size: Array, budget: int = BUDGET) -> int:
         """The peak of the best order in bytes, and nothing else about it.
 
         Args:
@@ -253,51 +259,314 @@ class Program:
         """
         return self._ordered(size, budget)[1]
 
-    def _ordered(self, size: Sequence[int], budget: int) -> tuple[Sequence[int], int, int, int]:
+    def costs(self, order: Sequence[int], size: Array) -> tuple[Array, Array]:
+        """Bytes needed while each step of an order runs, and bytes alive before each and at the end."""
+        return _Run(self, order).costs(size)
+
+    def _ordered(self, size: Array, budget: int) -> "tuple[_Run, int, int, int]":
         """An order, its peak, a bound on the peak of all orders, and the peak of the given one."""
-        whole: Sequence[int] = range(len(self.reads))
-        costs, lives = self.costs(whole, size)
-        start = sum(size[: self.started])
-        given = max(start, max(costs, default=0))
-        floor = self._floor(costs, size)
+        whole = self._given
+        costs, lives = whole.costs(size)
+        start = int(size[: self.started].sum())
+        given = _peak(start, costs)
+        floor = self._floor(costs, size, start, given)
         if floor == given:
             return whole, given, floor, given
         if self._best is not None:
-            again = max(start, max(self.costs(self._best, size)[0]))
+            again = _peak(start, self._best.costs(size)[0])
             if again == floor:
                 return self._best, again, floor, given
         order, floor = self._arranged(size, costs, lives, floor, budget)
-        self._best = tuple(order)
-        return order, max(start, max(self.costs(order, size)[0])), floor, given
+        best = self._best = _Run(self, order)
+        return best, _peak(start, best.costs(size)[0]), floor, given
 
-    def costs(self, order: Iterable[int], size: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Bytes needed while each step of an order runs, and bytes alive before each and at the end."""
-        live = sum(size[tensor] for tensor in range(self.started) if self.access[tensor] or self.kept[tensor])
-        done = 0
-        needed, lives = [], [live]
-        for step in order:
-            cost, live = self.run(done, live, step, size)
-            done |= 1 << step
-            needed.append(cost)
-            lives.append(live)
-        return needed, lives
+    def needed(self, step: int, size: Array) -> int | None:
+        """Bytes that are alive while this step runs, whatever the order; None where that is so for any sizes."""
+        if step in self._known:
+            around = self._known[step]
+        else:
+            around = self._around(step)
+            if len(self._known) < AROUND:
+                self._known[step] = around
+        if around is None:
+            return None
+        there, later = around
+        writes = list(self.writes[step])
+        total = int(size[there].sum())
+        new = int(size[writes].sum())
+        if self.in_place[step]:
+            for tensor in self.reads[step]:
+                if size[tensor] >= new and not self.held[tensor] and not later[tensor] and tensor not in writes:
+                    return total  # it may write over this one
+        return total + new
 
-    def run(self, done: int, live: int, step: int, size: Sequence[int]) -> tuple[int, int]:
+    def _around(self, step: int) -> tuple[Mask, Mask] | None:
+        """Tensors that are there while a step runs in any order, beside its results, and those touched later.
+
+        None: all steps before this one have to be, and all after it; then it needs the same in any order.
+        """
+        before, reads, writes = self.before, self.reads, self.writes
+        count = len(before)
+        earlier, later = bytearray(step + 1), bytearray(count)
+        earlier[step] = later[step] = 1
+        for other in range(step, -1, -1):
+            if earlier[other]:
+                for direct in before[other]:
+                    earlier[direct] = 1
+        for other in range(step + 1, count):
+            for direct in before[other]:
+                if later[direct]:
+                    later[other] = 1
+                    break
+        if sum(earlier) + sum(later) == count + 1:
+            return None
+        made, wanted = np.zeros(len(self.names), bool), np.zeros(len(self.names), bool)
+        made[: self.started] = True
+        for mask, among in ((made, range(step)), (wanted, range(step + 1, count))):
+            marks = earlier if mask is made else later
+            found = [tensor for other in among if marks[other] for tensor in chain(reads[other], writes[other])]
+            mask[found] = True
+        needed = wanted | np.array(self.kept, bool)
+        needed[list(reads[step])] = True
+        needed &= made
+        needed[list(writes[step])] = False
+        return needed, wanted
+
+    def _floor(self, costs: Array, size: Array, start: int, given: int) -> int:
+        """Bytes that every order needs: the inputs, the outputs, and what single steps need in any order."""
+        floor = max(start, int(size[self._given.outputs].sum()))
+        if floor >= given:
+            return given
+        # In any order a step needs no more than in this one to be a bound; look at the most expensive first.
+        work = LOOKS
+        for step in np.argsort(-costs, kind="stable").tolist():
+            cost = int(costs[step])
+            if cost <= floor:
+                break
+            needed = self.needed(step, size)
+            if needed is None:
+                return cost
+            floor = max(floor, needed)
+            work -= len(costs)
+            if work < 0:  # a bound all the same
+                break
+        return floor
+
+    def _arranged(self, size: Array, costs: Array, lives: Array, floor: int, budget: int) -> tuple[list[int], int]:
+        """The best order found, and a bound on all orders."""
+        order = list(range(len(costs)))
+        spans = [(first, end) for first, end in zip(self.cuts, self.cuts[1:], strict=False) if end - first > 1]
+        # The span with the highest peak first: what it cannot avoid, no other span needs to avoid either.
+        peaks = {span: int(costs[span[0] : span[1]].max()) for span in spans}
+        spans.sort(key=peaks.__getitem__, reverse=True)
+        for first, end in spans:
+            ceiling = peaks[first, end]
+            if ceiling <= floor or end - first > LONGEST:
+                break
+            span = _Span(self, size, first, end)
+            search = _Search(span, budget)
+            found, bound = search.best(int(lives[first]), int(lives[end]), floor, ceiling)
+            floor = max(floor, bound)
+            budget = max(budget - search.work, 0)
+            if found is not None:
+                order[first:end] = [first + step for step in found]
+        return order, floor
+
+    def _told(self, run: "_Run", size: Array, lower_bound: int | None, given: int | None) -> Schedule:
+        costs, _ = run.costs(size)
+        peak = int(size[: self.started].sum())
+        at = -1
+        if len(costs) and costs.max() > peak:
+            at = int(costs.argmax())
+            peak = int(costs[at])
+        return Schedule(
+            tuple(run.order),
+            peak,
+            run.order[at] if at >= 0 else -1,
+            self._live(run.order, at, peak, size),
+            peak if lower_bound is None else lower_bound,
+            peak if given is None else given,
+        )
+
+    def _live(self, order: Sequence[int], at: int, peak: int, size: Array) -> tuple[str, ...]:
+        if at < 0:
+            return self.names[: self.started]
+        step = order[at]
+        done = {tensor for item in order[:at] for tensor in (*self.reads[item], *self.writes[item])}
+        left = {tensor for item in order[at:] for tensor in (*self.reads[item], *self.writes[item])}
+        there = [
+            tensor
+            for tensor in range(len(self.names))
+            if (tensor < self.started or tensor in done) and (self.kept[tensor] or tensor in left)
+        ]
+        if sum(int(size[tensor]) for tensor in there) < peak:  # not in place
+            there += [tensor for tensor in self.writes[step] if tensor not in there]
+        return tuple(self.names[tensor] for tensor in there)
+
+
+class _Run:
+    """One order of a program's steps: which tensors come and go with each, whatever their sizes."""
+
+    def __init__(self, program: Program, order: Sequence[int]) -> None:
+        self.order = order
+        started, kept, held = program.started, program.kept, program.held
+        all_reads, all_writes, in_place = program.reads, program.writes, program.in_place
+        last = [-1] * len(program.names)
+        first = [-1] * len(program.names)
+        for position, step in enumerate(order):
+            for tensor in all_reads[step]:
+                last[tensor] = position
+                if first[tensor] < 0:
+                    first[tensor] = position
+            for tensor in all_writes[step]:
+                last[tensor] = position
+                if first[tensor] < 0:
+                    first[tensor] = position
+        self.steps = len(order)
+        born = [(first[tensor], tensor) for tensor in range(started, len(last)) if first[tensor] >= 0]
+        self.born = _Events([(at, t) for at, t in born if t in all_writes[order[at]]])
+        self.dying = _Events([(at, t) for t, at in enumerate(last) if at >= 0 and not kept[t]])
+        over = []
+        for position, step in enumerate(order):
+            if in_place[step]:
+                writes = all_writes[step]
+                for tensor in all_reads[step]:
+                    if last[tensor] == position and not held[tensor] and tensor not in writes:
+                        over.append((position, tensor))
+        self.over = _Events(over)
+        self.inputs = [tensor for tensor in range(started) if first[tensor] >= 0 or kept[tensor]]
+        self.outputs = [tensor for tensor, keep in enumerate(kept) if keep]
+
+    def costs(self, size: Array) -> tuple[Array, Array]:
+        """Bytes needed while each step runs, and bytes alive before each and at the end."""
+        new = self.born.sums(size, self.steps)
+        lives = np.empty(self.steps + 1, np.int64)
+        lives[0] = size[self.inputs].sum()
+        np.cumsum(new - self.dying.sums(size, self.steps), out=lives[1:])
+        lives[1:] += lives[0]
+        over = self.over
+        if len(over.at):
+            # A step that works element by element writes over an input that dies there and is large enough.
+            new[over.at[size[over.tensor] >= new[over.at]]] = 0
+        return lives[:-1] + new, lives
+
+
+class _Events:
+    """Tensors that something happens to, each with its position in an order."""
+
+    def __init__(self, pairs: Sequence[tuple[int, int]]) -> None:
+        table = np.array(pairs, np.int64).reshape(-1, 2)
+        self.at, self.tensor = table[:, 0], table[:, 1]
+
+    def sums(self, size: Array, steps: int) -> Array:
+        """Bytes per position."""
+        total = np.zeros(steps, np.int64)
+        np.add.at(total, self.at, size[self.tensor])
+        return total
+
+
+def _peak(start: int, costs: Array) -> int:
+    return max(start, int(costs.max())) if len(costs) else start
+
+
+class _Span:
+    """The steps between two cuts, numbered from 0, with sets of them as bits of a number.
+
+    Tensors that steps outside touch are there from the start, or have to be there at the end.
+    """
+
+    def __init__(self, program: Program, size: Array, first: int, end: int) -> None:
+        self.count = end - first
+        reads, writes = program.reads[first:end], program.writes[first:end]
+        used = list(dict.fromkeys(chain.from_iterable(chain.from_iterable((reads, writes)))))
+        index = {tensor: number for number, tensor in enumerate(used)}
+        self.size = size[used].tolist()
+        earlier, later = program.reach[0], program.reach[1]
+        self.started = [tensor < program.started or earlier[tensor] < first for tensor in used]
+        self.kept = [program.kept[tensor] or later[tensor] >= end for tensor in used]
+        self.held = [program.held[tensor] or later[tensor] >= end for tensor in used]
+        self.reads = [tuple([index[tensor] for tensor in item]) for item in reads]
+        self.writes = [tuple([index[tensor] for tensor in item]) for item in writes]
+        self.touched = [tuple(dict.fromkeys((*r, *w))) for r, w in zip(self.reads, self.writes, strict=True)]
+        self.in_place = program.in_place[first:end]
+        self.access = [0] * len(used)  # bit i: step i reads or writes it
+        self.reading = [0] * len(used)  # bit i: step i reads it
+        for step in range(self.count):
+            bit = 1 << step
+            for tensor in self.touched[step]:
+                self.access[tensor] |= bit
+            for tensor in self.reads[step]:
+                self.reading[tensor] |= bit
+        # The steps that a step needs, and those that need it: directly, and as bits with all in between.
+        direct = [[item - first for item in items if item >= first] for items in program.before[first:end]]
+        after = [[item - first for item in items if item < end] for items in program.after[first:end]]
+        for earlier_one, later_one in self._twins(direct, after):
+            direct[later_one].append(earlier_one)
+            after[earlier_one].append(later_one)
+        self.after = [tuple(items) for items in after]
+        self.before = [sum([1 << item for item in items]) for items in direct]
+        self.ancestors = list(self.before)
+        for step, items in enumerate(direct):  # a twin that goes first comes first in the given order as well
+            for item in items:
+                self.ancestors[step] |= self.ancestors[item]
+        self.descendants = [0] * self.count
+        for step in range(self.count - 1, -1, -1):
+            for item in self.after[step]:
+                self.descendants[step] |= self.descendants[item] | 1 << item
+
+    def _twins(self, direct: list[list[int]], after: list[list[int]]) -> list[tuple[int, int]]:
+        """Pairs of steps of which the first may go first without harm: the same steps of equal chains.
+
+        Chains that can be exchanged without a change to anything else make as many equal orders as they have
+        permutations. In one of the best orders each is never behind the next one.
+        """
+        known: dict[tuple[object, ...], list[int]] = {}
+        pairs: list[tuple[int, int]] = []
+        for start in range(self.count):
+            alone = len(direct[start]) == 1 and len(after[direct[start][0]]) == 1
+            if alone:
+                continue  # inside of a chain
+            chain_ = [start]
+            while len(after[chain_[-1]]) == 1 and len(direct[after[chain_[-1]][0]]) == 1:
+                chain_.append(after[chain_[-1]][0])
+            told = self._described(chain_, direct, after)
+            if told in known and all(a < b for a, b in zip(known[told], chain_, strict=True)):
+                pairs += zip(known[told], chain_, strict=True)
+            known[told] = chain_
+        return pairs
+
+    def _described(self, steps: list[int], direct: list[list[int]], after: list[list[int]]) -> tuple[object, ...]:
+        """All that matters about a chain to its steps' memory and to the steps around it."""
+        members = sum([1 << step for step in steps])
+        numbers: dict[int, int] = {}
+        told: list[object] = [tuple(sorted(direct[steps[0]])), tuple(sorted(after[steps[-1]]))]
+        for step in steps:
+            told.append((self.in_place[step], len(self.reads[step]), len(self.writes[step])))
+            for tensor in (*self.reads[step], *self.writes[step]):
+                access, reading = self.access[tensor], self.reading[tensor]
+                if self.started[tensor] or access & ~reading & ~members or not access & ~reading & members:
+                    told.append(tensor)  # the tensor of others
+                    continue
+                number = numbers.setdefault(tensor, len(numbers))
+                told.append((number, self.size[tensor], self.kept[tensor], self.held[tensor], access & ~members))
+        return tuple(told)
+
+    def run(self, done: int, live: int, step: int) -> tuple[int, int]:
         """Bytes needed while a step runs, and bytes alive after it.
 
         Args:
             done: bits of the steps that have run.
             live: bytes alive after them.
         """
-        access, kept, started = self.access, self.kept, self.started
+        size, access = self.size, self.access
         new = freed = 0
         writes = self.writes[step]
         for tensor in writes:
-            if tensor >= started and not access[tensor] & done:
+            if not access[tensor] & done and not self.started[tensor]:
                 new += size[tensor]
         left = ~(done | 1 << step)
         for tensor in self.touched[step]:
-            if not kept[tensor] and not access[tensor] & left:
+            if not access[tensor] & left and not self.kept[tensor]:
                 freed += size[tensor]
         cost = live + new
         if new and freed and self.in_place[step]:
@@ -308,134 +577,32 @@ class Program:
                     break
         return cost, live + new - freed
 
-    def needed(self, step: int, size: Sequence[int]) -> int:
-        """Bytes that are alive while this step runs, whatever the order."""
-        earlier, later = self._around(step)
-        later |= 1 << step
-        access, kept, started = self.access, self.kept, self.started
-        writes = self.writes[step]
-        total = 0
-        for tensor, touched in enumerate(access):
-            if (tensor < started or touched & earlier) and (kept[tensor] or touched & later) and tensor not in writes:
-                total += size[tensor]
-        new = sum(size[tensor] for tensor in writes)
-        if self.in_place[step]:
-            later &= ~(1 << step)
-            for tensor in self.reads[step]:
-                if (
-                    size[tensor] >= new
-                    and not self.held[tensor]
-                    and not access[tensor] & later
-                    and tensor not in writes
-                ):
-                    return total  # it may write over this one
-        return total + new
-
-    def _around(self, step: int) -> tuple[int, int]:
-        """Bits of the steps that have to run before this one, and of those that have to run after it."""
-        known = self._known.get(step)
-        if known is None:
-            before = self.before
-            earlier = before[step]
-            for other in range(step - 1, -1, -1):
-                if earlier >> other & 1:
-                    earlier |= before[other]
-            later, bit = 1 << step, 2 << step
-            for direct in before[step + 1 :]:
-                if direct & later:
-                    later |= bit
-                bit <<= 1
-            known = self._known[step] = earlier, later & ~(1 << step)
-        return known
-
-    def _floor(self, costs: Sequence[int], size: Sequence[int]) -> int:
-        """Bytes that every order needs: the inputs, the outputs, and what single steps need in any order."""
-        floor = max(sum(size[: self.started]), sum(item for item, kept in zip(size, self.kept, strict=True) if kept))
-        # In any order a step needs no more than in this one to be a bound; look at the most expensive first.
-        for step in sorted(range(len(costs)), key=costs.__getitem__, reverse=True):
-            if costs[step] <= floor:
-                break
-            floor = max(floor, self.needed(step, size))
-        return floor
-
-    def _arranged(
-        self, size: Sequence[int], costs: Sequence[int], lives: Sequence[int], floor: int, budget: int
-    ) -> tuple[list[int], int]:
-        """The best order found, and a bound on all orders."""
-        order = list(range(len(costs)))
-        spans = [(first, end) for first, end in zip(self.cuts, self.cuts[1:], strict=False) if end - first > 1]
-        # The span with the highest peak first: what it cannot avoid, no other span needs to avoid either.
-        spans.sort(key=lambda span: max(costs[span[0] : span[1]]), reverse=True)
-        for first, end in spans:
-            ceiling = max(costs[first:end])
-            if ceiling <= floor:
-                break
-            search = _Search(self, size, first, end, budget)
-            found, bound = search.best(lives[first], lives[end], floor, ceiling)
-            floor = max(floor, bound)
-            budget = max(budget - search.looked_at, 0)
-            if found is not None:
-                order[first:end] = found
-        return order, floor
-
-    def _told(self, order: Sequence[int], size: Sequence[int], lower_bound: int | None, given: int | None) -> Schedule:
-        costs, _ = self.costs(order, size)
-        peak = sum(size[: self.started])
-        at = -1
-        for position, cost in enumerate(costs):
-            if cost > peak:
-                peak, at = cost, position
-        live = self._live(order, at, peak, size)
-        whole = tuple(order)
-        return Schedule(
-            whole,
-            peak,
-            whole[at] if at >= 0 else -1,
-            live,
-            peak if lower_bound is None else lower_bound,
-            peak if given is None else given,
-        )
-
-    def _live(self, order: Sequence[int], at: int, peak: int, size: Sequence[int]) -> tuple[str, ...]:
-        if at < 0:
-            return self.names[: self.started]
-        done = sum(1 << step for step in order[:at])
-        step = order[at]
-        there = [
-            tensor
-            for tensor, touched in enumerate(self.access)
-            if (tensor < self.started or touched & done) and (self.kept[tensor] or touched & ~done)
-        ]
-        if sum(size[tensor] for tensor in there) < peak:  # not in place
-            there += [tensor for tensor in self.writes[step] if tensor not in there]
-        return tuple(self.names[tensor] for tensor in there)
-
 
 _Path = tuple["_Path | None", tuple[int, ...]]  # what ran before, and what ran then
 _State = tuple[int, int, "_Path | None"]  # bits of the steps that have run, bytes alive, how it was reached
 
 
 class _Onwards:
-    """Orders of the steps from `first` to `end` from the front: one more step runs."""
+    """Orders of a span's steps from the front: one more step runs."""
 
-    def __init__(self, program: Program, size: Sequence[int], first: int, end: int) -> None:
-        self.program, self.size, self.first, self.end = program, size, first, end
-        self.start, self.goal = (1 << first) - 1, (1 << end) - 1
+    def __init__(self, span: _Span) -> None:
+        self.span = span
+        self.start, self.goal = 0, (1 << span.count) - 1
 
     def steps(self, done: int) -> list[int]:
         """The steps that can run."""
-        before, missing = self.program.before, ~done
-        return [s for s in range(self.first, self.end) if missing >> s & 1 and not before[s] & missing]
+        before, missing = self.span.before, self.goal & ~done
+        return [s for s in _bits(missing) if not before[s] & missing]
 
     def move(self, done: int, live: int, step: int) -> tuple[int, int, int]:
         """Bytes that the move needs, bytes alive and bits of the steps that have run after it."""
-        cost, live = self.program.run(done, live, step, self.size)
+        cost, live = self.span.run(done, live, step)
         return cost, live, done | 1 << step
 
     def following(self, done: int, step: int) -> list[int]:
         """The steps that can run because `step`, the last of `done`, has."""
-        before, missing = self.program.before, ~done
-        return [s for s in self.program.after[step] if s < self.end and not before[s] & missing]
+        before, missing = self.span.before, ~done
+        return [s for s in self.span.after[step] if not before[s] & missing]
 
     def safe(self, done: int, block: Sequence[int]) -> bool:
         """Whether a chain may run at once where it gives back as much memory as it takes.
@@ -450,25 +617,25 @@ class _Onwards:
 class _Backwards:
     """The same orders from their end: the last step is taken back."""
 
-    def __init__(self, program: Program, size: Sequence[int], first: int, end: int) -> None:
-        self.program, self.size, self.first, self.end = program, size, first, end
-        self.start, self.goal = (1 << end) - 1, (1 << first) - 1
+    def __init__(self, span: _Span) -> None:
+        self.span = span
+        self.start, self.goal = (1 << span.count) - 1, 0
 
     def steps(self, done: int) -> list[int]:
         """The steps that can have been the last."""
-        descendants = self.program.descendants
-        return [s for s in range(self.first, self.end) if done >> s & 1 and not descendants[s] & done]
+        descendants = self.span.descendants
+        return [s for s in _bits(done) if not descendants[s] & done]
 
     def move(self, done: int, live: int, step: int) -> tuple[int, int, int]:
         """Bytes that the step needed, bytes alive and bits of the steps that had run before it."""
         done &= ~(1 << step)
-        cost, change = self.program.run(done, 0, step, self.size)
+        cost, change = self.span.run(done, 0, step)
         return cost + live - change, live - change, done
 
     def following(self, done: int, step: int) -> list[int]:
         """The steps that can have been the last because `step`, which is no longer in `done`, came later."""
-        descendants, before = self.program.descendants, self.program.before[step]
-        return [s for s in _bits(before) if s >= self.first and not descendants[s] & done]
+        descendants = self.span.descendants
+        return [s for s in _bits(self.span.before[step]) if not descendants[s] & done]
 
     def safe(self, done: int, block: Sequence[int]) -> bool:
         """Whether a chain may be put at the end where less is alive before it than after it.
@@ -476,14 +643,14 @@ class _Backwards:
         Another step may have to give up writing over what the chain reads, or find a tensor not there yet that the
         chain writes a part of; such chains stay where they are.
         """
-        program = self.program
+        span = self.span
         members = sum(1 << step for step in block)
         for step in block:
-            if any(program.access[tensor] & done & ~program.reading[tensor] for tensor in program.writes[step]):
+            if any(span.access[tensor] & done & ~span.reading[tensor] for tensor in span.writes[step]):
                 return False
-            for tensor in program.reads[step]:
-                others = program.reading[tensor] & done & ~members & ~program.ancestors[step]
-                if any(program.in_place[other] for other in _bits(others)):
+            for tensor in span.reads[step]:
+                others = span.reading[tensor] & done & ~members & ~span.ancestors[step]
+                if any(span.in_place[other] for other in _bits(others)):
                     return False
         return True
 
@@ -497,6 +664,8 @@ class _Front:
         self.stack: list[_State] = [(side.start, live, None)]
         self.later: list[tuple[int, int, int, int, int, _Path | None]] = []
         self.seen: set[int] = set()
+        self.work = 0  # steps tried
+        self.look_up = 1 + side.span.count // LIGHT  # what a look for the steps that can run counts
 
     def least(self) -> int:
         """What has to be allowed to get on; the ceiling where there is no way under it."""
@@ -519,7 +688,9 @@ class _Front:
             return None
         self.seen.add(done)
         near = []
-        for step in side.steps(done):
+        ready = side.steps(done)
+        self.work += len(ready) + self.look_up
+        for step in ready:
             cost, then, after = side.move(done, live, step)
             if after in self.seen:
                 continue
@@ -536,6 +707,7 @@ class _Front:
         moved = True
         while moved:
             moved = False
+            self.work += self.look_up
             for step in self.side.steps(done):
                 block = self._chain(done, live, step, peak)
                 if block:
@@ -552,6 +724,7 @@ class _Front:
         now = live
         while True:
             cost, now, done = side.move(done, now, step)
+            self.work += 1
             if cost > peak:
                 return []
             block.append(step)
@@ -562,19 +735,17 @@ class _Front:
                 return []
             step = following[0]
             if len(following) > 1:
+                self.work += len(following)
                 step = min((side.move(done, now, item)[1], item) for item in following)[1]
 
 
 @dataclass
 class _Search:
-    """The best order of the steps from `first` to `end`, between which everything else has run or has yet to."""
+    """The best order of the steps of a span."""
 
-    program: Program
-    size: Sequence[int]
-    first: int
-    end: int
+    span: _Span
     budget: int
-    looked_at: int = 0
+    work: int = 0
 
     def best(self, live: int, after: int, floor: int, ceiling: int) -> tuple[list[int] | None, int]:
         """The order with the smallest peak, or the best one found, and a bound on the peak of all orders.
@@ -588,10 +759,17 @@ class _Search:
             ceiling: peak of the given order.
 
         Returns:
-            None for the order where none was found that needs less than `ceiling`.
+            None for the order where none was found that needs less than `ceiling`; the bound is at most `ceiling`.
         """
-        onwards = _Front(_Onwards(self.program, self.size, self.first, self.end), live, ceiling)
-        backwards = _Front(_Backwards(self.program, self.size, self.first, self.end), after, ceiling)
+        deep, least = self._depth_first(live)
+        if least < ceiling:
+            ceiling = max(least, floor)
+            if ceiling == floor:
+                return deep, floor
+        else:
+            deep = None
+        onwards = _Front(_Onwards(self.span), live, ceiling)
+        backwards = _Front(_Backwards(self.span), after, ceiling)
         peak = floor
         while peak < ceiling:
             for front in (onwards, backwards):
@@ -600,30 +778,63 @@ class _Search:
                     onwards.allow(peak)
                     backwards.allow(peak)
                     break
-                self.looked_at += 1
                 path = front.look(peak)
                 if path is not None:
                     steps = _steps(path)
                     return steps if front is onwards else steps[::-1], peak
-            if self.looked_at > self.budget:
-                return self._beam(live, ceiling), peak
-        return None, ceiling
+            self.work = onwards.work + backwards.work
+            if self.work > self.budget:
+                return self._beam(live, ceiling) or deep, peak
+        return deep, ceiling
+
+    def _depth_first(self, live: int) -> tuple[list[int] | None, int]:
+        """The order that stays in a branch as long as it can, and its peak."""
+        side = _Onwards(self.span)
+        done = side.start
+        order: list[int] = []
+        highest = 0
+        waiting = side.steps(done)[::-1]
+        while waiting:
+            step = waiting.pop()
+            cost, live, done = side.move(done, live, step)
+            highest = max(highest, cost)
+            order.append(step)
+            waiting += sorted(side.following(done, step), reverse=True)
+        return order, highest
 
     def _beam(self, live: int, ceiling: int) -> list[int] | None:
-        """An order by beam search: after every step the few sets with the smallest peak, then the least memory."""
-        side = _Onwards(self.program, self.size, self.first, self.end)
-        front: dict[int, tuple[int, int, _Path | None]] = {side.start: (0, live, None)}
-        for _ in range(self.first, self.end):
-            reached: dict[int, tuple[int, int, _Path | None]] = {}
-            for done, (peak, before, path) in front.items():
-                for step in side.steps(done):
+        """An order by beam search: after every step the few sets with the smallest peak, then the least memory.
+
+        Where many steps can run at once, fewer orders are followed and fewer steps tried, so that it ends in time.
+        """
+        side = _Onwards(self.span)
+        tries = max(BUDGET // (2 * self.span.count), 1)  # at each position
+        front: list[tuple[int, int, int, tuple[int, ...], _Path | None]] = [
+            (0, live, side.start, tuple(side.steps(side.start)), None)
+        ]
+        for _ in range(self.span.count):
+            reached: dict[int, tuple[int, int, int, tuple[int, ...], int, _Path | None]] = {}
+            left = tries
+            for peak, before, done, ready, path in front:
+                for step in ready[: max(left, 1)]:
                     cost, then, after = side.move(done, before, step)
                     highest = max(peak, cost)
                     if after not in reached or highest < reached[after][0]:
-                        reached[after] = (highest, then, (path, (step,)))
-            front = dict(sorted(reached.items(), key=lambda item: item[1][:2])[:BEAM])
-        (peak, _, path) = front[side.goal]
+                        reached[after] = (highest, then, after, ready, step, path)
+                left -= len(ready)
+                if left <= 0:
+                    break
+            best = sorted(reached.values(), key=_least)[:BEAM]
+            front = []
+            for peak, then, after, ready, step, path in best:
+                others = (*[item for item in ready if item != step], *side.following(after, step))
+                front.append((peak, then, after, others, (path, (step,))))
+        peak, _, _, _, path = front[0]
         return _steps(path) if peak < ceiling else None
+
+
+def _least(state: tuple[int, int, int, tuple[int, ...], int, "_Path | None"]) -> tuple[int, int]:
+    return state[:2]
 
 
 def _steps(path: _Path | None) -> list[int]:

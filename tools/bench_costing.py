@@ -25,6 +25,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import numpy as np
+
 import profiles
 from profiles import costing
 from profiles.fuse import fuse
@@ -214,8 +216,8 @@ def orders() -> None:
             program = Program(plan.kernels, plan.inputs, plan.outputs, plan.inputs)
             found = program.best(plan.sizes)
             spent = (time.thread_time() - start) * 1e3
-            size = [plan.sizes[tensor] for tensor in program.names]
-            peaks = [max(program.costs(shuffled(program, rng), size)[0]) for _ in range(25)]
+            size = np.array([plan.sizes[tensor] for tensor in program.names])
+            peaks = [int(program.costs(shuffled(program, rng), size)[0].max()) for _ in range(25)]
             print(
                 f"{name:20} {family:10} {len(plan.kernels):8} {found.given_bytes / 1024:16.1f}"
                 f" {statistics.median(peaks) / 1024:14.1f} {found.peak_bytes / 1024:13.1f} {spent:7.1f}"
@@ -225,12 +227,16 @@ def orders() -> None:
 
 def shuffled(program: Program, rng: random.Random) -> list[int]:
     """A random topological order."""
-    done = 0
+    missing = [len(before) for before in program.before]
+    ready = [step for step, count in enumerate(missing) if not count]
     order: list[int] = []
-    while len(order) < len(program.before):
-        ready = [step for step, before in enumerate(program.before) if not done >> step & 1 and not before & ~done]
-        order.append(rng.choice(ready))
-        done |= 1 << order[-1]
+    while ready:
+        step = ready.pop(rng.randrange(len(ready)))
+        order.append(step)
+        for after in program.after[step]:
+            missing[after] -= 1
+            if not missing[after]:
+                ready.append(after)
     return order
 
 
