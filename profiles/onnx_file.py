@@ -60,8 +60,8 @@ def load(model: "str | Path | ModelProto") -> Loaded:
     path = Path(model)
     try:
         if not path.is_file():
-            there = "is a folder, not a file" if path.is_dir() else "does not exist: there is no file of that name"
-            raise ProfileError(f"there is no file {path} ({there})", fix="pass the path of an ONNX file")
+            what = f"{path} is a folder, not a file" if path.is_dir() else f"there is no file {path}"
+            raise ProfileError(what, fix="pass the path of an ONNX file")
         with path.open("rb", buffering=1 << 16) as stream:
             size = os.fstat(stream.fileno()).st_size
             data, skipped = (stream.read(), frozenset[str]()) if size <= SMALL else _without_tensors(stream, size)

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 from profiles import costing, energy
 from profiles.cost import Cost, LayerCost, Precision
 from profiles.costing import Kept, Skeleton, Work, skeleton, stored_idle, timer
+from profiles.errors import ProfileError
 from profiles.fuse import fuse
 from profiles.graph import Graph
 from profiles.latency.models import Model, latency_model
@@ -15,6 +16,7 @@ from profiles.target import Target
 
 _Bound = Literal["compute", "memory", "launch"]
 COSTS = 256  # results that are kept
+PRECISIONS = get_args(Precision)
 
 _costs: Kept[tuple[Any, ...], Cost] = Kept(COSTS)
 
@@ -27,7 +29,12 @@ def predict(graph: Graph, target: Target, precision: Precision | None = None, la
     Args:
         precision: what the network will run in; None takes what the graph says (Q/DQ pairs are int8).
         layers: whether to list the kernels; without them it is faster.
+
+    Raises:
+        ProfileError: there is no such precision.
     """
+    if precision is not None and precision not in PRECISIONS:
+        raise ProfileError(f"precision is {precision!r}", fix=f"pass one of {', '.join(PRECISIONS)}, or None")
     device = repr(target)  # everything that a target says; its tables make it unhashable
     seen, structure, sizes = skeleton(graph, target.family, precision)
     names = tuple([op.name for op in seen.ops]) if layers else None
@@ -90,7 +97,20 @@ def _cost(
         uncounted=dict(graph.uncounted),
         notes=_notes(graph, target, model, prevailing),
     )
-    return energy.added(cost, target)
+    return energy.added(replace(cost, notes=(*cost.notes, *_too_large(cost, target))), target)
+
+
+def _too_large(cost: Cost, target: Target) -> tuple[str, ...]:
+    """What does not fit into the target, code and the runtime's own memory not counted."""
+    hardware, found = target.hardware, []
+    for name, needed, there in (
+        ("flash for weights", cost.weight_bytes, hardware.flash_kib * 1024),
+        ("RAM for activations", cost.peak_activation_bytes, hardware.ram_kib * 1024),
+        ("memory", cost.weight_bytes + cost.peak_activation_bytes, hardware.memory_gb * 1e9),
+    ):
+        if there and needed > there:
+            found.append(f"does not fit {target.name}: {needed} bytes of {name}, and it has {there:.0f}")
+    return tuple(found)
 
 
 def _prevailing(macs: Mapping[Precision, int]) -> Precision:
@@ -122,7 +142,7 @@ def _notes(graph: Graph, target: Target, model: Model, precision: Precision) -> 
     notes = [*graph.notes, f"latency model: {model.origin}"]
     if graph.uncounted:
         listed = ", ".join(f"{name} x{times}" for name, times in sorted(graph.uncounted.items()))
-        notes.append(f"operators without a counter of multiply-accumulates: {listed}")
+        notes.append(f"operators without a counter, whose work is in no figure and no interval: {listed}")
     if model.stretched:
         notes.append(f"no latency of {target.device} or its generation was there to fit on; the interval is wider")
     if precision == "int8" and target.family == "nvidia-gpu" and "int8" not in target.hardware.tops:

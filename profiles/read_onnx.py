@@ -7,6 +7,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,20 @@ if TYPE_CHECKING:
     Example = Mapping[str, Sequence[int] | NDArray[Any]]
 
 
+class UnknownSizeError(ProfileError):
+    """A dimension of an input is dynamic, and no example says how large it is.
+
+    Attributes:
+        name: of the input.
+        dims: its dimensions, those that are not known by their names, or "?".
+    """
+
+    def __init__(self, what: str, fix: str, name: str, dims: Sequence[int | str]) -> None:
+        super().__init__(what, fix=fix)
+        self.name = name
+        self.dims = tuple(dims)
+
+
 def read(model: "str | Path | ModelProto", batch: int = 1, example: "Example | None" = None) -> Graph:
     """Read a model for one batch size.
 
@@ -36,10 +51,12 @@ def read(model: "str | Path | ModelProto", batch: int = 1, example: "Example | N
             short integer arrays are used, for models whose sizes depend on them.
 
     Raises:
-        ProfileError: the file is not a readable ONNX model, a dimension is unknown, or shapes contradict each other.
+        UnknownSizeError: a dimension is dynamic, and the example does not say how large it is.
+        ProfileError: the file is not a readable ONNX model, shapes contradict each other, or the example is of another
+            input or size than the model has.
     """
-    if batch < 1:
-        raise ProfileError(f"batch is {batch}", fix="pass a batch of at least 1")
+    if not isinstance(batch, Integral) or batch < 1:
+        raise ProfileError(f"batch is {batch}", fix="pass a whole number of at least 1")
     loaded = load(model)
     try:
         return _read(loaded.proto, batch, example or {}, loaded.folder, loaded.skipped)
@@ -55,6 +72,12 @@ def _read(proto: "ModelProto", batch: int, example: "Example", folder: Path | No
     stored = {tensor.name for tensor in graph.initializer} | {item.values.name for item in graph.sparse_initializer}
     check_text(value.name for value in (*graph.input, *graph.initializer))
     given = [_input(value) for value in graph.input if value.name not in stored]
+    for name in example:
+        if name not in stored and all(name != item.name for item in given):
+            raise ProfileError(
+                f"the model has no input {name!r}; there are {', '.join(item.name for item in given) or 'none'}",
+                fix="give examples of these alone",
+            )
     symbols = _resolve(given, batch, example)
     walk = Walk(proto.functions, symbols, folder, skipped)
     scope = Scope()
@@ -133,9 +156,15 @@ def _resolve(inputs: Sequence[_Input], batch: int, example: "Example") -> dict[s
             elif item.dims[index] < 0 and shape is not None:
                 item.dims[index] = shape[index]
             elif item.dims[index] < 0:
-                raise ProfileError(
+                dims = [
+                    known.get(symbol, size) if size > 0 or symbol in known else symbol or "?"
+                    for size, symbol in zip(item.dims, item.symbols, strict=True)
+                ]
+                raise UnknownSizeError(
                     f"dimension {index} of input {item.name!r} is dynamic ({symbol or 'unnamed'})",
-                    fix=f"pass example={{{item.name!r}: array}} with an array of a typical shape",
+                    f"pass example={{{item.name!r}: array}} with an array of a typical shape",
+                    item.name,
+                    dims,
                 )
     return known
 
@@ -183,6 +212,12 @@ def _example_shape(item: _Input, example: "Example") -> tuple[int, ...]:
             f"the example of input {item.name!r} has {len(shape)} dimensions, the model's has {len(item.dims)}",
             fix="pass an example of the model's own shape",
         )
+    for index, (size, fixed) in enumerate(zip(shape, item.dims, strict=True)):
+        if index and fixed > 0 and size != fixed:  # the batch takes the place of the first
+            raise ProfileError(
+                f"the example of {item.name!r} has {size} in dimension {index}, and the model is made for {fixed}",
+                fix="pass an example of the model's own shape, or export the model with dynamic sizes",
+            )
     return shape
 
 

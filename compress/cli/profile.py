@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -62,12 +62,16 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     models = [*options.models, *options.compare]
     if not models:
         raise UserError("no model was given", fix="compress profile MODEL.onnx --target jetson")
+    if not options.project.is_dir():
+        raise UserError(f"there is no folder {options.project}", fix="pass the folder that your targets/ is in")
+    if options.html is not None:
+        _check_page(options.html)
     found: list[dict[str, Any]] = []
     targets = [profiles.target(name, options.project) for name in options.target or [DEFAULT_TARGET]]
+    shapes = _shapes_of(models, dict(options.shape))
     for model, target, batch in itertools.product(models, targets, options.batch):
-        found.append(
-            {"model": str(model), "target": target.name, "batch": batch, "cost": _cost(options, model, target, batch)}
-        )
+        cost = _cost(options, model, target, batch, shapes[model])
+        found.append({"model": str(model), "target": target.name, "batch": batch, "cost": cost})
     result: dict[str, Any] = {
         "profiles": [row | {"cost": dataclasses.asdict(row["cost"]) | {"flops": row["cost"].flops}} for row in found],
         "targets": {target.name: _described(target) for target in targets},
@@ -82,15 +86,38 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     return result, text
 
 
-def _cost(options: argparse.Namespace, model: Path, target: "Target", batch: int) -> Cost:
+def _shapes_of(models: Sequence[Path], given: Mapping[str, tuple[int, ...]]) -> dict[Path, dict[str, tuple[int, ...]]]:
+    """The shapes that were given for each model's own inputs; a name that is none's is refused."""
+    if not given:
+        return {model: {} for model in models}
+    from profiles.onnx_file import load
+
+    inputs = {model: [value.name for value in load(model).proto.graph.input] for model in models}
+    for name in given:
+        if all(name not in names for names in inputs.values()):
+            there = ", ".join(dict.fromkeys(name for names in inputs.values() for name in names))
+            raise UserError(
+                f"--shape {name}=...: no input is called {name!r}; there are {there}", fix="name one of these"
+            )
+    return {model: {name: given[name] for name in names if name in given} for model, names in inputs.items()}
+
+
+def _cost(
+    options: argparse.Namespace, model: Path, target: "Target", batch: int, shapes: Mapping[str, tuple[int, ...]]
+) -> Cost:
     """Measured, emulated or predicted, with its kernels."""
     import numpy as np
 
     import profiles
+    from profiles.read_onnx import UnknownSizeError
 
-    shapes = dict(options.shape)
     example = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()} or None
-    predicted = profiles.profile(model, target, batch, options.precision, example)
+    try:
+        predicted = profiles.profile(model, target, batch, options.precision, example)
+    except UnknownSizeError as error:
+        sizes = ",".join(map(str, error.dims))
+        fix = f"pass --shape {error.name}={sizes} with typical numbers for the sizes that are names"
+        raise UserError(f"{model}: {error.what}", fix=fix) from error
     if options.predict or options.precision is not None:
         return predicted
     if options.remote is not None:
@@ -141,17 +168,26 @@ def _described(target: "Target") -> dict[str, Any]:
     }
 
 
+def _check_page(file: Path) -> None:
+    """Before anything runs for long."""
+    if file.is_dir():
+        raise UserError(f"--html {file} is a folder", fix=f"name a file in it, such as --html {file / 'profile.html'}")
+    if not file.resolve().parent.is_dir():
+        raise UserError(f"there is no folder {file.resolve().parent}", fix="make it, or write the page elsewhere")
+
+
 def _write_page(file: Path, content: dict[str, Any]) -> None:
     from compress.page import costs
     from profiles.atomic import write_text
 
-    if not file.resolve().parent.is_dir():
-        raise UserError(f"there is no folder {file.resolve().parent}", fix="make it, or write the page elsewhere")
     try:
         page = costs.render(content)
     except ModuleNotFoundError as error:
         raise UserError("the page's plots need plotly, which is not installed", fix="pip install plotly") from error
-    write_text(file, page)
+    try:
+        write_text(file, page)
+    except (PermissionError, FileNotFoundError) as error:  # the folder is not ours to write in, or of no real disk
+        raise UserError(f"{file} cannot be written: {error.strerror}", fix="write the page elsewhere") from error
 
 
 def _one(row: dict[str, Any], target: "Target", layers: bool) -> str:
@@ -215,7 +251,11 @@ def _kernels(cost: Cost) -> list[str]:
         for layer in cost.layers
     ]
     origin = cost.layers_origin or cost.origin
-    return _table(("kernel", "operators", origin, "share", "MACs", "moved", "bound by", "in"), rows, left=2)
+    lines = _table(("kernel", "operators", origin, "share", "MACs", "moved", "bound by", "in"), rows, left=2)
+    around = cost.latency_ms - total if origin == cost.origin == "predicted" else 0.0
+    if around > 1e-3 * cost.latency_ms:
+        lines.append(f"{numbers.milliseconds(around)} more of each pass is outside of the kernels")
+    return lines
 
 
 def _several(found: Sequence[dict[str, Any]], targets: Sequence["Target"], layers: bool) -> str:
@@ -275,5 +315,5 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> li
 def _wrapped(notes: Any) -> list[str]:
     import textwrap
 
-    width = min(120, shutil.get_terminal_size((100, 24)).columns)
+    width = max(40, min(120, shutil.get_terminal_size((100, 24)).columns))
     return [line for note in notes for line in textwrap.wrap(f"- {note}", width, subsequent_indent="  ")]

@@ -40,7 +40,7 @@ def calibrated(
     """
     if target.family != "x86-cpu":
         raise ProfileError(
-            f"{target.name} is a {target.family}; only processors are calibrated by measuring a suite",
+            f"{target.name} is of the family {target.family}; only processors are calibrated by measuring a suite",
             fix=f"measure two or more of your models there and pass them: "
             f"compress targets calibrate {target.name} --anchors FILE.csv",
         )

@@ -3,9 +3,12 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 import profiles
 
@@ -42,3 +45,60 @@ def test_a_target_of_ones_own_is_profiled_by_its_name(tmp_path: Path) -> None:
     assert same == cost
     with pytest.raises(profiles.ProfileError, match="bench"):
         profiles.profile(model, "bench")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"batch": 1.5}, "batch is 1.5"),
+        ({"batch": "1"}, "batch is 1"),
+        ({"precision": "int4"}, "precision is 'int4'"),
+        ({"target": 5}, "the target is a int"),
+        ({"example": {"zz": (1,)}}, "no input 'zz'; there are x"),
+        ({"example": {"x": (1, 4)}}, "has 4 in dimension 1, and the model is made for 3"),
+    ],
+)
+def test_wrong_arguments_are_told(words: dict[str, Any], said: str, small: Path) -> None:
+    given: dict[str, Any] = {"target": "jetson"} | words
+    if "example" in given:
+        given["example"] = {name: np.zeros(shape, np.float32) for name, shape in given["example"].items()}
+    with pytest.raises(profiles.ProfileError) as error:
+        profiles.profile(small, **given)
+    assert said in error.value.what
+
+
+def test_one_model_or_target_is_no_list(small: Path) -> None:
+    with pytest.raises(profiles.ProfileError, match="targets is one str, not a list"):
+        profiles.compare([small], "jetson")
+    with pytest.raises(profiles.ProfileError, match="models is one str, not a list"):
+        profiles.compare(str(small), ["jetson"])
+
+
+def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
+    wide = saved(tmp_path / "wide.onnx", 3, 200_000)  # 2.4 MB of weights, 800 kB of results
+    assert "does not fit hearing_aid: 2400000 bytes of flash for weights, and it has 524288" in fitting(wide)
+    assert "does not fit hearing_aid: 800012 bytes of RAM for activations, and it has 262144" in fitting(wide)
+    assert not fitting(saved(tmp_path / "narrow.onnx", 3, 4))
+
+
+def fitting(model: Path) -> list[str]:
+    return [note for note in profiles.profile(model, "hearing-aid").notes if "does not fit" in note]
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    return saved(tmp_path / "small.onnx", 3, 4)
+
+
+def saved(path: Path, depth: int, width: int) -> Path:
+    """x (batch, depth) times a matrix (depth, width)."""
+    weight = numpy_helper.from_array(np.ones((depth, width), np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", depth])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", width])],
+        [weight],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), str(path))
+    return path

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import profiles
 from compress.cli.main import main
+from compress.page import numbers
 
 
 @pytest.fixture
@@ -136,3 +137,55 @@ def test_wrong_words_get_one_message(
     assert what in said
     assert "fix:" in said
     assert "Traceback" not in said
+
+
+def wide_open(model: Path, name: str) -> Path:
+    """The same network for images of any size, its input called `name`."""
+    proto = onnx.load(str(model))
+    proto.graph.input[0].name = name
+    proto.graph.node[0].input[0] = name
+    for index, size in ((2, "h"), (3, "w")):
+        proto.graph.input[0].type.tensor_type.shape.dim[index].dim_param = size
+    path = model.with_name(f"{name}.onnx")
+    onnx.save(proto, str(path))
+    return path
+
+
+def test_a_dynamic_size_is_asked_for_in_the_words_of_the_command(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = wide_open(model, "image")
+    assert main(["profile", str(path), "--predict"]) == 2
+    assert "--shape image=1,3,h,w" in capsys.readouterr().err
+    assert main(["profile", str(path), "--predict", "--json", "--shape", "image=1,3,4,4"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["profiles"]
+    assert row["cost"]["macs"] == 16 * (8 * 27 + 4 * 8)
+
+
+def test_shapes_go_to_the_models_that_have_the_input(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["profile", str(wide_open(model, "left")), str(wide_open(model, "right")), "--predict", "--json"]
+    assert main([*words, "--shape", "left=1,3,4,4", "--shape", "right=1,3,2,2"]) == 0
+    rows = json.loads(capsys.readouterr().out)["profiles"]
+    assert [row["cost"]["macs"] for row in rows] == [16 * 248, 4 * 248]
+    assert main([*words, "--shape", "c=1,3,4,4"]) == 2
+    assert "no input is called 'c'; there are left, right" in capsys.readouterr().err
+
+
+def test_a_shape_that_contradicts_the_model_is_refused(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profile", str(model), "--predict", "--shape", "x=1,3,16,16"]) == 2
+    assert "has 16 in dimension 2, and the model is made for 8" in capsys.readouterr().err
+
+
+def test_places_that_are_not_there(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profile", str(model), "--predict", "--html", str(tmp_path)]) == 2
+    assert "is a folder" in capsys.readouterr().err
+    assert main(["profile", str(model), "--predict", "--project", str(tmp_path / "none")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+
+
+def test_the_table_of_kernels_says_what_is_outside_of_them(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profile", str(model), "--predict", "--layers", "--target", "jetson"]) == 0
+    said = capsys.readouterr().out
+    cost = profiles.profile(model, "jetson")
+    around = cost.latency_ms - sum(layer.latency_ms for layer in cost.layers)
+    assert f"{numbers.milliseconds(around)} more of each pass is outside of the kernels" in said
