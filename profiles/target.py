@@ -254,6 +254,8 @@ def _with_inheritance(path: Path, search: Path | None, seen: tuple[Path, ...]) -
     if not isinstance(parent, str):
         raise ProfileError(f"{path}: inherit is a {_kind(parent)}, not a name", fix='write inherit = "a100"')
     plain, mode = _split(parent)
+    if path.parent == FOLDER:  # a user's jetson.toml is that device, and not what the package's others begin with
+        search = None
     # A user's jetson.toml may inherit from the package's jetson: files on the way here are passed over where another
     # of that name exists; where none does, it is a circle.
     try:

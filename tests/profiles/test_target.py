@@ -134,6 +134,15 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
         target(str(path))
 
 
+def test_a_users_own_jetson_leaves_the_packages_other_ones(tmp_path: Path) -> None:
+    latency = '[latency]\norigin = "here"\ninterval = [0.5, 3.0]\n'
+    own(tmp_path, "jetson", f'inherit = "jetson"\n[hardware]\nclock_mhz = 1\n{latency}')
+    own(tmp_path, "mine", 'inherit = "jetson"\n')
+    assert target("jetson", tmp_path).hardware.clock_mhz == target("mine", tmp_path).hardware.clock_mhz == 1
+    for name in ("jetson_agx_orin_64gb", "jetson_tx2", "jetson_orin_nano_super"):
+        assert target(name, tmp_path) == target(name)
+
+
 def test_circular_inheritance_is_refused(tmp_path: Path) -> None:
     (tmp_path / "targets").mkdir()
     (tmp_path / "targets" / "one.toml").write_text('inherit = "two"\n')
