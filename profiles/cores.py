@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from profiles import system_files
+
 LOOK_S = 0.05  # how long other work is watched before a core is chosen
 _CPUS = "sys/devices/system/cpu"
 
@@ -96,7 +98,7 @@ def pinned(cores: Sequence[int]) -> Iterator[tuple[int, ...]]:
 def busy_ticks(root: Path = Path("/")) -> dict[int, int]:
     """Clock ticks that each logical core has worked since boot, for whatever process."""
     found = {}
-    for line in (_text(root / "proc/stat") or "").splitlines():
+    for line in system_files.text(root / "proc/stat").splitlines():
         name, *fields = line.split()
         if name.startswith("cpu") and name[3:].isdigit() and len(fields) >= 5:
             user, nice, system, _, _, *rest = (int(field) for field in fields[:8])
@@ -117,13 +119,15 @@ def beside(cores: Sequence[int], root: Path = Path("/")) -> tuple[int, ...]:
 
 def _siblings(core: int, root: Path) -> str:
     """The logical cores of one physical core, such as "0,4" or "0-1"."""
-    return _text(root / _CPUS / f"cpu{core}/topology/thread_siblings_list") or str(core)
+    return system_files.text(root / _CPUS / f"cpu{core}/topology/thread_siblings_list") or str(core)
 
 
 def _speed(core: int, root: Path) -> int:
     """Larger is faster: the scheduler's capacity on ARM, the highest clock elsewhere; 0 where neither is told."""
     folder = root / _CPUS / f"cpu{core}"
-    return int(_text(folder / "cpu_capacity") or _text(folder / "cpufreq/cpuinfo_max_freq") or 0)
+    return int(
+        system_files.text(folder / "cpu_capacity") or system_files.text(folder / "cpufreq/cpuinfo_max_freq") or 0
+    )
 
 
 def _threads() -> set[int]:
@@ -131,10 +135,3 @@ def _threads() -> set[int]:
         return {int(name) for name in os.listdir("/proc/self/task")}
     except OSError:
         return set()
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="ascii", errors="replace").strip()
-    except OSError:
-        return None

@@ -6,12 +6,14 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from profiles import system_files
+
 SECONDS = 10.0  # nvpmodel answers at once, or not at all
 
 
 def model(root: Path = Path("/")) -> str | None:
     """The board's name; None where this is no Jetson."""
-    name = _text(root / "proc/device-tree/model").strip("\0 \n")
+    name = system_files.text(root / "proc/device-tree/model").strip("\0 \n")
     is_jetson = "jetson" in name.lower() or (root / "etc/nv_tegra_release").exists()
     return (name or "a Jetson") if is_jetson else None
 
@@ -56,7 +58,7 @@ def gpu_clock_mhz(root: Path = Path("/")) -> tuple[float | None, float | None]:
     for folder in sorted((root / "sys/class/devfreq").glob("*")):
         # 17000000.gpu (Orin), 57000000.gpu (Nano), 17000000.gv11b (Xavier), 17000000.gp10b (TX2), gpu-gpc-0 (Thor)
         if re.search(r"\.(gpu|ga10b|gv11b|gp10b|gm20b)$|^gpu-gpc", folder.name):
-            now, most = _text(folder / "cur_freq"), _text(folder / "max_freq")
+            now, most = system_files.text(folder / "cur_freq"), system_files.text(folder / "max_freq")
             return (
                 int(now) / 1e6 if now.isdigit() else None,
                 int(most) / 1e6 if most.isdigit() else None,
@@ -66,20 +68,13 @@ def gpu_clock_mhz(root: Path = Path("/")) -> tuple[float | None, float | None]:
 
 def _from_files(root: Path) -> str | None:
     """The mode's number from nvpmodel's status, its name from nvpmodel's settings."""
-    number = re.search(r"pmode:(\d+)", _text(root / "var/lib/nvpmodel/status"))
+    number = re.search(r"pmode:(\d+)", system_files.text(root / "var/lib/nvpmodel/status"))
     if number is None:
         return None
     pattern = r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>"
-    names = dict(re.findall(pattern, _text(root / "etc/nvpmodel.conf")))
+    names = dict(re.findall(pattern, system_files.text(root / "etc/nvpmodel.conf")))
     return names.get(str(int(number.group(1))))
 
 
 def _plain(mode: str) -> str:
     return re.sub(r"\s+", "", mode).upper().removeprefix("MODE_")
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from profiles import system_files
 from profiles.cores import beside, busy_ticks, usable
 
 LEAST_S = 0.2  # the kernel counts by whole ticks, so over a shorter time its counters say little
@@ -51,13 +52,13 @@ def read(cores: Sequence[int] = (), root: Path = Path("/")) -> State:
     others = beside(cores, root) if cores else ()
     tick = 1 / os.sysconf("SC_CLK_TCK")
     busy = busy_ticks(root)
-    clocks = [_number(root / _cpu(core) / "cpufreq/scaling_cur_freq") for core in on]
-    limits = [_number(root / _cpu(core) / "cpufreq/scaling_max_freq") for core in on]
-    governors = {_text(root / _cpu(core) / "cpufreq/scaling_governor") for core in on} - {""}
-    stat = _text(root / "proc/stat").splitlines()[:1]
+    clocks = [system_files.number(root / _cpu(core) / "cpufreq/scaling_cur_freq") for core in on]
+    limits = [system_files.number(root / _cpu(core) / "cpufreq/scaling_max_freq") for core in on]
+    governors = {system_files.text(root / _cpu(core) / "cpufreq/scaling_governor") for core in on} - {""}
+    stat = system_files.text(root / "proc/stat").splitlines()[:1]
     total = stat[0].split() if stat else []
-    loads = _text(root / "proc/loadavg").split()
-    zones = [_number(path / "temp") for path in sorted((root / "sys/class/thermal").glob("thermal_zone*"))]
+    loads = system_files.text(root / "proc/loadavg").split()
+    zones = [system_files.number(path / "temp") for path in sorted((root / "sys/class/thermal").glob("thermal_zone*"))]
     degrees = [zone / 1000 for zone in zones if zone is not None and 0 < zone < 150_000]
     return State(
         seconds=time.perf_counter(),
@@ -136,7 +137,7 @@ def _rise(before: float | None, after: float | None) -> float:
 def _quota_stops(root: Path) -> int | None:
     """`nr_throttled` of this process's control group and those around it (version 2, or version 1)."""
     stops: list[int] = []
-    for line in _text(root / "proc/self/cgroup").splitlines():
+    for line in system_files.text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = (*line.split(":", 2), "", "")[:3]
         if controllers and "cpu" not in controllers.split(","):
             continue
@@ -145,7 +146,7 @@ def _quota_stops(root: Path) -> int | None:
         for candidate in (folder, *folder.parents):
             if base not in (candidate, *candidate.parents):
                 break
-            for entry in _text(candidate / "cpu.stat").splitlines():
+            for entry in system_files.text(candidate / "cpu.stat").splitlines():
                 key, _, value = entry.partition(" ")
                 if key == "nr_throttled" and value.strip().isdigit():
                     stops.append(int(value))
@@ -155,16 +156,16 @@ def _quota_stops(root: Path) -> int | None:
 def _cooling(root: Path) -> tuple[str, ...]:
     found = set()
     for device in (root / "sys/class/thermal").glob("cooling_device*"):
-        name = _text(device / "type")
+        name = system_files.text(device / "type")
         passive = name and not any(word in name.lower() for word in _NOT_THROTTLING)
         # Idle injection reports -1 where it is switched off.
-        if passive and (_number(device / "cur_state") or 0) > 0:
+        if passive and (system_files.number(device / "cur_state") or 0) > 0:
             found.add(name)
     return tuple(sorted(found))
 
 
 def _sum(root: Path, pattern: str) -> int | None:
-    values = [value for path in root.glob(pattern) if (value := _number(path)) is not None]
+    values = [value for path in root.glob(pattern) if (value := system_files.number(path)) is not None]
     return int(sum(values)) if values else None
 
 
@@ -175,18 +176,3 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _cpu(core: int) -> str:
     return f"sys/devices/system/cpu/cpu{core}"
-
-
-def _number(path: Path) -> float | None:
-    try:
-        return float(_text(path))
-    except ValueError:
-        return None
-
-
-def _text(path: Path) -> str:
-    """What a file of the system says; "" where it is not there or may not be read."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from profiles import system_files
 from profiles.measure import Meter
 
 EVERY_S = 0.05  # between two looks at a sensor that tells power, not energy
@@ -21,7 +22,7 @@ def of_processor(root: Path = Path("/")) -> Meter | None:
     packages = [
         path
         for path in sorted((root / "sys/class/powercap").glob("intel-rapl:*"))
-        if re.fullmatch(r"intel-rapl:\d+", path.name) and _number(path / "energy_uj") is not None
+        if re.fullmatch(r"intel-rapl:\d+", path.name) and system_files.number(path / "energy_uj") is not None
     ]
     return Rapl(packages) if packages else None
 
@@ -30,12 +31,12 @@ def of_board(root: Path = Path("/")) -> Meter | None:
     """The INA3221 channel for the input of a Jetson module or board; None where there is none."""
     channels: dict[str, tuple[Path, Path]] = {}
     for folder in sorted((root / "sys/class/hwmon").glob("hwmon*")):
-        if _text(folder / "name") == "ina3221":
+        if system_files.text(folder / "name") == "ina3221":
             for label in sorted(folder.glob("in*_label")):
                 channel = label.name.removeprefix("in").removesuffix("_label")
-                channels[_text(label)] = (folder / f"in{channel}_input", folder / f"curr{channel}_input")
+                channels[system_files.text(label)] = (folder / f"in{channel}_input", folder / f"curr{channel}_input")
     for name in _INPUT_RAIL:
-        if name in channels and all(_number(path) is not None for path in channels[name]):
+        if name in channels and all(system_files.number(path) is not None for path in channels[name]):
             return Board(name, *channels[name])
     return None
 
@@ -54,17 +55,17 @@ class Rapl:
     def start(self) -> None:
         """Read the counters."""
         self._began = self._clock()
-        self._before = [_number(path / "energy_uj") or 0.0 for path in self._packages]
+        self._before = [system_files.number(path / "energy_uj") or 0.0 for path in self._packages]
 
     def stop(self) -> float | None:
         """Joules since `start`."""
         total = 0.0
         for path, before in zip(self._packages, self._before, strict=True):
-            after = _number(path / "energy_uj")
+            after = system_files.number(path / "energy_uj")
             if after is None:
                 return None
             if after < before:
-                after += _number(path / "max_energy_range_uj") or 0.0
+                after += system_files.number(path / "max_energy_range_uj") or 0.0
             total += max(after - before, 0.0)
         return total / 1e6 if total and self._clock() - self._began >= LEAST_S else None
 
@@ -110,24 +111,10 @@ class Board:
 
     def look(self) -> None:
         """Take one value."""
-        volt, ampere = (_number(path) for path in self._paths)
+        volt, ampere = (system_files.number(path) for path in self._paths)
         if volt is not None and ampere is not None:
             self._seen.append((self._clock(), volt * ampere / 1e6))
 
     def _watch(self) -> None:
         while not self._end.wait(self._every):
             self.look()
-
-
-def _number(path: Path) -> float | None:
-    try:
-        return float(_text(path))
-    except ValueError:
-        return None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""

@@ -37,11 +37,6 @@ def count(node: Node, ins: Inputs, outs: Sequence[Value]) -> Op | None:
     return counter(node, ins, outs)
 
 
-def has_counter(node: Node) -> bool:
-    """Whether the operator is one that `count` knows."""
-    return node.operator in _STANDARD or (node.domain in MICROSOFT and node.operator in _MICROSOFT)
-
-
 def weights_of(values: Sequence[Value | None]) -> tuple[Weight, ...]:
     """Stored float or code tensors; scalars and indices are part of the program, not weights."""
     found = (item for value in values if value is not None and value.shape != () for item in value.sources or ())

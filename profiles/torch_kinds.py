@@ -32,8 +32,6 @@ FACTORIES = operators(
 )
 
 # Operators whose result has the shape and type of their first operand (binary: where the second one has them too).
-UNARY = operators("gelu hardsigmoid hardswish hardtanh leaky_relu mish relu sigmoid silu tanh")
-UNARY_IN_PLACE = operators("hardsigmoid_ hardswish_ hardtanh_ leaky_relu_ mish_ relu_ sigmoid_ silu_ tanh_")
 BINARY = operators("add div mul sub")
 
 KINDS: Mapping[str, Kind] = {
