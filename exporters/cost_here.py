@@ -58,7 +58,10 @@ def cost_here(
             return _predicted(graph, target, error.what)
     inputs = random_inputs(graph, seed)
     if target.runtime in RUNS_ONNX:
-        return profiles.measure_cost(model, target, model=graph, inputs=inputs)
+        try:
+            return profiles.measure_cost(model, target, model=graph, inputs=inputs)
+        except ProfileError as error:  # such as a model that is made for another batch, or runs that spread too wide
+            return _predicted(graph, target, error.what)
     return _built(model, graph, target, inputs, shapes or {})
 
 

@@ -12,7 +12,7 @@ import profiles
 from exporters.artifact import Artifact
 from exporters.cost_here import cost_here, random_inputs, repeated
 from exporters.errors import ExportError
-from profiles.abilities import Ability
+from profiles.abilities import Ability, ability
 from profiles.cost import Cost, LayerCost
 from profiles.runners import on_cortex_m
 
@@ -40,6 +40,18 @@ def test_a_device_that_is_not_here_is_predicted_with_the_reason(model: Path) -> 
     assert cost.origin == "predicted"
     assert "on_tensorrt" in cost.notes[0]
     assert replace(cost, notes=()) == replace(profiles.profile(model, "a100", batch=4), notes=())
+
+
+def test_a_batch_that_the_file_is_not_made_for_is_predicted(model: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    proto = onnx.load(str(model))
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(proto, str(model))
+    target = profiles.target("x86")
+    cost = cost_here(model, target, batch=8)
+    assert (cost.origin, cost.batch) == ("predicted", 8)
+    if ability(target).level == "measure":
+        assert "not float32 (8, 8)" in cost.notes[0]
 
 
 @needs_board
