@@ -8,24 +8,26 @@ nothing that a result depends on is left out of a key: keys hold the values them
 `profiles.fuse` is the reference: the same numbers, kernel by kernel.
 """
 
+import copy
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain, count
+from itertools import accumulate, chain, count
 from operator import attrgetter
-from threading import Lock
+from threading import RLock
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from profiles.cost import Precision
-from profiles.fuse import PRECISION_BYTES, Fused, Kernel, kernel_kind
-from profiles.graph import BITS, FLOATS, Graph
+from profiles.fuse import PRECISION_BYTES, Fused, Kernel, folded_weights, int8_padding, kernel_kind
+from profiles.graph import BITS, FLOATS, Graph, Kind, Op
 from profiles.grouping import Group, Grouping, group, prepared
 from profiles.latency.models import Model
 from profiles.liveness import Program
-from profiles.target import Hardware
+from profiles.target import Hardware, Target
 
 Array = NDArray[np.int64]
 K = TypeVar("K", bound=Hashable)
@@ -44,7 +46,7 @@ class Kept(Generic[K, V]):
         self.limit = limit
         self.hits = self.misses = 0
         self._values: OrderedDict[K, V] = OrderedDict()
-        self._lock = Lock()
+        self._lock = RLock()  # a value that goes may let others go
 
     def __len__(self) -> int:
         return len(self._values)
@@ -68,6 +70,13 @@ class Kept(Generic[K, V]):
                 self._values.popitem(last=False)
         return value
 
+    def drop(self, key: K, where: Callable[[V], bool]) -> None:
+        """Let a value go if it is the one that is meant."""
+        with self._lock:
+            value = self._values.get(key)
+            if value is not None and where(value):
+                del self._values[key]
+
     def clear(self) -> None:
         """Forget everything, the statistics as well."""
         with self._lock:
@@ -85,20 +94,37 @@ class _Sums:
     """Sums over runs of an index list: one result per kernel."""
 
     def __init__(self, lists: Sequence[Sequence[int]]) -> None:
-        lengths = np.fromiter(map(len, lists), np.int64, len(lists))
-        self.ends = np.cumsum(lengths)
-        self.starts = self.ends - lengths
-        self.index = np.fromiter(chain.from_iterable(lists), np.int64, int(self.ends[-1]) if lists else 0)
+        lengths = list(map(len, lists))
+        self.index = np.array(list(chain.from_iterable(lists)), np.int64)
+        # Where every list has one element, there is nothing to add.
+        self.single = lengths.count(1) == len(lengths)
+        if self.single:
+            self.starts = np.arange(len(lengths))
+            self.ends = self.starts + 1
+        else:
+            self.ends = np.array(list(accumulate(lengths)), np.int64)
+            self.starts = self.ends - np.array(lengths, np.int64)
 
     def of(self, values: Array) -> Array:
         return self.over(values[self.index])
 
     def over(self, taken: Array) -> Array:
         """The same, of values that were taken from their array already."""
+        if self.single:
+            return taken
         total = np.zeros(len(taken) + 1, np.int64)
         np.cumsum(taken, out=total[1:])
         found: Array = total[self.ends] - total[self.starts]
         return found
+
+
+class _Stored(NamedTuple):
+    """What a kernel stores, tensor by tensor; the same for all kernels whose operators have alike tensors."""
+
+    places: list[tuple[int, int]]  # (which of the kernel's operators, which of its tensors)
+    told: tuple[tuple[str, bool], ...]
+    codes: list[int]  # of (numbers stored per number of the graph, bits, data type, not stored for a kernel before)
+    norms: list[int]  # which of the operators are batch normalisations
 
 
 @dataclass(slots=True)
@@ -115,131 +141,118 @@ class Work:
     peak_bytes: int
 
 
-_OP = attrgetter("operator", "kind", "inputs", "outputs", "int8", "repeats")
 _CORE = attrgetter("depth", "channels", "groups", "window", "strides", "repeats")
-_WEIGHT = attrgetter("name", "dtype", "bias")
-_ELEMENTS, _DTYPE, _SHAPE = attrgetter("elements"), attrgetter("dtype"), attrgetter("shape")
-_GROUPS, _CHANNELS, _MACS, _WEIGHTS = (
-    attrgetter("groups"),
-    attrgetter("channels"),
-    attrgetter("macs"),
-    attrgetter("weights"),
-)
 
 
 class Skeleton:
     """A structure with everything about its kernels that sizes do not change."""
 
-    def __init__(self, graph: Graph, family: str, precision: Precision | None) -> None:
-        self.family, self.precision = family, precision
+    def __init__(self, graph: Graph, structure: "_Structure") -> None:
+        family, precision = self.family, self.precision = structure.family, structure.precision
         self.serial = next(_serials)  # in place of the structure in keys of results
         grouping = self.grouping = group(graph, family, precision)
-        runs_in = Fused(graph, grouping, family, precision).runs_in
-        ops = graph.ops
+        ops, edges = graph.ops, graph.edges
         groups = grouping.groups
-        number = {name: index for index, name in enumerate(graph.edges)}
+        number = dict(zip(edges, range(len(edges)), strict=True))
+        place = number.__getitem__
         self.asked = _asked(grouping, number)
-        self.bits = _bits(graph, grouping, precision)
-        self.precisions = [runs_in(item) for item in groups]
-        self.kinds = [kernel_kind(ops[item.core]) for item in groups]
-        self.operators = [tuple([ops[index].operator for index in item.ops]) for item in groups]
-        reads = [[number[name] for name in item.reads] for item in groups]
+        self.bits = _bits(graph, structure.dtypes, grouping, precision)
+        self.cores = [item.core for item in groups]
+        cores = [ops[index] for index in self.cores]
+        self.precisions = _precisions(graph, grouping, cores, family, precision)
+        self.kinds = kinds = [kernel_kind(core) for core in cores]
+        names = structure.operators
+        self.operators = [tuple([names[index] for index in item.ops]) for item in groups]
+        reads = [list(map(place, item.reads)) for item in groups]
         self.reads = _Sums(reads)
-        self.writes = _Sums([[number[name] for name in item.ends_at] for item in groups])
-        self.vector = _Sums([[number[ops[index].outputs[0]] for index in item.vector] for item in groups])
+        self.writes = _Sums([list(map(place, item.ends_at)) for item in groups])
+        self.vector = _Sums([[place(ops[index].outputs[0]) for index in item.vector] for item in groups])
         self.counted = _Sums([item.counted for item in groups])
         # A slice or a gather reads what it writes, not the whole source.
-        self.copies = [index for index, item in enumerate(groups) if ops[item.core].kind == "copy"]
-        self.copy_made = _Sums([[number[name] for name in ops[groups[k].core].outputs] for k in self.copies])
+        self.copies = [index for index, core in enumerate(cores) if core.kind == "copy"]
+        self.copy_made = _Sums([list(map(place, cores[k].outputs)) for k in self.copies])
         self.copy_reads = _Sums([reads[k] for k in self.copies])
-        self.cores = [item.core for item in groups]
-        self.first_out = [number[item.ends_at[0]] for item in groups]
-        self.first_in = [number[ops[item.core].inputs[0]] if ops[item.core].inputs else -1 for item in groups]
-        self._weigh(graph, groups)
-        steps = []
+        self.first_out = [place(item.ends_at[0]) for item in groups]
+        self.first_in = [place(core.inputs[0]) if core.inputs else -1 for core in cores]
+        self._weigh(graph, structure, groups)
+        steps: list[_Step] = []
+        self.steps = steps
+        self.elementwise: list[bool] = []
         self.numbers = []  # what a latency model sees of each kernel beside sizes, as one number
+        copies = {index for index, kind in enumerate(structure.kinds) if kind == "copy"}
         for k, item in enumerate(groups):
-            kind = self.kinds[k]
-            read, written = tuple(item.reads), item.ends_at
+            kind = kinds[k]
+            read, written = item.reads, item.ends_at
             if grouping.parts:
                 read, written = _once(grouping, read), _once(grouping, written)
-            moves = len(item.ops) > 1 and any([ops[index].kind == "copy" for index in item.ops])
+            whole = not copies or copies.isdisjoint(item.ops)
+            self.elementwise.append(whole)
+            moves = not whole and len(item.ops) > 1
             steps.append(_Step(read, written, kind == "pointwise" and not moves))
             counts = (len(read), len(written))
-            coded = ops[item.core].int8
-            key = (family, kind, self.operators[k], self.precisions[k], coded, counts, moves, self.described[k])
-            self.numbers.append(_number(key))
+            key = (
+                family, kind, self.operators[k], self.precisions[k], cores[k].int8, counts, moves, self.described[k]
+            )  # fmt: skip
+            known = _numbers.get(key)
+            self.numbers.append(_number(key) if known is None else known)
         inputs, outputs = _once(grouping, graph.inputs), _once(grouping, graph.outputs)
         self.program = Program(steps, inputs, outputs, inputs)
-        self.buffers = np.array([number[name] for name in self.program.names], np.int64)
+        self.buffers = np.array(list(map(place, self.program.names)), np.int64)
 
-    def _weigh(self, graph: Graph, groups: Sequence[Group]) -> None:
+    def _weigh(self, graph: Graph, structure: "_Structure", groups: Sequence[Group]) -> None:
         """The stored tensors of each kernel once batch normalisation has become a scale of the weights and a bias."""
         ops = graph.ops
-        offsets: list[int] = []
-        total = 0
-        for op in ops:
-            offsets.append(total)
-            total += len(op.weights)
-        lists: list[list[int]] = []
-        factors: list[int] = []
-        bits: list[int] = []
-        fresh: list[bool] = []
-        kinds: list[str] = []
-        described: list[tuple[tuple[str, bool], ...]] = []
-        norms: list[int] = []
-        members: list[range] = []
+        ends = list(accumulate(structure.weights))
+        offsets = [0, *ends[:-1]]
+        dtypes, biases = structure.weight_dtypes, structure.biases
+        plain = len(set(dtypes)) < 2 and True not in biases
+        patterns = [  # equal for operators whose stored tensors are alike
+            None
+            if first == end
+            else (kind == "batchnorm", end - first)
+            if plain
+            else (kind == "batchnorm", *dtypes[first:end], *biases[first:end])
+            for kind, first, end in zip(structure.kinds, offsets, ends, strict=True)
+        ]
+        shared = structure.shared is not None
         seen: set[str] = set()
-        known: dict[tuple[str, bool, Precision], tuple[int, str]] = {}
+        alike: dict[tuple[Any, ...], _Stored] = {}
+        lists: list[list[int]] = []
+        described: list[tuple[tuple[str, bool], ...]] = []
+        table: dict[tuple[int, int, str, bool], int] = {}
+        codes: list[int] = []
+        norms: list[int] = []
+        norm_ends: list[int] = []
         for item, runs_in in zip(groups, self.precisions, strict=True):
-            listed: list[int] = []
-            told: list[tuple[str, bool]] = []
-            named: list[str] = []
-            biased = False
-            for index in item.ops:
-                op = ops[index]
-                weights = op.weights
-                if not weights:
-                    continue
-                at = offsets[index]
-                if op.kind == "batchnorm":
-                    norms.append(at)
-                    members.append(range(at, at + len(weights)))
-                    if index in item.folded and biased:
-                        continue
-                    listed.append(at)
-                    told.append(("float32", True))
-                    factors.append(1 if index in item.folded else 2)
-                    fresh.append(True)
-                    biased = True
-                    continue
-                for place, weight in enumerate(weights, at):
-                    name, bias = weight.name, weight.bias
-                    new = name not in seen
-                    if not new and name in named:
-                        continue  # twice in one kernel
-                    seen.add(name)
-                    named.append(name)
-                    listed.append(place)
-                    told.append((weight.dtype, bias))
-                    factors.append(1)
-                    fresh.append(new)
-                    biased = biased or bias
-            for dtype, bias in told:
-                size = known.get((dtype, bias, runs_in))
-                if size is None:
-                    size = known[dtype, bias, runs_in] = _stored(dtype, bias, runs_in, self.precision)
-                bits.append(size[0])
-                kinds.append(size[1])
-            lists.append(listed)
-            described.append(tuple(told))
+            members = item.ops
+            fold = -1 if item.folded < 0 else members.index(item.folded)
+            key = (runs_in, fold, *[patterns[index] for index in members])
+            found = alike.get(key)
+            if found is None:
+                found = _kernel_weights(ops, item, runs_in, self.precision, seen if shared else set(), table)
+                if not shared:
+                    alike[key] = found
+            lists.append([offsets[members[member]] + place for member, place in found.places])
+            described.append(found.told)
+            codes += found.codes
+            for member in found.norms:
+                at = members[member]
+                norms.append(offsets[at])
+                norm_ends.append(ends[at])
         self.weights = _Sums(lists)
-        self.weight_factors, self.weight_bits = np.array(factors, np.int64), np.array(bits, np.int64)
-        self.fresh = np.array(fresh, bool)
-        self.stored_as = {kind: np.array([item == kind for item in kinds], bool) & self.fresh for kind in set(kinds)}
+        kinds = sorted({kind for _, _, kind, _ in table})
+        rows = [(factor, bits, fresh, kinds.index(kind)) for factor, bits, kind, fresh in table]
+        columns = np.array(rows, np.int64).reshape(-1, 4)[np.array(codes, np.int64)].T
+        self.weight_factors, self.weight_bits = columns[0], columns[1]
+        self.fresh = columns[2] == 1
+        self.stored_as = {kind: (columns[3] == number) & self.fresh for number, kind in enumerate(kinds)}
         self.described = described
         self.norms = np.array(norms, np.int64)
-        self.norm_members = _Sums(members)
+        ends_of = np.array(norm_ends, np.int64)
+        lengths = ends_of - self.norms
+        self.norm_starts = np.cumsum(lengths) - lengths
+        within = np.arange(int(lengths.sum())) - np.repeat(self.norm_starts, lengths)
+        self.norm_members = np.repeat(self.norms, lengths) + within
 
     def fits(self, elements: Array) -> bool:
         """Whether a graph of this structure is grouped so too, with these sizes."""
@@ -259,8 +272,7 @@ class Skeleton:
         counts = sizes.weights
         if len(self.norms):  # a batch normalisation becomes one number per channel, counted by its longest tensor
             counts = counts.copy()
-            members = self.norm_members
-            counts[self.norms] = np.maximum.reduceat(counts[members.index], members.starts)
+            counts[self.norms] = np.maximum.reduceat(counts[self.norm_members], self.norm_starts)
         each = counts[self.weights.index] * self.weight_factors
         stored = (each * self.weight_bits + 7) >> 3
         weighed = self.weights.over(stored).tolist()
@@ -298,9 +310,37 @@ class Skeleton:
             peak_bytes=self.program.least(held[self.buffers]),
         )
 
-    def kernel(self, graph: Graph, index: int) -> Kernel:
-        """One kernel of a graph of this structure, as `profiles.fuse` makes it."""
-        return Fused(graph, self.grouping, self.family, self.precision).kernel(self.grouping.groups[index])
+    def kernel(self, graph: Graph, index: int, work: Work) -> Kernel:
+        """One kernel of a graph of this structure, as `profiles.fuse` makes it, from the numbers that are there."""
+        item, step = self.grouping.groups[index], self.steps[index]
+        core, signature = graph.ops[item.core], work.signatures[index]
+        precision = self.precisions[index]
+        return Kernel(
+            name=core.name,
+            kind=self.kinds[index],
+            operators=self.operators[index],
+            macs=work.macs[index],
+            depth=core.depth,
+            channels=core.channels,
+            elements=signature[2],
+            weights=folded_weights(graph.ops, item),
+            reads=step.reads,
+            writes=step.writes,
+            read_bytes=work.read_bytes[index],
+            written_bytes=work.written_bytes[index],
+            weight_bytes=work.weight_bytes[index],
+            precision=precision,
+            vector_elements=signature[6],
+            groups=core.groups,
+            window=core.window,
+            strides=core.strides,
+            shape=signature[8],
+            source=signature[9],
+            repeats=core.repeats,
+            coded=core.int8,
+            elementwise=self.elementwise[index],
+            padding=int8_padding(core) if precision == "int8" and self.family == "nvidia-gpu" else 1.0,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,18 +359,28 @@ class Sizes:
             self.elements.tobytes(),
             self.macs.tobytes(),
             self.weights.tobytes(),
-            tuple(map(_CORE, graph.ops)),
+            *_columns(graph.ops),
         )
+
+
+def _columns(ops: Sequence[Op]) -> tuple[tuple[Any, ...], ...]:
+    """What `_CORE` says of each operator, field by field: faster to make and to keep than a tuple per operator."""
+    return (
+        tuple([op.depth for op in ops]),
+        tuple([op.channels for op in ops]),
+        tuple([op.groups for op in ops]),
+        tuple([op.window for op in ops]),
+        tuple([op.strides for op in ops]),
+    )
 
 
 def _sizes(graph: Graph) -> Sizes:
     edges = graph.edges.values()
-    weights = list(chain.from_iterable(map(_WEIGHTS, graph.ops)))
     return Sizes(
-        np.array(list(map(_ELEMENTS, edges)), np.int64),
-        list(map(_SHAPE, edges)),
-        np.array(list(map(_MACS, graph.ops)), np.int64),
-        np.array(list(map(_ELEMENTS, weights)), np.int64),
+        np.array([item.elements for item in edges], np.int64),
+        [item.shape for item in edges],
+        np.array([op.macs for op in graph.ops], np.int64),
+        np.array([weight.elements for op in graph.ops for weight in op.weights], np.int64),
     )
 
 
@@ -346,39 +396,87 @@ def skeleton(graph: Graph, family: str, precision: Precision | None) -> tuple[Gr
     for found in there or ():
         if found.fits(sizes.elements):
             return graph, found, sizes
-    made = Skeleton(graph, family, precision)
+    made = Skeleton(graph, key)
     # Structures that sizes group in several ways are rare; two of them are kept.
     _kept.put(key, [made, *(there or ())][:2])
     return graph, made, sizes
 
 
-def _structure(graph: Graph, family: str, precision: Precision | None) -> tuple[Any, ...]:
+class _Structure(NamedTuple):
     """Everything about a graph but sizes and the names of its operators; equal for networks that differ in widths."""
+
+    family: str
+    precision: Precision | None
+    given: tuple[str, ...]
+    results: tuple[str, ...]
+    operators: tuple[str, ...]
+    kinds: tuple[Kind, ...]
+    inputs: tuple[tuple[str, ...], ...]
+    outputs: tuple[tuple[str, ...], ...]
+    int8: tuple[bool, ...]
+    repeats: tuple[int, ...]
+    grouped: tuple[int, ...]  # 1: in one group, 3: a group per channel, 2: in between
+    edges: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    weights: tuple[int, ...]  # of each operator
+    weight_dtypes: tuple[str, ...]
+    biases: tuple[bool, ...]
+    shared: tuple[str, ...] | None  # names of all weights, where one is read twice
+
+
+def _structure(graph: Graph, family: str, precision: Precision | None) -> _Structure:
     ops, edges = graph.ops, graph.edges
-    weights = list(map(_WEIGHTS, ops))
-    return (
+    weights = [weight for op in ops for weight in op.weights]
+    names = [weight.name for weight in weights]
+    return _Structure(
         family,
         precision,
         graph.inputs,
         graph.outputs,
-        tuple(map(_OP, ops)),
-        tuple([g == 1 or (g == c) + 2 for g, c in zip(map(_GROUPS, ops), map(_CHANNELS, ops), strict=True)]),
+        tuple([op.operator for op in ops]),
+        tuple([op.kind for op in ops]),
+        tuple([op.inputs for op in ops]),
+        tuple([op.outputs for op in ops]),
+        tuple([op.int8 for op in ops]),
+        tuple([op.repeats for op in ops]),
+        tuple([1 if op.groups == 1 else 3 if op.groups == op.channels else 2 for op in ops]),
         tuple(edges),
-        tuple(map(_DTYPE, edges.values())),
-        tuple(map(len, weights)),
-        tuple(map(_WEIGHT, chain.from_iterable(weights))),
+        tuple([item.dtype for item in edges.values()]),
+        tuple([len(op.weights) for op in ops]),
+        tuple([weight.dtype for weight in weights]),
+        tuple([weight.bias for weight in weights]),
+        None if len(set(names)) == len(names) else tuple(names),
     )
 
 
 def _asked(grouping: Grouping, number: dict[str, int]) -> tuple[Array, Array, NDArray[np.bool_]]:
-    first = np.array([number[a] for a, _, _ in grouping.asked], np.int64)
-    second = np.array([number[b] for _, b, _ in grouping.asked], np.int64)
-    return first, second, np.array([same for _, _, same in grouping.asked], bool)
+    first, second, same = grouping.asked
+    place = number.__getitem__
+    return (
+        np.array(list(map(place, first)), np.int64),
+        np.array(list(map(place, second)), np.int64),
+        np.array(same, bool),
+    )
 
 
-def _bits(graph: Graph, grouping: Grouping, precision: Precision | None) -> Array:
+def _precisions(
+    graph: Graph, grouping: Grouping, cores: Sequence[Op], family: str, asked: Precision | None
+) -> list[Precision]:
+    """The number format that each kernel computes in."""
+    runs_in = Fused(graph, grouping, family, asked).runs_in
+    if asked is None or grouping.float_ops:
+        return [runs_in(item) for item in grouping.groups]
+    found: dict[Kind, Precision] = {}  # then the kind of its core says it
+    for item, core in zip(grouping.groups, cores, strict=True):
+        if core.kind not in found:
+            found[core.kind] = runs_in(item)
+    return [found[core.kind] for core in cores]
+
+
+def _bits(graph: Graph, dtypes: Sequence[str], grouping: Grouping, precision: Precision | None) -> Array:
     floats = None if precision is None else 8 * PRECISION_BYTES[precision]
-    found = [BITS.get(e.dtype, 32) if floats is None or e.dtype not in FLOATS else floats for e in graph.edges.values()]
+    size = {name: BITS.get(name, 32) if floats is None or name not in FLOATS else floats for name in set(dtypes)}
+    found = [size[name] for name in dtypes]
     if grouping.coded or grouping.float_edges:
         for index, (name, edge) in enumerate(graph.edges.items()):
             if name in grouping.coded:
@@ -400,6 +498,60 @@ def _stored(dtype: str, bias: bool, runs_in: Precision, asked: Precision | None)
     if bias and runs_in == "int8":
         return 32, "int32"
     return 8 * PRECISION_BYTES[runs_in], DTYPES[runs_in]
+
+
+def _kernel_weights(
+    ops: Sequence[Op],
+    item: Group,
+    runs_in: Precision,
+    asked: Precision | None,
+    seen: set[str],
+    table: dict[tuple[int, int, str, bool], int],
+) -> _Stored:
+    """The stored tensors of one kernel.
+
+    Args:
+        seen: names of those that were met; its own are added.
+        table: what a code says -> the code; new ones are added.
+    """
+    places: list[tuple[int, int]] = []
+    told: list[tuple[str, bool]] = []
+    factors: list[int] = []
+    fresh: list[bool] = []
+    norms: list[int] = []
+    named: set[str] = set()
+    biased = False
+    for member, index in enumerate(item.ops):
+        op = ops[index]
+        if not op.weights:
+            continue
+        if op.kind == "batchnorm":
+            norms.append(member)
+            if index == item.folded and biased:
+                continue
+            places.append((member, 0))
+            told.append(("float32", True))
+            factors.append(1 if index == item.folded else 2)
+            fresh.append(True)
+            biased = True
+            continue
+        for place, weight in enumerate(op.weights):
+            new = weight.name not in seen
+            if weight.name in named:
+                continue  # twice in one kernel
+            seen.add(weight.name)
+            named.add(weight.name)
+            places.append((member, place))
+            told.append((weight.dtype, weight.bias))
+            factors.append(1)
+            fresh.append(new)
+            biased = biased or weight.bias
+    sizes = [_stored(dtype, bias, runs_in, asked) for dtype, bias in told]
+    codes = [
+        table.setdefault((factor, bits, kind, new), len(table))
+        for factor, (bits, kind), new in zip(factors, sizes, fresh, strict=True)
+    ]
+    return _Stored(places, tuple(told), codes, norms)
 
 
 def stored_idle(graph: Graph, precision: Precision | None, stored: dict[str, int]) -> int:
@@ -437,21 +589,22 @@ class Timer:
     def __len__(self) -> int:
         return len(self._known)
 
-    def times(self, graph: Graph, skeleton: Skeleton, signatures: Iterable[tuple[Any, ...]]) -> list[tuple[float, str]]:
+    def times(self, graph: Graph, skeleton: Skeleton, work: Work) -> list[tuple[float, str]]:
         """Milliseconds of every kernel in one forward pass, and what bounds each."""
         known = self._known
-        found = []
-        for index, signature in enumerate(signatures):
-            time = known.get(signature)
+        signatures = work.signatures
+        found = list(map(known.get, signatures))
+        if None not in found:
+            return found  # type: ignore[return-value]
+        times = []
+        for index, time in enumerate(found):
             if time is None:
                 if len(known) >= KERNELS:
                     known.clear()
-                time = known[signature] = self._time(skeleton.kernel(graph, index))
-            found.append(time)
-        return found
-
-    def _time(self, kernel: Kernel) -> tuple[float, str]:
-        return kernel_time(self.model, self.hardware, kernel)
+                kernel = skeleton.kernel(graph, index, work)
+                time = known[signatures[index]] = kernel_time(self.model, self.hardware, kernel)
+            times.append(time)
+        return times
 
 
 def kernel_time(model: Model, hardware: Hardware, kernel: Kernel) -> tuple[float, str]:
@@ -460,6 +613,56 @@ def kernel_time(model: Model, hardware: Hardware, kernel: Kernel) -> tuple[float
         return model.kernel_ms(kernel, hardware, model.constants)
     once, bound = model.kernel_ms(kernel.once, hardware, model.constants)
     return once * kernel.repeats, bound
+
+
+class Recent(Generic[V]):
+    """What is known of the objects that were asked for last; it goes when they go, and holds none of them.
+
+    An object is known by its identity. The tables in it could have been written to since, so that what is known counts
+    only where they hold the very same values as then.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._kept: Kept[int, tuple[weakref.ref[Any], tuple[Any, ...], V]] = Kept(limit)
+
+    def get(self, item: object, tables: tuple[Any, ...]) -> V | None:
+        """What is known of an object, or None.
+
+        Args:
+            tables: what in it can be written to.
+        """
+        found = self._kept.get(id(item))
+        if found is None or found[0]() is not item or found[1] != tables:
+            return None
+        return found[2]
+
+    def put(self, item: object, tables: tuple[Any, ...], value: V) -> V:
+        """Keep what is known of an object; `tables` are copies."""
+        number, kept = id(item), self._kept
+
+        def gone(ref: "weakref.ref[Any]") -> None:
+            kept.drop(number, lambda there: there[0] is ref)
+
+        kept.put(number, (weakref.ref(item, gone), tables, value))
+        return value
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._kept.clear()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+
+_devices: Recent[str] = Recent(TIMERS)
+
+
+def device(target: Target) -> str:
+    """Everything that a target says, as one key; its tables make itself unhashable."""
+    hardware = target.hardware
+    tables = (target.sources, hardware.tops, hardware.rate, target.latency, target.modes)
+    found = _devices.get(target, tables)
+    return found if found is not None else _devices.put(target, copy.deepcopy(tables), repr(target))
 
 
 _timers: Kept[str, Timer] = Kept(TIMERS)
@@ -475,6 +678,7 @@ def forget() -> None:
     """Drop everything that is kept."""
     _kept.clear()
     _timers.clear()
+    _devices.clear()
     _numbers.clear()
 
 

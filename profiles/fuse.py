@@ -125,19 +125,19 @@ class Fused:
         return Kernel(
             name=core.name,
             kind=kernel_kind(core),
-            operators=tuple(graph_ops[index].operator for index in item.ops),
-            macs=sum(graph_ops[index].macs for index in item.counted),
+            operators=tuple([graph_ops[index].operator for index in item.ops]),
+            macs=sum([graph_ops[index].macs for index in item.counted]),
             depth=core.depth,
             channels=core.channels,
-            elements=sum(edges[name].elements for name in item.ends_at),
+            elements=sum([edges[name].elements for name in item.ends_at]),
             weights=weights,
-            reads=tuple(dict.fromkeys(grouping.buffer(name) for name in item.reads)),
-            writes=tuple(dict.fromkeys(grouping.buffer(name) for name in item.ends_at)),
+            reads=tuple(dict.fromkeys([grouping.buffer(name) for name in item.reads])),
+            writes=tuple(dict.fromkeys([grouping.buffer(name) for name in item.ends_at])),
             read_bytes=self._read_bytes(core, item),
-            written_bytes=sum(self.bytes(grouping.shown(name)) for name in item.ends_at),
-            weight_bytes=sum(weight_bytes(weight, precision, self.precision) for weight in weights),
+            written_bytes=sum([self.bytes(grouping.shown(name)) for name in item.ends_at]),
+            weight_bytes=sum([weight_bytes(weight, precision, self.precision) for weight in weights]),
             precision=precision,
-            vector_elements=sum(edges[graph_ops[index].outputs[0]].elements for index in item.vector),
+            vector_elements=sum([edges[graph_ops[index].outputs[0]].elements for index in item.vector]),
             groups=core.groups,
             window=core.window,
             strides=core.strides,
@@ -145,7 +145,7 @@ class Fused:
             source=edges[core.inputs[0]].shape if core.inputs else (),
             repeats=core.repeats,
             coded=core.int8,
-            elementwise=not any(graph_ops[index].kind == "copy" for index in item.ops),
+            elementwise="copy" not in [graph_ops[index].kind for index in item.ops],
             padding=int8_padding(core) if precision == "int8" and self.family == "nvidia-gpu" else 1.0,
         )
 
@@ -159,7 +159,7 @@ class Fused:
     def _read_bytes(self, core: Op, item: Group) -> int:
         shown = self.grouping.shown
         if core.kind != "copy":
-            return sum(self.bytes(name) for name in item.reads)
+            return sum([self.bytes(name) for name in item.reads])
         # A slice or a gather reads what it writes, not the whole source.
         made = sum(self.bytes(shown(name)) for name in core.outputs)
         return sum(min(self.bytes(name), made) for name in item.reads)
@@ -255,7 +255,7 @@ def folded_weights(ops: Sequence[Op], item: Group) -> tuple[Weight, ...]:
         op = ops[index]
         if not op.weights:
             continue
-        if index in item.folded:
+        if index == item.folded:
             if not any(weight.bias for weight in found.values()):
                 name = f"{ops[item.core].name}.folded_bias"
                 found[name] = Weight(name, _channels(op), "float32", bias=True)

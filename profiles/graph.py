@@ -80,8 +80,12 @@ class Op:
     strides: tuple[int, ...] = ()  # steps per axis of that window; () where unknown
 
 
+class _Referable:
+    __slots__ = ("__weakref__",)  # dataclasses have their own way to it from Python 3.11 on
+
+
 @dataclass(frozen=True, slots=True)
-class Graph:
+class Graph(_Referable):
     """Operators in an order that can be executed."""
 
     ops: tuple[Op, ...]

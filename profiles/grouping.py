@@ -13,11 +13,12 @@ about sizes that a rule asks are kept in `Grouping.asked`, and whoever takes a g
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from profiles.cost import Precision
 from profiles.graph import HEAVY, Graph, Kind, Op
 
-MICROCONTROLLERS = frozenset({"cortex-m", "riscv-cluster"})
+MICROCONTROLLERS = frozenset({"cortex-m", "ethos-u", "riscv-cluster"})
 FUSED_SKIP = frozenset({"nvidia-gpu", "x86-cpu"})
 LAYOUTS = frozenset({"transpose", "permute", "t", "select", "unbind", "split", "slice", "split_with_sizes", "gather"})
 CONCATENATIONS = frozenset({"concat", "cat", "qlinearconcat"})
@@ -36,11 +37,11 @@ class Group:
 
     core: int
     ops: list[int]
-    reads: list[str]
+    reads: tuple[str, ...]
     ends_at: tuple[str, ...]
-    counted: list[int]  # whose multiply-accumulates are the kernel's
+    counted: tuple[int, ...]  # whose multiply-accumulates are the kernel's
     vector: list[int]  # pointwise operators at its end
-    folded: list[int]  # batch normalisations that became a scale of the weights and a bias
+    folded: int = -1  # a batch normalisation that became a scale of the weights and a bias
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Grouping:
     groups: tuple[Group, ...]
     shows: Mapping[str, str]  # a view -> the edge whose bytes it shows; both have the same number of elements
     parts: Mapping[str, str]  # an edge -> the concatenation that it is a part of
-    asked: tuple[tuple[str, str, bool], ...]  # (a, b, whether a and b have the same number of elements)
+    asked: tuple[list[str], list[str], list[bool]]  # whether an edge of the first has as many elements as of the second
     coded: frozenset[str]  # hold int8 codes where the graph has floats that are rounded later
     float_edges: frozenset[str]  # stay in floats when int8 is asked for
     float_ops: frozenset[int]
@@ -90,12 +91,10 @@ def prepared(graph: Graph, family: str) -> Graph:
     for name in wanted:
         edges[new[name]] = replace(graph.edges[name], name=new[name])
         moves.append(Op(f"reformat {name}", "Reformat", "copy", (name,), (new[name],)))
-    ops = [
-        replace(op, inputs=tuple(new.get(name, name) for name in op.inputs))
-        if op.kind == "conv" and not new.keys().isdisjoint(op.inputs)
-        else op
-        for op in graph.ops
-    ]
+    ops = list(graph.ops)
+    for index in [index for index, op in enumerate(ops) if op.kind == "conv"]:
+        if not new.keys().isdisjoint(ops[index].inputs):
+            ops[index] = replace(ops[index], inputs=tuple([new.get(name, name) for name in ops[index].inputs]))
     return replace(graph, ops=(*moves, *ops), edges=edges)
 
 
@@ -120,13 +119,10 @@ class _Grouper:
         self.parts: dict[str, str] = {}
         self.made_by: dict[str, int] = {}  # edge -> index of its group
         self.groups: list[Group] = []
-        self.asked: list[tuple[str, str, bool]] = []
+        self.asked: tuple[list[str], list[str], list[bool]] = ([], [], [])
         self.joined: set[int] = set()  # operators that a region took in before their turn
         readers: dict[str, int] = {}
-        for op in self.ops:
-            for name in op.inputs:
-                readers[name] = readers.get(name, 0) + 1
-        for name in graph.outputs:
+        for name in chain(chain.from_iterable([op.inputs for op in self.ops]), graph.outputs):
             readers[name] = readers.get(name, 0) + 1
         self.used = frozenset(readers)
         self.readers = readers
@@ -134,13 +130,16 @@ class _Grouper:
         self.front_end = _front_end(graph) if precision == "int8" else frozenset()
 
     def grouping(self) -> Grouping:
+        joined, twins = self.joined, self.twins
         for index, op in enumerate(self.ops):
-            if index in self.joined:
-                continue
-            if index in self.twins:
-                self.shows[op.outputs[0]] = self.twins[index]
+            if (joined and index in joined) or (twins and index in twins):
+                if index not in joined:
+                    self.shows[op.outputs[0]] = twins[index]
                 continue
             kind = op.kind
+            if kind == "conv":
+                self._start(index, op)
+                continue
             if (kind == "pointwise" or kind == "batchnorm") and len(op.inputs) == 1 and self._ends(index, op):
                 continue
             if (
@@ -156,11 +155,13 @@ class _Grouper:
             self._merge_attention()
             coded = self._rounded_early()
             self._write_concatenations_in_place()
+        shows = self.shows
         for group in self.groups:
-            self._settle(group)
+            if len(group.reads) != 1 or len(group.ends_at) != 1 or group.reads[0] in shows:
+                self._settle(group)
         floats = frozenset(name for index in self.front_end for name in self.ops[index].inputs)
         return Grouping(
-            tuple(self.groups), self.shows, self.parts, tuple(self.asked), coded, floats, self.front_end, self.used
+            tuple(self.groups), self.shows, self.parts, self.asked, coded, floats, self.front_end, self.used
         )
 
     # --- what the rules ask ---
@@ -174,7 +175,10 @@ class _Grouper:
     def _same_size(self, first: str, second: str) -> bool:
         edges = self.graph.edges
         same = edges[first].elements == edges[second].elements
-        self.asked.append((first, second, same))
+        ones, others, answers = self.asked
+        ones.append(first)
+        others.append(second)
+        answers.append(same)
         return same
 
     def _maker(self, name: str) -> int:
@@ -191,10 +195,10 @@ class _Grouper:
         ends, reads = group.ends_at, group.reads
         if len(reads) == 1:
             if reads[0] in self.shows:
-                reads[0] = self._shown(reads[0])
+                group.reads = (self._shown(reads[0]),)
         else:
-            inner = {name for index in group.ops for name in self.ops[index].outputs}.difference(ends)
-            group.reads = list(dict.fromkeys([self._shown(name) for name in reads if name not in inner]))
+            inner = set(chain.from_iterable([self.ops[index].outputs for index in group.ops])).difference(ends)
+            group.reads = tuple(dict.fromkeys([self._shown(name) for name in reads if name not in inner]))
         if len(ends) > 1:
             group.ends_at = tuple(name for name in ends if name in self.used) or ends[:1]
 
@@ -221,7 +225,7 @@ class _Grouper:
     # --- kernels ---
 
     def _start(self, index: int, op: Op) -> None:
-        group = Group(index, [index], list(op.inputs), op.outputs, [index], [], [])
+        group = Group(index, [index], op.inputs, op.outputs, (index,), [])
         if op.kind == "fft" and op.inputs:
             self._take_window(group, op)
         at = len(self.groups)
@@ -238,7 +242,7 @@ class _Grouper:
         if self._read_once(window):
             self.groups.pop()
             group.ops = [*window.ops, *group.ops]
-            group.reads = list(window.reads)
+            group.reads = window.reads
 
     def _join(self, index: int, op: Op) -> bool:
         """Run an operator at the end of the kernel that makes its input, where a runtime does."""
@@ -287,7 +291,7 @@ class _Grouper:
         if made != "pointwise" and not self._same_size(out, root):
             return False  # it broadcasts, which is not an epilogue
         if kind == "batchnorm" and made in FOLDS_INTO and len(group.ops) == 1:
-            group.folded.append(index)
+            group.folded = index
         elif kind != "quantize":
             group.vector.append(index)
         self._extend(group, at, index, op, others)
@@ -303,20 +307,22 @@ class _Grouper:
             return False
         group = self.groups[at]
         made = self.ops[group.core].kind
-        if made not in HEAVY or group.ends_at != (root,) or not self._same_size(op.outputs[0], root):
+        out = op.outputs[0]
+        if made not in HEAVY or group.ends_at != (root,) or not self._same_size(out, root):
             return False
         if op.kind == "batchnorm" and made in FOLDS_INTO and len(group.ops) == 1:
-            group.folded.append(index)
+            group.folded = index
         else:
             group.vector.append(index)
         group.ops.append(index)
         group.ends_at = op.outputs
-        self.made_by[op.outputs[0]] = at
+        self.made_by[out] = at
         return True
 
     def _extend(self, group: Group, at: int, index: int, op: Op, others: "list[str] | tuple[()]") -> None:
         group.ops.append(index)
-        group.reads.extend(others)
+        if others:
+            group.reads = (*group.reads, *others)
         if len(group.ends_at) == 1:
             group.ends_at = op.outputs
         else:
@@ -403,7 +409,7 @@ class _Grouper:
                 for item in members:
                     group.vector.append(item)
                     self._extend(group, at, item, self.ops[item], ())
-                group.reads.extend(others)
+                group.reads = (*group.reads, *others)
                 self.joined.update(members)
                 return True
             inside.add(out)
@@ -427,9 +433,9 @@ class _Grouper:
             first, middle = self.groups[scores], self.groups[softmax]
             inner = {self._shown(name) for part in (first, middle) for name in part.ends_at}
             reads = [*first.reads, *middle.reads, *group.reads]
-            group.reads = [name for name in reads if self._shown(name) not in inner]
+            group.reads = tuple([name for name in reads if self._shown(name) not in inner])
             group.ops = [*first.ops, *middle.ops, *group.ops]
-            group.counted = [*first.counted, *group.counted]
+            group.counted = (*first.counted, *group.counted)
             merged |= {scores, softmax}
         if merged:
             kept = [index for index in range(len(self.groups)) if index not in merged]
@@ -513,9 +519,9 @@ def _front_end(graph: Graph) -> frozenset[int]:
     Powers of a spectrum span many decades, so nobody quantises them; codes begin behind the logarithm.
     """
     ops = graph.ops
-    logarithms = [index for index, op in enumerate(ops) if op.operator.lower() in LOGARITHMS]
-    if not logarithms:
+    if LOGARITHMS.isdisjoint([name.lower() for name in {op.operator for op in ops}]):
         return frozenset()
+    logarithms = [index for index, op in enumerate(ops) if op.operator.lower() in LOGARITHMS]
     behind: set[str] = set()  # edges that a logarithm leads to
     followed = False
     for op in ops[logarithms[0] :]:

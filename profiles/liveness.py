@@ -162,9 +162,13 @@ class Program:
         # Whether every tensor is written once, and no input is.
         if len(self.names) - self.started == sum(map(len, self.writes)):
             made = [-1] * len(self.names)
-            found = []
+            found: list[tuple[int, ...]] = []
             for step, (reads, writes) in enumerate(zip(self.reads, self.writes, strict=True)):
-                found.append(tuple({made[tensor] for tensor in reads if made[tensor] >= 0}))
+                if len(reads) == 1:
+                    maker = made[reads[0]]
+                    found.append((maker,) if maker >= 0 else ())
+                else:
+                    found.append(tuple({made[tensor] for tensor in reads if made[tensor] >= 0}))
                 for tensor in writes:
                     made[tensor] = step
             return found
@@ -300,6 +304,12 @@ class Program:
                     return total  # it may write over this one
         return total + new
 
+    def _touched(self, step: int, size: Array) -> int:
+        """Bytes of the tensors that a step reads or writes, which are alive while it runs unless it works in place."""
+        if self.in_place[step]:
+            return -1
+        return sum([int(size[tensor]) for tensor in {*self.reads[step], *self.writes[step]}])
+
     def _around(self, step: int) -> tuple[Mask, Mask] | None:
         """Tensors that are there while a step runs in any order, beside its results, and those touched later.
 
@@ -343,6 +353,8 @@ class Program:
             cost = int(costs[step])
             if cost <= floor:
                 break
+            if cost == self._touched(step, size):
+                return cost
             needed = self.needed(step, size)
             if needed is None:
                 return cost
@@ -424,16 +436,20 @@ class _Run:
                     first[tensor] = position
         self.steps = len(order)
         born = [(first[tensor], tensor) for tensor in range(started, len(last)) if first[tensor] >= 0]
-        self.born = _Events([(at, t) for at, t in born if t in all_writes[order[at]]])
-        self.dying = _Events([(at, t) for t, at in enumerate(last) if at >= 0 and not kept[t]])
-        over = []
+        born = [pair for pair in born if pair[1] in all_writes[order[pair[0]]]]
+        self.born = _Events([at for at, _ in born], [tensor for _, tensor in born])
+        dying = [tensor for tensor, at in enumerate(last) if at >= 0 and not kept[tensor]]
+        self.dying = _Events([last[tensor] for tensor in dying], dying)
+        places: list[int] = []
+        over: list[int] = []
         for position, step in enumerate(order):
             if in_place[step]:
                 writes = all_writes[step]
                 for tensor in all_reads[step]:
                     if last[tensor] == position and not held[tensor] and tensor not in writes:
-                        over.append((position, tensor))
-        self.over = _Events(over)
+                        places.append(position)
+                        over.append(tensor)
+        self.over = _Events(places, over)
         self.inputs = [tensor for tensor in range(started) if first[tensor] >= 0 or kept[tensor]]
         self.outputs = [tensor for tensor, keep in enumerate(kept) if keep]
 
@@ -454,9 +470,8 @@ class _Run:
 class _Events:
     """Tensors that something happens to, each with its position in an order."""
 
-    def __init__(self, pairs: Sequence[tuple[int, int]]) -> None:
-        table = np.array(pairs, np.int64).reshape(-1, 2)
-        self.at, self.tensor = table[:, 0], table[:, 1]
+    def __init__(self, at: Sequence[int], tensor: Sequence[int]) -> None:
+        self.at, self.tensor = np.array(at, np.int64), np.array(tensor, np.int64)
 
     def sums(self, size: Array, steps: int) -> Array:
         """Bytes per position."""
@@ -846,9 +861,11 @@ def _steps(path: _Path | None) -> list[int]:
     return found
 
 
-def _numbers(names: Iterable[str], index: Mapping[str, int]) -> tuple[int, ...]:
-    found = [index[name] for name in names if name in index]
-    return tuple(found) if len(found) < 2 else tuple(dict.fromkeys(found))
+def _numbers(names: Sequence[str], index: Mapping[str, int]) -> tuple[int, ...]:
+    if len(names) == 1:
+        number = index.get(names[0])
+        return () if number is None else (number,)
+    return tuple(dict.fromkeys([index[name] for name in names if name in index]))
 
 
 def _bits(mask: int) -> Iterable[int]:

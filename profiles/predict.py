@@ -6,7 +6,7 @@ from typing import Any, Literal, cast, get_args
 
 from profiles import costing, energy
 from profiles.cost import Cost, LayerCost, Precision
-from profiles.costing import Kept, Skeleton, Work, skeleton, stored_idle, timer
+from profiles.costing import Kept, Recent, Skeleton, Work, skeleton, stored_idle, timer
 from profiles.errors import ProfileError
 from profiles.fuse import fuse
 from profiles.graph import Graph
@@ -18,7 +18,11 @@ _Bound = Literal["compute", "memory", "launch"]
 COSTS = 256  # results that are kept
 PRECISIONS = get_args(Precision)
 
+GRAPHS = 64  # graphs that are known again without a look into them, as long as they live
+AGAIN = 32  # results of one such graph
+
 _costs: Kept[tuple[Any, ...], Cost] = Kept(COSTS)
+_seen: Recent[dict[tuple[str, Precision | None, bool], Cost]] = Recent(GRAPHS)
 
 
 def predict(graph: Graph, target: Target, precision: Precision | None = None, layers: bool = True) -> Cost:
@@ -35,7 +39,26 @@ def predict(graph: Graph, target: Target, precision: Precision | None = None, la
     """
     if precision is not None and precision not in PRECISIONS:
         raise ProfileError(f"precision is {precision!r}", fix=f"pass one of {', '.join(PRECISIONS)}, or None")
-    device = repr(target)  # everything that a target says; its tables make it unhashable
+    device = costing.device(target)
+    tables = (tuple(graph.edges), tuple(graph.edges.values()), tuple(graph.uncounted.items()))
+    asked = (device, precision, layers)
+    there = _seen.get(graph, tables)
+    if there is not None and (same := there.get(asked)) is not None:
+        return _given(same)
+    known = _priced(graph, target, precision, device, layers)
+    if there is None or len(there) >= AGAIN:
+        there = _seen.put(graph, tables, {})
+    there[asked] = known
+    return _given(known)
+
+
+def _given(known: Cost) -> Cost:
+    """A kept cost; the caller may write into its tables, not into those that are kept."""
+    return replace(known, uncounted=dict(known.uncounted), weight_bytes_by_dtype=dict(known.weight_bytes_by_dtype))
+
+
+def _priced(graph: Graph, target: Target, precision: Precision | None, device: str, layers: bool) -> Cost:
+    """The cost of an equal graph, or a new one."""
     seen, structure, sizes = skeleton(graph, target.family, precision)
     names = tuple([op.name for op in seen.ops]) if layers else None
     rest = (graph.batch, graph.notes, graph.idle, tuple(graph.uncounted.items()))
@@ -44,8 +67,7 @@ def predict(graph: Graph, target: Target, precision: Precision | None = None, la
     if known is None:
         work = structure.work(seen, sizes)
         known = _costs.put(key, _cost(seen, target, precision, device, structure, work, layers))
-    # The caller may write into its tables, not into those that are kept.
-    return replace(known, uncounted=dict(known.uncounted), weight_bytes_by_dtype=dict(known.weight_bytes_by_dtype))
+    return known
 
 
 def statistics() -> dict[str, int]:
@@ -70,7 +92,7 @@ def _cost(
 ) -> Cost:
     asked = timer(device, lambda: (latency_model(target), target.hardware))
     model = asked.model
-    times = asked.times(graph, structure, work.signatures)
+    times = asked.times(graph, structure, work)
     total = model.fixed_ms + sum([time for time, _ in times])
     by_precision: dict[Precision, int] = {}
     for name, count in zip(structure.precisions, work.macs, strict=True):
@@ -79,7 +101,7 @@ def _cost(
     stored = dict(work.stored)
     idle_params = stored_idle(graph, prevailing if precision else None, stored)
     waiting = model.fixed_ms + sum([time for time, bound in times if bound == "launch"])
-    low, high = model.factors(waiting / total if total else 0.0)
+    low, high = model.factors(waiting / total if total else 0.0, prevailing)
     cost = Cost(
         target=target.name,
         runtime=f"{target.runtime} {target.runtime_version}".strip(),
