@@ -59,7 +59,7 @@ class Outlook:
 
     Attributes:
         cost: how its latency will be obtained: measured, emulated, predicted; "unknown" where asking failed.
-        runner: what measures or emulates; "" where nothing can.
+        runner: what measures, emulates or estimates; "" where nothing can.
         builder: what makes its artifact here; "" where nothing can.
         checks: what else is built beside it, as a proof.
         reasons: file -> why it cannot be used here, and what to do.
@@ -494,6 +494,7 @@ def _cost(
     words: dict[str, Literal["measured", "emulated", "predicted"]] = {
         "measure": "measured",
         "emulate": "emulated",
+        "estimate": "predicted",  # by its vendor's tool, which runs nothing
         "predict": "predicted",
     }
     try:
@@ -502,6 +503,8 @@ def _cost(
         reasons["runners"] = f"asking them fails: {type(error).__name__}: {_short(str(error))}"
         return "unknown", ""
     reasons.update(found.missing)
+    if found.level == "estimate":
+        reasons[found.runner] = "it says what the artifact would cost, and runs nothing"
     return words[found.level], found.runner
 
 

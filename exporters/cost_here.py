@@ -1,4 +1,5 @@
-"""The best figure that this machine has for an ONNX file on a target: measured or emulated, else predicted.
+"""The best figure that this machine has for an ONNX file on a target: measured, emulated, estimated by its vendor's
+tool, else predicted.
 
 What a target runs is rarely the ONNX file itself: an engine is built from it, or C. Where a link of that chain is
 missing the cost is predicted, and its notes say which one and why.
@@ -17,6 +18,7 @@ from exporters import builder
 from exporters.builder import BuildOptions
 from exporters.emulate import emulate
 from exporters.errors import ExportError
+from exporters.estimate import estimate
 from profiles.abilities import ability
 from profiles.cost import Cost
 from profiles.errors import ProfileError
@@ -51,6 +53,8 @@ def cost_here(
     if found.level == "predict":
         missing = "; ".join(f"{name}: {why}" for name, why in found.missing.items())
         return _predicted(graph, target, missing or f"{target.name} has no runner")
+    if found.level == "estimate":
+        return repeated(estimate(model, target), batch)
     if target.family == "cortex-m":
         try:
             return repeated(emulate(model, target), batch)

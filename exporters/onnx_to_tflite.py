@@ -33,6 +33,8 @@ SUPPORTED = (
 
 def can_run(target: Target, *, remote: str | None = None) -> str | None:
     """Why no file can be written here; None where it can."""
+    if remote is not None:
+        return "TensorFlow Lite files are written on this machine, and estimated here; leave the remote one out"
     return None
 
 

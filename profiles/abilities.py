@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from profiles.runners import gpu, processor, runner
+from profiles.runners import ESTIMATORS, gpu, processor, runner
 from profiles.target import Target, names, target
 
-Level = Literal["measure", "emulate", "predict"]
+Level = Literal["measure", "emulate", "estimate", "predict"]
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,8 @@ class Ability:
     """The best that this machine can do for one target.
 
     Attributes:
-        level: measure (its artifact runs here, on the device or one of its kind), emulate, or predict.
+        level: measure (its artifact runs here, on the device or one of its kind), emulate, estimate (its vendor's own
+            tool says what the artifact would cost; nothing runs, and the cost's origin is "predicted"), or predict.
         runner: the runner that does it; "" where the level is predict.
         missing: runner -> why it cannot run here and what to install.
     """
@@ -35,6 +36,8 @@ def ability(device: Target) -> Ability:
             reason = gpu.misfit(device)
         if reason is None and device.family == "x86-cpu":
             reason = processor.misfit(device)
+        if reason is None and name in ESTIMATORS:
+            return Ability(device.name, "estimate", name, missing)
         if reason is None:
             # A core of the cortex-m family is never this machine: its runner emulates.
             return Ability(device.name, "emulate" if device.family == "cortex-m" else "measure", name, missing)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from profiles.cost import Cost
 from profiles.errors import ProfileError
 from profiles.measure import Measurement, UnsteadyError, with_note
-from profiles.runners import TimedRunner, WrongDeviceError, batch_of, runner
+from profiles.runners import ESTIMATORS, TimedRunner, WrongDeviceError, batch_of, runner
 from profiles.target import Target
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def run(
             reasons.append(f"{name}: {reason}")
             continue
         try:
-            if target.family == "cortex-m":  # it emulates: its time does not depend on this machine
+            if target.family == "cortex-m" or name in ESTIMATORS:  # their time does not depend on this machine
                 result = module.measure(path, target, inputs)
             else:
                 timed = cast(TimedRunner, module)

@@ -31,7 +31,7 @@ from profiles.cost import Precision
 from profiles.errors import ProfileError
 
 FOLDER = Path(__file__).parent / "targets"
-FAMILIES = ("nvidia-gpu", "cortex-m", "riscv-cluster", "x86-cpu")
+FAMILIES = ("nvidia-gpu", "cortex-m", "ethos-u", "riscv-cluster", "x86-cpu")
 RATES = ("fp32", "tf32", "fp16", "bf16", "fp8", "int8")  # what hardware.tops and hardware.rate may name
 OF_A_MODE = ("units", "clock_mhz", "bandwidth_gbs")  # of hardware: what every power mode states
 DEFAULT_PERIOD_MS = 8.0  # one hop of a hearing aid's filter bank
@@ -79,6 +79,7 @@ class Hardware:
     memory_gb: float = 0.0
     ram_kib: int = 0
     flash_kib: int = 0
+    flash_gbs: float = 0.0  # of the memory that an NPU reads weights from
     dla_tops: float = 0.0  # int8, of the deep-learning accelerators beside the GPU; not part of `tops`
 
 
@@ -389,7 +390,7 @@ def _hardware(path: Path, table: str, given: dict[str, Any]) -> Hardware:
         | {f"{table}.rate.{key}": value for key, value in rate.items()}
         | {f"{table}.tops.{key}": value for key, value in made.tops.items()},
     )
-    for key in ("cache_kib", "power_w", "uw_per_mhz", "memory_gb", "ram_kib", "flash_kib", "dla_tops"):
+    for key in ("cache_kib", "power_w", "uw_per_mhz", "memory_gb", "ram_kib", "flash_kib", "flash_gbs", "dla_tops"):
         value = getattr(made, key)
         if not (value >= 0 and math.isfinite(value)):
             raise ProfileError(f"{path}: {table}.{key} is {value}; it cannot be negative", fix="write the real figure")

@@ -28,6 +28,7 @@ A target of your own is a file targets/NAME.toml in your project folder; its fir
 TITLES = {
     "nvidia-gpu": "NVIDIA GPUs",
     "cortex-m": "Microcontrollers",
+    "ethos-u": "Microcontroller NPUs",
     "riscv-cluster": "RISC-V clusters",
     "x86-cpu": "Server processors",
 }
@@ -41,6 +42,7 @@ FIGURES = {  # of Hardware, in the order of `show` -> words and unit
     "memory_gb": ("memory", "GB"),
     "ram_kib": ("RAM", "KiB"),
     "flash_kib": ("flash", "KiB"),
+    "flash_gbs": ("flash rate", "GB/s"),
     "power_w": ("power limit", "W"),
     "uw_per_mhz": ("active power", "uW/MHz"),
     "dla_tops": ("DLA, not used", "int8 TOPS"),
@@ -54,7 +56,7 @@ BUDGETS = {
     "macs": ("work", "multiply-accumulates"),
     "accuracy_drop": ("accuracy", "lost at most, as a share"),
 }
-LEVELS = {"measure": "measured", "emulate": "emulated", "predict": "predicted"}
+LEVELS = {"measure": "measured", "emulate": "emulated", "estimate": "estimated", "predict": "predicted"}
 NARROW, WIDE = 80, 110  # columns: what every terminal has, and from where the device's name fits beside the figures
 INDENT = 17
 

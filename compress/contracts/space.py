@@ -29,7 +29,7 @@ class SpaceContext:
         features: what the front-end gives for a few real examples, (B, ...): the students' input.
         outputs: size of the student's output.
         width_multiple: channels that the target's int8 kernels want.
-        family: of the target's runtime, for rules about operators (nvidia-gpu, cortex-m, x86-cpu).
+        family: of the target's runtime, for rules about operators (nvidia-gpu, cortex-m, ethos-u, x86-cpu).
     """
 
     teacher: nn.Module | None

@@ -27,6 +27,7 @@ from compress.store import Record, digest
 from compress.training.evaluate import outputs_of
 from exporters import parity
 from exporters.artifact import Artifact
+from exporters.estimate import estimate
 from profiles import runners
 from profiles.atomic import write_text
 from profiles.cost import Cost
@@ -255,7 +256,7 @@ def _cost_gates(job: Job, cost: Cost) -> list[Gate]:
 
 
 def _costs(job: Job, student: Distilled, exported: Exported, built: Built) -> dict[str, Cost]:
-    """Teacher, float and int8 student on the target; the last one measured or emulated where that can be done."""
+    """Teacher, float and int8 student on the target; the last one as well as that can be known."""
     costs = {"teacher": teacher_cost(job), "float student": profiles.profile(exported.float_model, target=job.target)}
     shipped = [artifact for artifact in built.artifacts if artifact.purpose == "artifact"]
     for artifact in shipped:
@@ -267,7 +268,11 @@ def _costs(job: Job, student: Distilled, exported: Exported, built: Built) -> di
             costs["int8 student"] = dataclasses.replace(measured, layers=measured.layers or predicted.layers)
             costs["int8 student, predicted"] = predicted
             return costs
-    costs["int8 student"] = profiles.profile(exported.model, target=job.target)
+    if runners.ESTIMATORS.isdisjoint(job.target.runners):
+        costs["int8 student"] = profiles.profile(exported.model, target=job.target)
+    else:
+        costs["int8 student"] = estimate(exported.model, job.target)
+        costs["int8 student, predicted"] = profiles.profile(exported.model, target=job.target)
     return costs
 
 
@@ -283,6 +288,9 @@ def _runner_for(job: Job, artifact: Artifact) -> tuple[str | None, str]:
         return None, "it builds and checks itself on the device"
     reasons = []
     for name in _runners_of(job, artifact):
+        if name in runners.ESTIMATORS:
+            reasons.append(f"{name} says what it would cost and runs nothing")
+            continue
         reason = runners.runner(name).available()
         if reason is None:
             return name, ""

@@ -5,7 +5,7 @@ instruction and per output are fitted on published results, and depend on the pa
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,27 @@ class Constants:
     channel_step: float  # the same for the channels of a depthwise convolution
     cycles_per_instruction: float
     cycles_per_output: float  # see Cycles
+
+
+def constants(core: str) -> Constants:
+    """The constants of one core, as the table has them.
+
+    Raises:
+        ProfileError: there is no such core.
+    """
+    cycles(core)
+    return Constants(**{f.name: _cores()[core][f.name] for f in fields(Constants)})
+
+
+def interval(core: str) -> tuple[float, float]:
+    """Factors on the median that a core's constants predict, which hold 90 % of cases.
+
+    Raises:
+        ProfileError: there is no such core.
+    """
+    cycles(core)
+    low, high = _cores()[core]["interval"]
+    return low, high
 
 
 _FLOAT_PRODUCTS = frozenset({"gemm", "matmul", "recurrent"})

@@ -15,9 +15,10 @@ if sys.version_info >= (3, 11):
 else:  # JetPack 6 has Python 3.10
     import tomli as tomllib
 
+from profiles.cost import Precision
 from profiles.errors import ProfileError
 from profiles.fuse import Kernel
-from profiles.latency import cortex_m, nvidia_gpu, riscv_cluster, x86_cpu
+from profiles.latency import cortex_m, ethos_u, nvidia_gpu, riscv_cluster, x86_cpu
 from profiles.target import Hardware, Target
 
 CONSTANTS = Path(__file__).parent  # one TOML per family, beside its formula
@@ -38,18 +39,24 @@ class Model:
     stretched: bool  # no row of this device's generation was there to fit on
     launch_interval: tuple[float, float] | None = None  # the same, where most of the time is the starting of kernels
 
-    def factors(self, launch_share: float) -> tuple[float, float]:
+    float_interval: tuple[float, float] | None = None  # the same, where floats run on another processor than codes do
+
+    def factors(self, launch_share: float, precision: Precision = "int8") -> tuple[float, float]:
         """The interval for a network.
 
         Args:
             launch_share: of its predicted time, in [0, 1]: the fixed part and kernels that are bound by their start.
+            precision: that most of its multiply-accumulates run in.
         """
+        if self.float_interval and precision != "int8":
+            return self.float_interval
         return self.launch_interval if self.launch_interval and launch_share > 0.5 else self.interval
 
 
 _FILES: Mapping[str, Any] = {
     "nvidia-gpu": nvidia_gpu,
     "cortex-m": cortex_m,
+    "ethos-u": ethos_u,
     "riscv-cluster": riscv_cluster,
     "x86-cpu": x86_cpu,
 }
@@ -131,6 +138,7 @@ def _latency_model(family: str, compute_capability: str, core: str) -> Model:
         table["origin"],
         stretched,
         (launch_low / wider, launch_high * wider),
+        cortex_m.interval(ethos_u.HOST) if family == "ethos-u" else None,
     )
 
 

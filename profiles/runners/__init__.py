@@ -19,6 +19,7 @@ from profiles.target import Target
 
 FOLDER = Path(__file__).parent
 Arrays = Mapping[str, NDArray[np.generic]]
+ESTIMATORS = frozenset({"on_vela"})  # runners that compile an artifact and say what it would cost; nothing runs
 
 
 class WrongDeviceError(ProfileError):
@@ -45,7 +46,7 @@ class Runner(Protocol):
         ...
 
     def measure(self, path: Path, target: Target, inputs: Arrays | None = None) -> Measurement | Cost:
-        """Time an artifact. A runner that knows more than the time (an emulator that counts) returns the whole cost."""
+        """Time an artifact. One that knows more than the time (an emulator, an estimator) returns the whole cost."""
         ...
 
 

@@ -185,18 +185,31 @@ def measure(
 
     Args:
         path: an int8 .tflite file.
-        target: whose core the NPU stands beside; its name is the cost's.
+        target: the NPU, or whose core one stands beside; its name is the cost's.
         inputs: not used; Vela does not look at values.
-        system: None takes an Ethos-U55-128 at the clock of the target's core, tightly coupled SRAM (a full port), and
-            weights in memory that moves an eighth of it.
+        system: None takes `system_of(target)`.
 
     Raises:
         ProfileError: as `estimate`.
     """
-    clock = target.hardware.clock_mhz
-    port = _AXI_BYTES["u55"] * clock / 1e3
-    found = estimate(path, System("ethos-u55-128", clock, port, port / 8) if system is None else system)
-    return _cost(found, target)
+    return _cost(estimate(path, system_of(target) if system is None else system), target)
+
+
+def system_of(target: Target) -> System:
+    """The NPU and memories of a target of the family ethos-u.
+
+    Beside the core of any other target: an Ethos-U55-128 at its clock, tightly coupled SRAM (a full port), and weights
+    in memory that moves an eighth of it.
+
+    Raises:
+        ProfileError: Vela does not know the NPU, or the target's memories are faster than its ports.
+    """
+    hardware = target.hardware
+    if target.family == "ethos-u":
+        slow = hardware.flash_gbs or hardware.bandwidth_gbs
+        return System(hardware.core, hardware.clock_mhz, hardware.bandwidth_gbs, slow)
+    port = _AXI_BYTES["u55"] * hardware.clock_mhz / 1e3
+    return System("ethos-u55-128", hardware.clock_mhz, port, port / 8)
 
 
 def _cost(found: Estimate, target: Target) -> Cost:

@@ -8,6 +8,7 @@ import pytest
 
 from compress import doctor
 from compress.doctor import Examination, Finding, Outlook, Package, ask, examine, render
+from profiles.runners import ESTIMATORS
 from profiles.target import names
 
 GOOD = Package("json", "json", 'found["answer"] = [1, 2]', "tests", "nothing")
@@ -50,7 +51,7 @@ def test_what_the_pipeline_runs_on_works_here(here: Examination) -> None:
 def test_every_target_has_an_origin_and_reasons_for_what_it_lacks(here: Examination) -> None:
     for outlook in here.targets:
         assert outlook.cost in ("measured", "emulated", "predicted")
-        assert (outlook.runner == "") == (outlook.cost == "predicted")
+        assert (outlook.runner in ("", *ESTIMATORS)) == (outlook.cost == "predicted")
         if outlook.cost == "predicted" or not outlook.builder:
             assert outlook.reasons
 

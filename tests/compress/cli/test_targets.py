@@ -52,7 +52,7 @@ def test_the_list_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
     found = parsed(capsys, "list")["targets"]
     assert list(found) == names()
     for name, row in found.items():
-        assert row["here"]["level"] in ("measure", "emulate", "predict"), name
+        assert row["here"]["level"] in ("measure", "emulate", "estimate", "predict"), name
         assert 0 < row["prediction"]["interval"][0] < row["prediction"]["interval"][1], name
         assert row["prediction"]["origin"], name
         assert row["energy"].get("watts", 1) > 0, name
