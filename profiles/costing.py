@@ -84,6 +84,22 @@ class Kept(Generic[K, V]):
             self.hits = self.misses = 0
 
 
+class Key:
+    """A tuple with its hash worked out once: long ones are asked for several times."""
+
+    __slots__ = ("_hash", "parts")
+
+    def __init__(self, parts: tuple[Any, ...]) -> None:
+        self.parts = parts
+        self._hash = hash(parts)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Key) and self._hash == other._hash and self.parts == other.parts
+
+
 class _Step(NamedTuple):
     reads: tuple[str, ...]
     writes: tuple[str, ...]
@@ -93,9 +109,8 @@ class _Step(NamedTuple):
 class _Sums:
     """Sums over runs of an index list: one result per kernel."""
 
-    def __init__(self, lists: Sequence[Sequence[int]]) -> None:
-        lengths = list(map(len, lists))
-        self.index = np.array(list(chain.from_iterable(lists)), np.int64)
+    def __init__(self, lengths: list[int], index: list[int]) -> None:
+        self.index = np.array(index, np.int64)
         # Where every list has one element, there is nothing to add.
         self.single = lengths.count(1) == len(lengths)
         if self.single:
@@ -163,15 +178,28 @@ class Skeleton:
         self.kinds = kinds = [kernel_kind(core) for core in cores]
         names = structure.operators
         self.operators = [tuple([names[index] for index in item.ops]) for item in groups]
-        reads = [list(map(place, item.reads)) for item in groups]
-        self.reads = _Sums(reads)
-        self.writes = _Sums([list(map(place, item.ends_at)) for item in groups])
-        self.vector = _Sums([[place(ops[index].outputs[0]) for index in item.vector] for item in groups])
-        self.counted = _Sums([item.counted for item in groups])
+        self.reads = _Sums(
+            [len(item.reads) for item in groups], list(map(place, chain.from_iterable([item.reads for item in groups])))
+        )
+        self.writes = _Sums(
+            [len(item.ends_at) for item in groups],
+            list(map(place, chain.from_iterable([item.ends_at for item in groups]))),
+        )
+        self.vector = _Sums(
+            [len(item.vector) for item in groups],
+            [place(ops[index].outputs[0]) for item in groups for index in item.vector],
+        )
+        self.counted = _Sums(
+            [len(item.counted) for item in groups], list(chain.from_iterable([item.counted for item in groups]))
+        )
         # A slice or a gather reads what it writes, not the whole source.
-        self.copies = [index for index, core in enumerate(cores) if core.kind == "copy"]
-        self.copy_made = _Sums([list(map(place, cores[k].outputs)) for k in self.copies])
-        self.copy_reads = _Sums([reads[k] for k in self.copies])
+        self.copies = copies = [index for index, core in enumerate(cores) if core.kind == "copy"]
+        self.copy_made = _Sums(
+            [len(cores[k].outputs) for k in copies], [place(name) for k in copies for name in cores[k].outputs]
+        )
+        self.copy_reads = _Sums(
+            [len(groups[k].reads) for k in copies], [place(name) for k in copies for name in groups[k].reads]
+        )
         self.first_out = [place(item.ends_at[0]) for item in groups]
         self.first_in = [place(core.inputs[0]) if core.inputs else -1 for core in cores]
         self._weigh(graph, structure, groups)
@@ -179,13 +207,13 @@ class Skeleton:
         self.steps = steps
         self.elementwise: list[bool] = []
         self.numbers = []  # what a latency model sees of each kernel beside sizes, as one number
-        copies = {index for index, kind in enumerate(structure.kinds) if kind == "copy"}
+        moving = {index for index, kind in enumerate(structure.kinds) if kind == "copy"}
         for k, item in enumerate(groups):
             kind = kinds[k]
             read, written = item.reads, item.ends_at
             if grouping.parts:
                 read, written = _once(grouping, read), _once(grouping, written)
-            whole = not copies or copies.isdisjoint(item.ops)
+            whole = not moving or moving.isdisjoint(item.ops)
             self.elementwise.append(whole)
             moves = not whole and len(item.ops) > 1
             steps.append(_Step(read, written, kind == "pointwise" and not moves))
@@ -217,7 +245,8 @@ class Skeleton:
         shared = structure.shared is not None
         seen: set[str] = set()
         alike: dict[tuple[Any, ...], _Stored] = {}
-        lists: list[list[int]] = []
+        lengths: list[int] = []
+        listed: list[int] = []
         described: list[tuple[tuple[str, bool], ...]] = []
         table: dict[tuple[int, int, str, bool], int] = {}
         codes: list[int] = []
@@ -232,14 +261,16 @@ class Skeleton:
                 found = _kernel_weights(ops, item, runs_in, self.precision, seen if shared else set(), table)
                 if not shared:
                     alike[key] = found
-            lists.append([offsets[members[member]] + place for member, place in found.places])
+            lengths.append(len(found.places))
+            for member, place in found.places:
+                listed.append(offsets[members[member]] + place)
             described.append(found.told)
             codes += found.codes
             for member in found.norms:
                 at = members[member]
                 norms.append(offsets[at])
                 norm_ends.append(ends[at])
-        self.weights = _Sums(lists)
+        self.weights = _Sums(lengths, listed)
         kinds = sorted({kind for _, _, kind, _ in table})
         rows = [(factor, bits, fresh, kinds.index(kind)) for factor, bits, kind, fresh in table]
         columns = np.array(rows, np.int64).reshape(-1, 4)[np.array(codes, np.int64)].T
@@ -249,10 +280,10 @@ class Skeleton:
         self.described = described
         self.norms = np.array(norms, np.int64)
         ends_of = np.array(norm_ends, np.int64)
-        lengths = ends_of - self.norms
-        self.norm_starts = np.cumsum(lengths) - lengths
-        within = np.arange(int(lengths.sum())) - np.repeat(self.norm_starts, lengths)
-        self.norm_members = np.repeat(self.norms, lengths) + within
+        counts = ends_of - self.norms
+        self.norm_starts = np.cumsum(counts) - counts
+        within = np.arange(int(counts.sum())) - np.repeat(self.norm_starts, counts)
+        self.norm_members = np.repeat(self.norms, counts) + within
 
     def fits(self, elements: Array) -> bool:
         """Whether a graph of this structure is grouped so too, with these sizes."""
@@ -384,19 +415,20 @@ def _sizes(graph: Graph) -> Sizes:
     )
 
 
-_kept: Kept[tuple[Any, ...], list[Skeleton]] = Kept(SKELETONS)
+_kept: Kept[Key, list[Skeleton]] = Kept(SKELETONS)
 
 
 def skeleton(graph: Graph, family: str, precision: Precision | None) -> tuple[Graph, Skeleton, Sizes]:
     """The graph as the family's runtime sees it, its structure, and its numbers."""
     graph = prepared(graph, family)
-    key = _structure(graph, family, precision)
+    structure = _structure(graph, family, precision)
+    key = Key(structure)
     sizes = _sizes(graph)
     there = _kept.get(key)
     for found in there or ():
         if found.fits(sizes.elements):
             return graph, found, sizes
-    made = Skeleton(graph, key)
+    made = Skeleton(graph, structure)
     # Structures that sizes group in several ways are rare; two of them are kept.
     _kept.put(key, [made, *(there or ())][:2])
     return graph, made, sizes

@@ -11,6 +11,7 @@ A grouping depends on the graph's structure alone, so that networks which differ
 about sizes that a rule asks are kept in `Grouping.asked`, and whoever takes a grouping up again has to ask them again.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -121,9 +122,7 @@ class _Grouper:
         self.groups: list[Group] = []
         self.asked: tuple[list[str], list[str], list[bool]] = ([], [], [])
         self.joined: set[int] = set()  # operators that a region took in before their turn
-        readers: dict[str, int] = {}
-        for name in chain(chain.from_iterable([op.inputs for op in self.ops]), graph.outputs):
-            readers[name] = readers.get(name, 0) + 1
+        readers = dict(Counter(chain(chain.from_iterable([op.inputs for op in self.ops]), graph.outputs)))
         self.used = frozenset(readers)
         self.readers = readers
         self.twins = self._rounded_twice() if self.gpu else {}

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
 from profiles import costing, energy
 from profiles.cost import Cost, LayerCost, Precision
-from profiles.costing import Kept, Recent, Skeleton, Work, skeleton, stored_idle, timer
+from profiles.costing import Kept, Key, Recent, Skeleton, Work, skeleton, stored_idle, timer
 from profiles.errors import ProfileError
 from profiles.fuse import fuse
 from profiles.graph import Graph
@@ -21,7 +21,7 @@ PRECISIONS = get_args(Precision)
 GRAPHS = 64  # graphs that are known again without a look into them, as long as they live
 AGAIN = 32  # results of one such graph
 
-_costs: Kept[tuple[Any, ...], Cost] = Kept(COSTS)
+_costs: Kept[Key, Cost] = Kept(COSTS)
 _seen: Recent[dict[tuple[str, Precision | None, bool], Cost]] = Recent(GRAPHS)
 
 
@@ -62,7 +62,7 @@ def _priced(graph: Graph, target: Target, precision: Precision | None, device: s
     seen, structure, sizes = skeleton(graph, target.family, precision)
     names = tuple([op.name for op in seen.ops]) if layers else None
     rest = (graph.batch, graph.notes, graph.idle, tuple(graph.uncounted.items()))
-    key = (device, structure.serial, names, rest, sizes.key(seen))
+    key = Key((device, structure.serial, names, rest, sizes.key(seen)))
     known = _costs.get(key)
     if known is None:
         work = structure.work(seen, sizes)
