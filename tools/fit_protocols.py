@@ -10,7 +10,7 @@ in each fold the mean, the covariance and the width of the intervals are learned
 The reference is t = t0 + s * MACs per device, runtime and precision, fitted on the same rows (non-negative least
 squares on the relative error); rows of a group with fewer than two rows or of a model without a count of
 multiply-accumulates have no reference. `--anchors 2` leaves whole protocols out but for two rows drawn at random.
-Needs scipy; nothing else here does.
+Needs scipy and torch; nothing else here does.
 """
 
 import argparse
@@ -26,13 +26,14 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares, minimize, nnls
 
 sys.path.insert(0, str(Path(__file__).parent))
+import fit_latency
 import latency_memory
 import latency_model as model
 import score_latency
 from gaussian_process import Columns, Pairs, negative_log_likelihood
 from latency_memory import fold_of
 from latency_model import Fitted, Known, Prediction, group_of
-from latency_rows import FACTS, Array, Row, engine, read_table
+from latency_rows import FACTS, Array, Row, engine, gpus, read_table
 
 # Logarithms of what the parts of the physical mean are expected to be multiplied with.
 STARTS = {
@@ -70,7 +71,7 @@ def thinned(rows: Sequence[Row], most: int, limit: int) -> NDArray[np.int_]:
 
 def fit_mean(group: str, physics: dict[str, Array], logs: Array, weights: Array) -> dict[str, float]:
     """Logarithmic factors of the physical mean, by least squares on a robust loss of log errors."""
-    keys = list(physics)
+    keys = [key for key in physics if key != model.KERNELS]
     if group in (model.GPU, model.MCU):
         start = np.array([STARTS[key] for key in keys])
     else:  # a whole table, whose units are its own: each part explains about a third at the start
@@ -82,6 +83,31 @@ def fit_mean(group: str, physics: dict[str, Array], logs: Array, weights: Array)
 
     found = least_squares(residuals, start, loss="soft_l1", f_scale=0.3)
     return dict(zip(keys, found.x.tolist(), strict=True))
+
+
+def kernel_constants(rows: Sequence[Row], measured: Array) -> dict[str, Array]:
+    """Constants of the kernel model by generation, from those of the rows that are fit for it: see fit_latency."""
+    devices = gpus()
+    kept: list[fit_latency.Row] = []
+    for row, ms in zip(rows, measured, strict=True):
+        slowed = "MaxQ" in row.power_mode and not row.clock_mhz and "gpu " not in row.power_mode
+        if not row.usual or row.precision not in fit_latency.PRECISIONS or slowed:
+            continue
+        if (found := model.row_kernels(row, devices)) is None:
+            continue
+        source = f"{row.source} / {row.runtime}"
+        kept.append(
+            fit_latency.Row(
+                row.identity, row.model, row.family, row.device, source, found.generation, found.hardware, found.batch,
+                ms * found.batch, found.kernels, row.precision,
+            )
+        )  # fmt: skip
+    joint = fit_latency.fit(kept).logs
+    out = {}
+    for name in sorted({row.capability for row in kept}):
+        own = [row for row in kept if row.capability == name and row.is_tensorrt]
+        out[name] = fit_latency.fit(own, joint).logs if own else joint
+    return out
 
 
 def fit_kernel(group: str, seen: Columns, y: Array, start: Array | None = None, steps: int = 60) -> Array:
@@ -113,12 +139,13 @@ def fit_kernel(group: str, seen: Columns, y: Array, start: Array | None = None, 
 def fit(group: str, rows: Sequence[Row], measured: Array, start: Array | None = None, steps: int = 60) -> Fitted:
     """The mean and the covariance of one group, from its rows."""
     known = Known(rows)
-    seen, physics = model.columns(group, rows, known)
+    constants = kernel_constants(rows, measured) if group == model.GPU else {}
+    seen, physics = model.columns(group, rows, known, constants)
     logs = np.log(measured)
     mean = fit_mean(group, physics, logs, 1.0 / np.sqrt(crowd(rows)))
     few = thinned(rows, CROWD, MOST)
     residual = logs - model.mean_log(physics, mean)
-    return Fitted(mean, fit_kernel(group, seen.take(few), residual[few], start, steps))
+    return Fitted(mean, fit_kernel(group, seen.take(few), residual[few], start, steps), constants=constants)
 
 
 # --- evaluation -------------------------------------------------------------------------------------------------------
@@ -266,7 +293,7 @@ def main() -> None:
         rows += [row for row, ms in zip(more, measured, strict=True) if np.isfinite(ms)]
         times += [ms for ms in measured if np.isfinite(ms)]
     groups = [name for name in sorted({group_of(row) for row in rows}) if options.group in name]
-    texts = []
+    texts: dict[str, str] = {}
     for group in groups:
         index = [i for i, row in enumerate(rows) if group_of(row) == group]
         here, measured = [rows[i] for i in index], np.array([times[i] for i in index])
@@ -279,12 +306,14 @@ def main() -> None:
                 title = f"{options.anchors} anchors per protocol, draw {seed}"
                 print(score_latency.table(score_latency.scores(kept, found, known), title), flush=True)
         if options.write:
-            texts.append(learn(group, here, measured))
+            texts[group] = learn(group, here, measured)
     if options.write:
         latency_memory.store(options.published, options.timm)
-        (FACTS / "fitted.toml").write_text(
+        path = FACTS / "fitted.toml"
+        old = path.read_text(encoding="utf-8") if path.is_file() else ""
+        path.write_text(
             "# Written by tools/fit_protocols.py; latency_model.py and gaussian_process.py say what the keys mean.\n\n"
-            + "\n".join(texts),
+            + latency_memory.replaced(old, texts),
             encoding="utf-8",
         )
 

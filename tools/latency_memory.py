@@ -7,6 +7,7 @@ tools/fit_protocols.py learned from them.
 
 import csv
 import hashlib
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+import latency_kernels
 import latency_model
 import numpy as np
 from latency_model import Fitted, Prediction, group_of
@@ -115,8 +117,20 @@ def read_fitted(path: Path) -> dict[str, Fitted]:
         spreads = content["covariance"]
         logs = np.log([float(spreads[key]) for key in latency_model.parameter_names(name)])
         mean = {key: float(np.log(value)) for key, value in content["mean"].items()}
-        out[name] = Fitted(mean, logs, {key: float(value) for key, value in content["deviations"].items()})
+        constants = {
+            generation: np.log([float(values[key]) for key in latency_kernels.NAMES])
+            for generation, values in content.get("kernels", {}).items()
+        }
+        stretch = {key: float(value) for key, value in content["deviations"].items()}
+        out[name] = Fitted(mean, logs, stretch, constants)
     return out
+
+
+def replaced(old: str, texts: Mapping[str, str]) -> str:
+    """The TOML of several groups with some of them written anew; the others stay as they are."""
+    parts = re.split(r"(?m)^(?=\[\"[^\"]+\"\]$)", old)[1:]
+    kept = {part[2 : part.index('"]')]: part.rstrip() + "\n" for part in parts}
+    return "\n".join(text for _, text in sorted({**kept, **texts}.items()))
 
 
 def fitted_text(name: str, fitted: Fitted, comment: str) -> str:
@@ -124,6 +138,10 @@ def fitted_text(name: str, fitted: Fitted, comment: str) -> str:
     lines = [f"[{_quoted(name)}]", *(f"# {line}" for line in comment.splitlines())]
     lines.append(f"[{_quoted(name)}.deviations]  # of the logarithm that hold 90 % of unseen rows")
     lines += [f"{_quoted(key)} = {value:.3f}" for key, value in sorted(fitted.stretch.items())]
+    for generation, constants in sorted(fitted.constants.items()):
+        lines.append(f"[{_quoted(name)}.kernels.{_quoted(generation)}]  # of profiles/latency/nvidia_gpu.py")
+        pairs = zip(latency_kernels.NAMES, np.exp(constants), strict=True)
+        lines += [f"{key} = {float(value):.5g}" for key, value in pairs]
     lines.append(f"[{_quoted(name)}.mean]  # factor on each part")
     lines += [f"{key} = {float(np.exp(value)):.5g}" for key, value in fitted.mean.items()]
     lines.append(f"[{_quoted(name)}.covariance]  # spreads and lengths of natural logarithms")
