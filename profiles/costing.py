@@ -137,7 +137,7 @@ class _Stored(NamedTuple):
     """What a kernel stores, tensor by tensor; the same for all kernels whose operators have alike tensors."""
 
     places: list[tuple[int, int]]  # (which of the kernel's operators, which of its tensors)
-    told: tuple[tuple[str, bool], ...]
+    number: int  # of their data types, and which are biases
     codes: list[int]  # of (numbers stored per number of the graph, bits, data type, not stored for a kernel before)
     norms: list[int]  # which of the operators are batch normalisations
 
@@ -208,8 +208,10 @@ class Skeleton:
         self.elementwise: list[bool] = []
         self.numbers = []  # what a latency model sees of each kernel beside sizes, as one number
         moving = {index for index, kind in enumerate(structure.kinds) if kind == "copy"}
-        for k, item in enumerate(groups):
-            kind = kinds[k]
+        kept = _numbers.get
+        for item, kind, fused, precision_, core, stored in zip(
+            groups, kinds, self.operators, self.precisions, cores, self.described, strict=True
+        ):
             read, written = item.reads, item.ends_at
             if grouping.parts:
                 read, written = _once(grouping, read), _once(grouping, written)
@@ -217,11 +219,8 @@ class Skeleton:
             self.elementwise.append(whole)
             moves = not whole and len(item.ops) > 1
             steps.append(_Step(read, written, kind == "pointwise" and not moves))
-            counts = (len(read), len(written))
-            key = (
-                family, kind, self.operators[k], self.precisions[k], cores[k].int8, counts, moves, self.described[k]
-            )  # fmt: skip
-            known = _numbers.get(key)
+            key = (family, kind, fused, precision_, core.int8, len(read), len(written), moves, stored)
+            known = kept(key)
             self.numbers.append(_number(key) if known is None else known)
         inputs, outputs = _once(grouping, graph.inputs), _once(grouping, graph.outputs)
         self.program = Program(steps, inputs, outputs, inputs)
@@ -247,7 +246,7 @@ class Skeleton:
         alike: dict[tuple[Any, ...], _Stored] = {}
         lengths: list[int] = []
         listed: list[int] = []
-        described: list[tuple[tuple[str, bool], ...]] = []
+        described: list[int] = []
         table: dict[tuple[int, int, str, bool], int] = {}
         codes: list[int] = []
         norms: list[int] = []
@@ -264,7 +263,7 @@ class Skeleton:
             lengths.append(len(found.places))
             for member, place in found.places:
                 listed.append(offsets[members[member]] + place)
-            described.append(found.told)
+            described.append(found.number)
             codes += found.codes
             for member in found.norms:
                 at = members[member]
@@ -583,7 +582,7 @@ def _kernel_weights(
         table.setdefault((factor, bits, kind, new), len(table))
         for factor, (bits, kind), new in zip(factors, sizes, fresh, strict=True)
     ]
-    return _Stored(places, tuple(told), codes, norms)
+    return _Stored(places, _number(tuple(told)), codes, norms)
 
 
 def stored_idle(graph: Graph, precision: Precision | None, stored: dict[str, int]) -> int:

@@ -137,7 +137,9 @@ class _Grouper:
                 continue
             kind = op.kind
             if kind == "conv":
-                self._start(index, op)
+                for name in op.outputs:
+                    self.made_by[name] = len(self.groups)
+                self.groups.append(Group(index, [index], op.inputs, op.outputs, (index,), []))
                 continue
             if (kind == "pointwise" or kind == "batchnorm") and len(op.inputs) == 1 and self._ends(index, op):
                 continue
@@ -187,7 +189,8 @@ class _Grouper:
         return index >= 0 and self.ops[self.groups[index].core].kind == kind
 
     def _read_once(self, group: Group) -> bool:
-        return self.readers.get(self._shown(group.ends_at[0]), 0) == 1
+        """Whether a kernel has one result and one reader of it."""
+        return len(group.ends_at) == 1 and self.readers.get(self._shown(group.ends_at[0]), 0) == 1
 
     def _settle(self, group: Group) -> None:
         """Reads by the edge that holds the bytes, once each; nothing that stays inside; no result that nobody reads."""
@@ -306,8 +309,15 @@ class _Grouper:
             return False
         group = self.groups[at]
         made = self.ops[group.core].kind
-        out = op.outputs[0]
-        if made not in HEAVY or group.ends_at != (root,) or not self._same_size(out, root):
+        if made not in HEAVY or group.ends_at != (root,):
+            return False
+        edges, out = self.graph.edges, op.outputs[0]
+        first, second, answers = self.asked
+        same = edges[out].elements == edges[root].elements
+        first.append(out)
+        second.append(root)
+        answers.append(same)
+        if not same:
             return False
         if op.kind == "batchnorm" and made in FOLDS_INTO and len(group.ops) == 1:
             group.folded = index

@@ -141,8 +141,14 @@ class Program:
                 if name not in index:
                     index[name] = len(index)
         self.names = tuple(index)
-        self.reads = [_numbers(step.reads, index) for step in steps]
-        self.writes = [_numbers(step.writes, index) for step in steps]
+        self.reads = [
+            (index[names[0]],) if len(names) == 1 and names[0] in index else _numbers(names, index)
+            for names in [step.reads for step in steps]
+        ]
+        self.writes = [
+            (index[names[0]],) if len(names) == 1 else _numbers(names, index)
+            for names in [step.writes for step in steps]
+        ]
         self.in_place = [step.in_place and len(step.writes) == 1 for step in steps]
         self.kept = [False] * len(index)
         for name in outputs:
@@ -861,10 +867,7 @@ def _steps(path: _Path | None) -> list[int]:
     return found
 
 
-def _numbers(names: Sequence[str], index: Mapping[str, int]) -> tuple[int, ...]:
-    if len(names) == 1:
-        number = index.get(names[0])
-        return () if number is None else (number,)
+def _numbers(names: Iterable[str], index: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(dict.fromkeys([index[name] for name in names if name in index]))
 
 

@@ -145,18 +145,25 @@ def _prevailing(macs: Mapping[Precision, int]) -> Precision:
 
 
 def _layers(graph: Graph, structure: Skeleton, work: Work, times: list[tuple[float, str]]) -> tuple[LayerCost, ...]:
+    cores = [graph.ops[index] for index in structure.cores]
+    moved = [
+        (read + written) * core.repeats
+        for read, written, core in zip(work.read_bytes, work.written_bytes, cores, strict=True)
+    ]
     return tuple(
-        LayerCost(
-            graph.ops[item.core].name,
-            structure.operators[k],
-            work.macs[k],
-            work.weight_bytes[k],
-            (work.read_bytes[k] + work.written_bytes[k]) * graph.ops[item.core].repeats,
-            times[k][0],
-            cast(_Bound, times[k][1]),
-            structure.precisions[k],
-        )
-        for k, item in enumerate(structure.grouping.groups)
+        [
+            LayerCost(core.name, operators, macs, stored, size, time[0], cast(_Bound, time[1]), precision)
+            for core, operators, macs, stored, size, time, precision in zip(
+                cores,
+                structure.operators,
+                work.macs,
+                work.weight_bytes,
+                moved,
+                times,
+                structure.precisions,
+                strict=True,
+            )
+        ]
     )
 
 

@@ -1,6 +1,7 @@
 """The fast way to a cost gives the numbers of the slow one, and keeps no more than it says."""
 
 import gc
+import pickle
 import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ import profiles
 from profiles import costing
 from profiles import predict as predicting
 from profiles.cost import Precision
-from profiles.costing import Kept, kernel_time, skeleton
+from profiles.costing import Kept, Recent, kernel_time, skeleton
 from profiles.fuse import fuse
 from profiles.graph import Edge, Graph, Op, Weight, edge
 from profiles.latency.models import latency_model
@@ -92,6 +93,67 @@ def test_equals_the_sum_over_the_kernels(
         assert cost.params == sum(stored.values())
         best = best_order(plan.kernels, plan.sizes, plan.inputs, plan.outputs, held=plan.inputs)
         assert cost.peak_activation_bytes == best.peak_bytes
+
+
+@given(
+    st.lists(st.sampled_from([4, 8, 16, 24]), min_size=1, max_size=8),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from(TARGETS),
+    st.sampled_from([None, "fp16", "int8"]),
+)
+@settings(max_examples=40, deadline=None)
+def test_kernels_are_those_of_the_plan(
+    widths: list[int], rounded: bool, joined: bool, name: str, precision: Precision | None
+) -> None:
+    family = profiles.target(name).family
+    for factor in (1, 2):
+        graph, structure, sizes = skeleton(candidate([factor * w for w in widths], rounded, joined), family, precision)
+        work = structure.work(graph, sizes)
+        kernels = tuple(structure.kernel(graph, index, work) for index in range(len(work.macs)))
+        assert kernels == fuse(graph, family, precision).kernels
+
+
+def test_a_weight_of_two_layers_is_stored_once() -> None:
+    graph, target = candidate([8, 8, 8]), profiles.target("a100")
+    convs = [op for op in graph.ops if op.kind == "conv"]
+    shared = replace(
+        graph, ops=tuple(replace(op, weights=convs[1].weights) if op is convs[2] else op for op in graph.ops)
+    )
+    apart, together = predict(graph, target, "int8"), predict(shared, target, "int8")
+    assert apart.params - together.params == apart.weight_bytes - together.weight_bytes == 8 * 8 * 9
+    assert [layer.weight_bytes for layer in apart.layers] == [layer.weight_bytes for layer in together.layers]
+
+
+def test_the_same_graph_again_is_only_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, target = candidate([8, 16]), profiles.target("a100")
+    precisions: tuple[Precision | None, ...] = (None, "int8")
+    asked = [(precision, layers) for precision in precisions for layers in (True, False)]
+    costs = [predict(graph, target, precision, layers) for precision, layers in asked]
+    monkeypatch.setattr(predicting, "_priced", None)  # not asked again
+    assert [predict(graph, target, precision, layers) for precision, layers in asked] == costs
+
+
+def test_a_table_that_was_written_to_is_seen() -> None:
+    graph = candidate([8, 16])
+    target = replace(profiles.target("a100"), hardware=replace(profiles.target("a100").hardware, tops={"int8": 600.0}))
+    first = predict(graph, target, "int8")
+    target.hardware.tops["int8"] = 0.01  # type: ignore[index]
+    assert predict(graph, target, "int8").latency_ms > first.latency_ms
+    last = graph.outputs[0]
+    graph.edges[last] = replace(graph.edges[last], dtype="int64")  # type: ignore[index]
+    assert predict(graph, target, "int8") == predict(replace(graph), target, "int8")
+
+
+def test_what_is_known_of_an_object_goes_with_it() -> None:
+    known: Recent[int] = Recent(4)
+    graph = candidate([8])
+    known.put(graph, (), 1)
+    assert (known.get(graph, ()), known.get(graph, ("other",)), known.get(candidate([8]), ())) == (1, None, None)
+    del graph
+    gc.collect()
+    assert len(known) == 0
+    assert pickle.loads(pickle.dumps(candidate([8]))) == candidate([8])
 
 
 def test_a_structure_is_worked_out_once_for_all_widths() -> None:

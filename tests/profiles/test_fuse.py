@@ -487,3 +487,17 @@ def test_kernels_are_as_many_as_tensorrt_rtx_builds(tmp_path: Path) -> None:
         ("GlobalAveragePool",),
     ]
     assert len(built) == len(ours)
+
+
+def test_a_transform_leaves_what_its_window_also_makes() -> None:
+    """A kernel with a second result that somebody else reads stays a kernel of its own."""
+    built = graph(
+        Op("w", "Relu", "pointwise", ("x",), ("a",)),
+        Op("s", "Split", "copy", ("a",), ("b", "c")),
+        Op("f", "DFT", "fft", ("b",), ("d",), 1),
+        Op("r", "Relu", "pointwise", ("c",), ("e",)),
+        outputs=("d", "e"),
+        sizes={name: (1, 4, 25) for name in "xabcde"},
+    )
+    kernels = fuse(built, "nvidia-gpu").kernels
+    assert {name for kernel in kernels for name in kernel.writes} >= {"c", "d", "e"}

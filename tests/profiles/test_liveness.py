@@ -1,5 +1,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from random import Random
+from time import thread_time
 
 import pytest
 from hypothesis import given, settings
@@ -227,3 +229,62 @@ def test_many_equal_branches_are_ordered_within_the_budget() -> None:
     assert found.exact
     assert found.peak_bytes == 11 * 3 + 100  # the last branch, with what the others left
     assert found.given_bytes > 12 * 60
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=2), st.integers(2, 3), st.integers(1, 9), st.data())
+@settings(max_examples=40, deadline=None)
+def test_equal_branches_in_turn_are_as_good_as_any_order(
+    sizes: list[int], branches: int, read: int, data: st.DataObject
+) -> None:
+    in_place = data.draw(st.booleans())
+    steps, size = [], {"x": read, "z": data.draw(st.integers(1, 9)), "y": 1}
+    steps.append(Step(("x",), ("z",)))  # one that has no twin
+    for branch in range(branches):
+        for part, item in enumerate(sizes):
+            reads = "x" if part == 0 else f"b{branch}_{part - 1}"
+            steps.append(Step((reads,), (f"b{branch}_{part}",), in_place))
+            size[f"b{branch}_{part}"] = item
+    steps.append(Step(("z", *(f"b{branch}_{len(sizes) - 1}" for branch in range(branches))), ("y",)))
+    case = Case(tuple(steps), size, ("x",), ("y",), ())
+    best = best_order(steps, size, ["x"], ["y"])
+    assert best.exact
+    assert best.peak_bytes == min(case.peak(order) for order in case.orders())
+
+
+def test_forty_equal_branches_are_ordered_as_well() -> None:
+    steps, sizes = [], {"x": 1, "y": 1}
+    for part in range(4):
+        for branch in range(40):
+            steps.append(Step(("x" if part == 0 else f"b{branch}_{part - 1}",), (f"b{branch}_{part}",)))
+            sizes[f"b{branch}_{part}"] = (40, 60, 20, 3)[part]
+    steps.append(Step(tuple(f"b{branch}_3" for branch in range(40)), ("y",)))
+    assert best_order(steps, sizes, ["x"], ["y"]).peak_bytes == 39 * 3 + 100
+
+
+@given(cases(most=7))
+@settings(max_examples=100, deadline=None)
+def test_cuts_are_where_everything_before_precedes_everything_after(case: Case) -> None:
+    program = Program(case.steps, case.inputs, case.outputs, case.held)
+    ancestors: list[set[int]] = []
+    for direct in program.before:
+        ancestors.append({*direct, *(item for step in direct for item in ancestors[step])})
+    count = len(ancestors)
+    cuts = [p for p in range(count + 1) if all(set(range(p)) <= ancestors[step] for step in range(p, count))]
+    assert list(program.cuts) == (cuts or [0])
+
+
+def test_a_wide_graph_takes_bounded_work() -> None:
+    """300 branches with sizes of their own: the search gives up in time, and says how far it may be off."""
+    random = Random(1)
+    steps, sizes = [], {"x": 1, "y": 1}
+    for branch in range(300):
+        steps.append(Step(("x",), (f"a{branch}",)))
+        sizes[f"a{branch}"] = random.randint(1, 1000)
+    for branch in range(300):
+        steps.append(Step((f"a{branch}", f"a{(branch * 7 + 1) % 300}"), (f"b{branch}",)))
+        sizes[f"b{branch}"] = random.randint(1, 1000)
+    steps.append(Step(tuple(f"b{branch}" for branch in range(300)), ("y",)))
+    start = thread_time()
+    found = best_order(steps, sizes, ["x"], ["y"])
+    assert thread_time() - start < 1.0  # seconds; a tenth of it on an idle machine
+    assert found.lower_bound <= found.peak_bytes <= found.given_bytes
