@@ -6,7 +6,7 @@ from exporters.c.context import Context
 from exporters.c.graph import Array, Node
 from exporters.c.integer import reduced_axes
 from exporters.c.program import Buffer, Index, QuantConst, Step, View, copy_code, literal, view_of
-from exporters.c.windows import whole, window
+from exporters.c.windows import Window, whole, window
 from exporters.errors import ExportError
 
 _KERNEL = frozenset({"math", "real"})
@@ -25,14 +25,23 @@ def conv(context: Context, node: Node) -> None:
     target = context.program.buffer("float", int(np.prod(shape)), label=node.name)
     groups = int(node.attributes.get("group", 1))
     weights, biases = context.program.constant(weight, "float"), context.program.constant(bias, "float")
+    kernel = "model_real_pointwise" if _is_pointwise(frame) else "model_real_conv"
     code = (
         f"static const model_real_conv_t p = {{{frame.fields()}, .in_c = {view.shape[1]}, .out_c = {shape[1]}, "
         f".groups = {groups}, .weight = {weights}, .bias = {biases}}};\n"
-        f"model_real_conv(&p, {source.token}, {target.token});"
+        f"{kernel}(&p, {source.token}, {target.token});"
     )
     macs = int(np.prod(shape)) * int(np.prod(weight.shape[1:]))
     _place(context, node, code, source, target, macs, 4 * (weight.size + bias.size))
     context.values[node.outputs[0]] = view_of(target, shape)
+
+
+def _is_pointwise(frame: Window) -> bool:
+    """Whether every window is one place inside of the input."""
+    inside = all(
+        (out - 1) * step < size for out, step, size in zip(frame.size_out, frame.stride, frame.size_in, strict=True)
+    )
+    return frame.kernel == (1, 1) and frame.pad == (0, 0) and inside
 
 
 def product(context: Context, node: Node) -> None:

@@ -160,3 +160,25 @@ def test_the_other_generator_must_be_there(
         onnx_to_emx_c.convert(plain(tmp_path / "net.onnx"), hearing_aid, tmp_path)
     server = replace(hearing_aid, family="x86-cpu")
     assert "C is generated for Cortex-M cores" in str(onnx_to_emx_c.can_run(server))
+
+
+@needs_board
+def test_separable_convolutions_in_floats_take_few_instructions(tmp_path: Path, hearing_aid: Target) -> None:
+    rng = np.random.default_rng(0)
+    stored = {
+        "deep": rng.normal(0, 0.3, (16, 1, 3, 3)).astype(np.float32),
+        "wide": rng.normal(0, 0.3, (16, 16, 1, 1)).astype(np.float32),
+    }
+    pairs = 6  # so many that the compiler does not make one function for each window
+    nodes = []
+    for n in range(pairs):
+        last = "y" if n == pairs - 1 else f"wide{n}"
+        nodes += [
+            helper.make_node("Conv", [nodes[-1].output[0] if n else "x", "deep"], [f"deep{n}"], group=16, pads=[1] * 4),
+            helper.make_node("Conv", [f"deep{n}", "wide"], [last]),
+        ]
+    cost = emulate(save(tmp_path / "net.onnx", nodes, [1, 16, 12, 12], stored), hearing_aid)
+    found = re.search(r"([0-9.]+) per multiply-accumulate", " ".join(cost.notes))
+    assert cost.macs == pairs * 144 * 16 * (9 + 16)
+    assert found is not None
+    assert float(found[1]) < 12, found[0]  # load, load, multiply-add, and the loop around them

@@ -252,6 +252,21 @@ def floats_only(net: Net) -> None:
     net.apply("Exp").apply("Log").apply("LogSoftmax", axis=1)
 
 
+def float_windows_of_one_place(net: Net) -> None:
+    """Strided, in groups, and with a border of zeros, between windows of nine places."""
+    _, _, h, w = net.shape
+    for shape, options in (
+        ((6, 3, 3, 3), {"pads": [1, 1, 1, 1]}),
+        ((8, 6, 1, 1), {}),
+        ((4, 4, 1, 1), {"group": 2, "strides": [2, 3]}),
+        ((5, 4, 1, 1), {"pads": [1, 0, 2, 1]}),
+    ):
+        bias = net.const(net.rng.normal(0, 1, shape[0]).astype(np.float32))
+        weight = net.const(net.rng.normal(0, 0.3, shape).astype(np.float32))
+        net.at = net.op("Conv", net.at, weight, bias, kernel_shape=list(shape[2:]), **options)
+    net.shape = (1, 5, (h + 1) // 2 + 3, (w + 2) // 3 + 1)
+
+
 QUANTISED = [
     plain,
     asymmetric_pads,
@@ -358,7 +373,9 @@ def test_one_dimensional_convolution(tmp_path: Path, hearing_aid: Target) -> Non
 
 
 @needs_host
-@pytest.mark.parametrize("layers", [floats_only, float_tail], ids=lambda layers: layers.__name__)
+@pytest.mark.parametrize(
+    "layers", [floats_only, float_tail, float_windows_of_one_place], ids=lambda layers: layers.__name__
+)
 def test_float_kernels(layers: Any, tmp_path: Path, hearing_aid: Target) -> None:
     _, model = build(layers, tmp_path, (1, 3, 10, 8), 9)
     inputs = images((1, 3, 10, 8), 10)

@@ -31,6 +31,27 @@ MODEL_UNUSED MODEL_KERNEL void model_real_conv(const model_real_conv_t *p, const
     }
 }
 
+/* The same for windows of one place and no padding. It stands apart: the compiler makes of model_real_conv what the
+ * windows of a model have in common, and with one of these among them that is nothing. */
+MODEL_UNUSED MODEL_KERNEL void model_real_pointwise(const model_real_conv_t *p, const float *x, float *y)
+{
+    const int32_t count = p->in_c / p->groups, made = p->out_c / p->groups, plane = p->in_h * p->in_w;
+    for (int32_t c = 0; c < p->out_c; c++) {
+        const float *const in = x + c / made * count * plane, *const weight = p->weight + c * count;
+        for (int32_t oy = 0; oy < p->out_h; oy++) {
+            const float *row = in + oy * p->stride_h * p->in_w;
+            for (int32_t ox = 0; ox < p->out_w; ox++, row += p->stride_w) {
+                const float *at = row;
+                float sum = p->bias[c];
+                for (int32_t k = 0; k < count; k++, at += plane) {
+                    sum += *at * weight[k];
+                }
+                *y++ = sum;
+            }
+        }
+    }
+}
+
 /* y (rows, columns) = x (rows, depth) * weight (columns, depth) transposed + bias (columns). */
 MODEL_UNUSED MODEL_KERNEL void model_real_product(const float *x, const float *weight, const float *bias, float *y,
                                                   int32_t rows, int32_t depth, int32_t columns)
