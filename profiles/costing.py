@@ -100,12 +100,6 @@ class Key:
         return isinstance(other, Key) and self._hash == other._hash and self.parts == other.parts
 
 
-class _Step(NamedTuple):
-    reads: tuple[str, ...]
-    writes: tuple[str, ...]
-    in_place: bool
-
-
 class _Sums:
     """Sums over runs of an index list: one result per kernel."""
 
@@ -203,8 +197,9 @@ class Skeleton:
         self.first_out = [place(item.ends_at[0]) for item in groups]
         self.first_in = [place(core.inputs[0]) if core.inputs else -1 for core in cores]
         self._weigh(graph, structure, groups)
-        steps: list[_Step] = []
-        self.steps = steps
+        self.read_names: list[tuple[str, ...]] = []
+        self.written_names: list[tuple[str, ...]] = []
+        in_place: list[bool] = []
         self.elementwise: list[bool] = []
         self.numbers = []  # what a latency model sees of each kernel beside sizes, as one number
         moving = {index for index, kind in enumerate(structure.kinds) if kind == "copy"}
@@ -218,12 +213,14 @@ class Skeleton:
             whole = not moving or moving.isdisjoint(item.ops)
             self.elementwise.append(whole)
             moves = not whole and len(item.ops) > 1
-            steps.append(_Step(read, written, kind == "pointwise" and not moves))
+            self.read_names.append(read)
+            self.written_names.append(written)
+            in_place.append(kind == "pointwise" and not moves)
             key = (family, kind, fused, precision_, core.int8, len(read), len(written), moves, stored)
             known = kept(key)
             self.numbers.append(_number(key) if known is None else known)
         inputs, outputs = _once(grouping, graph.inputs), _once(grouping, graph.outputs)
-        self.program = Program(steps, inputs, outputs, inputs)
+        self.program = Program.of(self.read_names, self.written_names, in_place, inputs, outputs, inputs)
         self.buffers = np.array(list(map(place, self.program.names)), np.int64)
 
     def _weigh(self, graph: Graph, structure: "_Structure", groups: Sequence[Group]) -> None:
@@ -342,7 +339,7 @@ class Skeleton:
 
     def kernel(self, graph: Graph, index: int, work: Work) -> Kernel:
         """One kernel of a graph of this structure, as `profiles.fuse` makes it, from the numbers that are there."""
-        item, step = self.grouping.groups[index], self.steps[index]
+        item = self.grouping.groups[index]
         core, signature = graph.ops[item.core], work.signatures[index]
         precision = self.precisions[index]
         return Kernel(
@@ -354,8 +351,8 @@ class Skeleton:
             channels=core.channels,
             elements=signature[2],
             weights=folded_weights(graph.ops, item),
-            reads=step.reads,
-            writes=step.writes,
+            reads=self.read_names[index],
+            writes=self.written_names[index],
             read_bytes=work.read_bytes[index],
             written_bytes=work.written_bytes[index],
             weight_bytes=work.weight_bytes[index],

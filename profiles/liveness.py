@@ -132,24 +132,53 @@ class Program:
         outputs: Sequence[str] = (),
         held: Collection[str] = (),
     ) -> None:
+        self._lay_out(
+            [step.reads for step in steps],
+            [step.writes for step in steps],
+            [step.in_place for step in steps],
+            inputs,
+            outputs,
+            held,
+        )
+
+    @classmethod
+    def of(
+        cls,
+        reads: Sequence[tuple[str, ...]],
+        writes: Sequence[tuple[str, ...]],
+        in_place: Sequence[bool],
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        held: Collection[str],
+    ) -> "Program":
+        """The same from one list per property of the steps."""
+        program = cls.__new__(cls)
+        program._lay_out(reads, writes, in_place, inputs, outputs, held)
+        return program
+
+    def _lay_out(
+        self,
+        all_reads: Sequence[tuple[str, ...]],
+        all_writes: Sequence[tuple[str, ...]],
+        in_place: Sequence[bool],
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        held: Collection[str],
+    ) -> None:
         index: dict[str, int] = {}
         for name in inputs:
             index.setdefault(name, len(index))
         self.started = len(index)  # tensors 0 to started - 1 are there before the first step
-        for step in steps:
-            for name in step.writes:
-                if name not in index:
-                    index[name] = len(index)
+        for name in chain.from_iterable(all_writes):
+            if name not in index:
+                index[name] = len(index)
         self.names = tuple(index)
         self.reads = [
             (index[names[0]],) if len(names) == 1 and names[0] in index else _numbers(names, index)
-            for names in [step.reads for step in steps]
+            for names in all_reads
         ]
-        self.writes = [
-            (index[names[0]],) if len(names) == 1 else _numbers(names, index)
-            for names in [step.writes for step in steps]
-        ]
-        self.in_place = [step.in_place and len(step.writes) == 1 for step in steps]
+        self.writes = [(index[names[0]],) if len(names) == 1 else _numbers(names, index) for names in all_writes]
+        self.in_place = [place and len(names) == 1 for place, names in zip(in_place, all_writes, strict=True)]
         self.kept = [False] * len(index)
         for name in outputs:
             if name in index:
@@ -158,7 +187,7 @@ class Program:
         for name in held:
             if name in index:
                 self.held[index[name]] = True
-        self._given = _Run(self, range(len(steps)))
+        self._given = _Run(self, range(len(all_reads)))
         self._best: _Run | None = None  # the last best order; a good first guess for other sizes
         self._known: dict[int, tuple[Mask, Mask] | None] = {}
 
