@@ -24,6 +24,7 @@ import mlperf_tiny
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from scipy.optimize import least_squares
 
 import profiles
@@ -48,6 +49,7 @@ BLOCKS: Mapping[str, tuple[int, int, int]] = MappingProxyType(
 )
 NAMES = [f.name for f in fields(Constants) if f.name != "block"]
 START = (1.0, 1.0, 8.0, 0.5, 60.0, 1.5, 0.5, 1.4, 1.5, 1.0, 100.0)
+TAILS = 1.5  # with which the autoencoder takes about as many cycles as MLPerf Tiny's trained file of it (201 thousand)
 CLOCK = 500.0  # MHz; estimates in cycles depend on the bytes per cycle alone
 
 
@@ -70,13 +72,31 @@ def systems(accelerator: str) -> Iterator[System]:
 
 def networks() -> Iterator[tuple[str, onnx.ModelProto]]:
     """Those of the Cortex-M fit that are int8 and have no grouped convolutions, which the file format has no place for,
-    then the four of MLPerf Tiny."""
+    then the four of MLPerf Tiny.
+
+    How much Vela compresses weights depends on their values. Every other network has weights with the long tails that
+    training leaves, whose codes are mostly small; the rest normal random numbers, which hardly compress.
+    """
     rng = np.random.default_rng(0)
-    for name, model in fit_cortex_m.networks(rng):
+    for number, (name, model) in enumerate(fit_cortex_m.networks(rng)):
         if not name.startswith(("float", "grouped")):
-            yield name, model
-    for name, build in mlperf_tiny.NETWORKS.items():
-        yield name, mlperf_tiny.quantised(build(rng), rng)
+            yield name, long_tailed(model, rng) if number % 2 else model
+    for number, (name, build) in enumerate(mlperf_tiny.NETWORKS.items()):
+        model = mlperf_tiny.quantised(build(rng), rng)
+        yield name, long_tailed(model, rng) if number % 2 else model
+
+
+def long_tailed(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
+    """`model` with int8 weights from Student's t with TAILS degrees of freedom, the largest of a channel at 127."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    for tensor in result.graph.initializer:
+        codes = numpy_helper.to_array(tensor)
+        if codes.dtype == np.int8 and codes.ndim > 1:
+            drawn = rng.standard_t(TAILS, size=(codes.shape[0], codes[0].size))
+            drawn *= 127 / np.maximum(np.abs(drawn).max(axis=1, keepdims=True), 1e-6)
+            tensor.CopyFrom(numpy_helper.from_array(np.rint(drawn).astype(np.int8).reshape(codes.shape), tensor.name))
+    return result
 
 
 def cases(name: str, model: onnx.ModelProto, accelerators: Sequence[str]) -> Iterator[tuple[str, Case]]:
@@ -170,7 +190,7 @@ def main() -> None:
     print(
         "# Per network: Vela's cycles over the predicted ones when it was left out: weights in flash, in fast memory."
     )
-    print("# interval: 90 % of these, widened by what Vela's own schedule leaves open (median of its bounds).")
+    print("# interval: 90 % of those in flash, widened by what Vela's own schedule leaves open (median of its bounds).")
     for accelerator, block in BLOCKS.items():
         _print(accelerator, block, known[accelerator])
 
@@ -196,7 +216,8 @@ def _print(accelerator: str, block: tuple[int, int, int], cases: Sequence[Case])
     errors = np.expm1(np.abs(np.log(every)))
     lows, highs = zip(*(_bounds(case.estimate) for case in cases), strict=True)
     open_low, open_high = min(1.0, statistics.median(lows)), max(1.0, statistics.median(highs))
-    low, high = np.quantile(every, [0.05, 0.95])
+    in_flash = [values[0] for values in ratios.values()]  # as in every target there is; how weights compress tells most
+    low, high = np.quantile(in_flash, [0.05, 0.95], method="inverted_cdf")
     print(
         f'origin = "estimates of ethos-u-vela for an {accelerator}, an estimator itself: {len(ratios)} int8 networks '
         f"in two memory systems, each left out of the fit: median error {np.median(errors):.1%}, 90th percentile "

@@ -12,6 +12,8 @@ Additions, pools and means have rates of their own. What the NPU does not run (f
 recurrent layers, products of two activations) runs on the core, at the same clock, at the cost of
 profiles/latency/cortex_m.py; Vela's figures leave it out.
 
+Vela compresses weights, by half or hardly at all; their values are not known before training, so a middle is taken.
+
 Constants are fitted on Vela's estimates, layer by layer, with tools/fit_ethos_u.py. Vela is an estimator itself.
 
 Source: Arm's Ethos-U55 technical reference (blocks of outputs, both ways to walk a filter); PERFORMANCE.md of
@@ -47,7 +49,7 @@ class Constants:
     pooled: float  # per input element of a pool
     averaged: float  # per input element of a mean over the whole map
     sram: float  # bytes that pass through the SRAM's port over those that the layer reads and writes
-    flash: float  # bytes that come from flash over those of the weights
+    flash: float  # bytes that come from flash over those of the weights, which are compressed by what they are
     layer: float  # to start one
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import profiles
 from exporters import onnx_to_tflite
 from profiles.errors import ProfileError
-from profiles.fuse import Kernel
+from profiles.fuse import Kernel, fuse
 from profiles.latency import cortex_m
 from profiles.latency.ethos_u import Constants, kernel_ms, on_core, padded, steps
 from profiles.latency.models import latency_model
@@ -155,19 +155,25 @@ def test_the_tool_adds_up_what_the_model_does(tools: tuple[ModuleType, ModuleTyp
 
 
 @needs_vela
-@pytest.mark.parametrize("name", ["ds-cnn (kws)", "mobilenet-v1-0.25 (vww)", "resnet8 (ic)", "fc-autoencoder (ad)"])
-def test_networks_that_were_never_fitted_are_near_vela(
-    name: str, tools: tuple[ModuleType, ModuleType], tmp_path: Path
-) -> None:
-    tiny, _ = tools
-    path = tiny.write(name, tmp_path)
+def test_networks_that_were_never_fitted_are_near_vela(tools: tuple[ModuleType, ModuleType], tmp_path: Path) -> None:
+    """The four of MLPerf Tiny, with weights that hardly compress and with weights that do."""
+    tiny, fit = tools
     target = profiles.target("ethos-u55-128")
-    theirs = on_vela.estimate(onnx_to_tflite.convert(path, target, tmp_path).path, on_vela.system_of(target))
-    kernels = profiles.fuse.fuse(profiles.read(path), "ethos-u").kernels
     model = latency_model(target)
-    ours = sum(kernel_ms(k, target.hardware, model.constants)[0] for k in kernels if not on_core(k))
-    assert theirs.system == System("ethos-u55-128")
-    assert theirs.latency_ms / ours == pytest.approx(1, abs=0.12)
+    assert on_vela.system_of(target) == System("ethos-u55-128")
+    ratios = []
+    for name in tiny.NETWORKS:
+        path = tiny.write(name, tmp_path)
+        kernels = [kernel for kernel in fuse(profiles.read(path), "ethos-u").kernels if not on_core(kernel)]
+        ours = sum(kernel_ms(kernel, target.hardware, model.constants)[0] for kernel in kernels)
+        for trained in (False, True):
+            if trained:
+                onnx.save(fit.long_tailed(onnx.load(str(path)), np.random.default_rng(0)), str(path))
+            written = onnx_to_tflite.convert(path, target, tmp_path).path
+            ratios.append(on_vela.estimate(written, System("ethos-u55-128")).latency_ms / ours)
+    low, high = model.interval
+    assert sum(low < ratio < high for ratio in ratios) >= 7  # of eight: what 90 % asks for
+    assert np.median(np.abs(np.log(ratios))) < np.log(1.12)
 
 
 @needs_vela
