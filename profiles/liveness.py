@@ -31,11 +31,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-BUDGET = 16_000  # kernels tried before the search ends with a bound; about a microsecond each
+BUDGET = 12_000  # kernels tried before the search ends with a bound; about a microsecond each
 BEAM = 16  # orders that are followed side by side once the budget is spent
 LONGEST = 4_096  # kernels between two cuts; longer spans keep their order, because sets of them take too much memory
 LOOKS = 200_000  # kernels looked at for a bound that holds in any order
-LIGHT = 16  # steps whose readiness is seen in the time that one takes to be tried
+LIGHT = 4  # steps whose readiness is seen in the time that one takes to be tried
 AROUND = 64  # kernels whose surroundings are kept
 
 Array = NDArray[np.int64]
