@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from compress.cli.common import add_output
+from compress.cli.common import add_output, folder
 from compress.page import numbers
 from profiles.cost import Cost, Precision
 from profiles.errors import UserError
@@ -62,12 +62,10 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     models = [*options.models, *options.compare]
     if not models:
         raise UserError("no model was given", fix="compress profile MODEL.onnx --target jetson")
-    if not options.project.is_dir():
-        raise UserError(f"there is no folder {options.project}", fix="pass the folder that your targets/ is in")
     if options.html is not None:
         _check_page(options.html)
     found: list[dict[str, Any]] = []
-    targets = [profiles.target(name, options.project) for name in options.target or [DEFAULT_TARGET]]
+    targets = [profiles.target(name, folder(options.project)) for name in options.target or [DEFAULT_TARGET]]
     shapes = _shapes_of(models, dict(options.shape))
     for model, target, batch in itertools.product(models, targets, options.batch):
         cost = _cost(options, model, target, batch, shapes[model])
@@ -198,6 +196,7 @@ def _one(row: dict[str, Any], target: "Target", layers: bool) -> str:
         f"{row['model']} on {target.name} ({target.device}{mode}), batch {row['batch']}, {cost.precision}",
         "",
         *(f"{name:<18}{value}" for name, value in _figures(cost, row["batch"])),
+        *(f"{'budget' if not n else '':<18}{line}" for n, line in enumerate(_budget(cost, target))),
     ]
     if layers:
         lines += ["", *_kernels(cost)]
@@ -225,10 +224,32 @@ def _figures(cost: Cost, batch: int) -> list[tuple[str, str]]:
     return made
 
 
+def _budget(cost: Cost, target: "Target") -> list[str]:
+    """What the target allows, and whether the network keeps to it."""
+    budget = target.budget
+    lines = []
+    limit = budget.latency_limit_ms()
+    if limit is not None:
+        low, high = cost.interval_ms
+        verdict = "held" if high <= limit else "missed" if low > limit else "within the interval: not certain"
+        share = (
+            "" if budget.latency_ms is not None else f" ({budget.compute_share:.0%} of {budget.default_period_ms:g} ms)"
+        )
+        lines.append(f"latency {numbers.milliseconds(limit)}{share}: {verdict}")
+    for name, found, bound in (
+        ("weights", cost.weight_bytes, budget.weight_bytes),
+        ("peak activations", cost.peak_activation_bytes, budget.peak_activation_bytes),
+    ):
+        if bound is not None:
+            lines.append(f"{name} {numbers.size(bound)}: {'held' if found <= bound else 'missed'}")
+    return lines
+
+
 def _interval(cost: Cost) -> str:
     around = numbers.span(cost.interval_ms)
+    rest = ", without what is uncounted" if cost.uncounted else ""
     return {
-        "predicted": f"90 % of unseen cases in {around}",
+        "predicted": f"90 % of unseen cases in {around}{rest}",
         "emulated": f"{around} by the cycles per instruction of real parts",
         "measured": f"90 % of medians measured again in {around}",
     }[cost.origin]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.cli.common import add_output
+from compress.cli.common import add_output, folder
 from profiles.errors import ProfileError, UserError
 
 if TYPE_CHECKING:
@@ -71,10 +71,10 @@ def add(commands: Any) -> None:
     )
     actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="one line per target")
-    listing.set_defaults(run=lambda options: listed(options.project))
+    listing.set_defaults(run=lambda options: listed(folder(options.project)))
     showing = actions.add_parser("show", help="everything about one target, each figure with its source")
     showing.add_argument("name", metavar="NAME", help="a target, or target:mode for one of its power modes")
-    showing.set_defaults(run=lambda options: shown(options.name, options.project))
+    showing.set_defaults(run=lambda options: shown(options.name, folder(options.project)))
     calibrating = actions.add_parser("calibrate", help="measure small networks and fit the latency model to a device")
     calibrating.add_argument("name", metavar="NAME", help="the target that the device is")
     calibrating.add_argument("--remote", metavar="USER@HOST", help="measure there, by ssh; without it, on this machine")
@@ -134,7 +134,7 @@ def calibrated(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from profiles import calibration
     from profiles.target import target
 
-    chosen = target(options.name, options.project)
+    chosen = target(options.name, folder(options.project))
 
     def say(line: str) -> None:
         if not options.quiet:
@@ -201,7 +201,7 @@ def _table(found: dict[str, dict[str, Any]]) -> str:
         "here: how this machine finds a latency. interval: factors on a predicted latency that contain 90 % of unseen "
         "networks. memory: of the GPU, or RAM/flash. '*': has other power modes, as name:mode. More about one: "
         "compress targets show NAME",
-        min(columns, 100),
+        max(40, min(columns, 100)),
     )
     return "\n\n".join(["\n".join([head, blocks[0]]) if blocks else head, *blocks[1:], *broken, legend])
 

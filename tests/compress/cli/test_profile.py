@@ -189,3 +189,18 @@ def test_the_table_of_kernels_says_what_is_outside_of_them(model: Path, capsys: 
     cost = profiles.profile(model, "jetson")
     around = cost.latency_ms - sum(layer.latency_ms for layer in cost.layers)
     assert f"{numbers.milliseconds(around)} more of each pass is outside of the kernels" in said
+
+
+@pytest.mark.parametrize(("limit", "verdict"), [(1e3, "held"), (1e-6, "missed"), (None, "not certain")])
+def test_the_budget_of_the_target_is_judged_by_the_whole_interval(
+    limit: float | None, verdict: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    middle = profiles.profile(model, "jetson").latency_ms
+    (tmp_path / "targets").mkdir()
+    text = f'inherit = "jetson"\n[budget]\nlatency_ms = {middle if limit is None else limit}\nweight_bytes = 10\n'
+    (tmp_path / "targets" / "bench.toml").write_text(text)
+    assert main(["profile", str(model), "--target", "bench", "--project", str(tmp_path), "--predict"]) == 0
+    said = capsys.readouterr().out
+    (line,) = [line for line in said.splitlines() if line.startswith("budget")]
+    assert line.endswith(verdict)
+    assert "weights 10 B: missed" in said
