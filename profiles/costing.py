@@ -227,7 +227,7 @@ class Skeleton:
         """The stored tensors of each kernel once batch normalisation has become a scale of the weights and a bias."""
         ops = graph.ops
         ends = list(accumulate(structure.weights))
-        offsets = [0, *ends[:-1]]
+        offsets = [0, *ends][:-1]  # none for a graph without operators
         dtypes, biases = structure.weight_dtypes, structure.biases
         plain = len(set(dtypes)) < 2 and True not in biases
         patterns = [  # equal for operators whose stored tensors are alike

@@ -280,3 +280,12 @@ def test_a_graph_of_an_unusual_norm_is_costed_all_the_same(precision: Precision 
     plan = fuse(graph, target.family, precision)
     assert predict(graph, target, precision).weight_bytes == sum(kernel.weight_bytes for kernel in plan.kernels)
     assert skeleton(graph, target.family, precision)
+
+
+def test_a_graph_whose_operators_are_all_constants_costs_only_the_fixed_time() -> None:
+    x = edge("x", (1, 4), "float32")
+    graph = Graph((), {"x": x}, ("x",), ("x",), 1)
+    target = profiles.target("jetson")
+    cost = predict(graph, target)
+    assert (cost.macs, cost.weight_bytes, cost.layers) == (0, 0, ())
+    assert cost.latency_ms == latency_model(target).fixed_ms
