@@ -9,7 +9,7 @@ inside the 90 % interval, Spearman's rank correlation, and how many rows were le
 
 Predictions rest on the rows and constants under tools/latency, which fit_protocols.py wrote. A row of TABLE that is one
 of those is predicted with every stored row of its device and model set aside, in folds; how many there were is printed.
-Needs numpy; with torch, architectures that are not stored are rebuilt. Nothing is fetched.
+Needs no more than `profiles` does; with torch, architectures that are not stored are rebuilt. Nothing is fetched.
 """
 
 import argparse
