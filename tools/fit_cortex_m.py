@@ -64,6 +64,17 @@ def networks(rng: np.random.Generator) -> Iterator[tuple[str, onnx.ModelProto]]:
         yield name, mlperf_tiny.quantised(model, rng)
     yield "float convolutions", Network((1, 2, 12, 12), rng).conv(8, 3, 2).conv(12, 3).head(5).model()
     yield "float convolutions, wider", Network((1, 3, 16, 16), rng).conv(16, 3, 2).conv(24, 1).head(5).model()
+    net = Network((1, 1, 24, 20), rng).conv(12, 3, 2).separable(16).separable(24, 2).separable(24)
+    yield "float separable", net.head(8).model()
+    net = Network((1, 3, 32, 32), rng).conv(8, 3, 2).separable(16).separable(32, 2).separable(48, 2)
+    yield "float separable, wider", net.head(8).model()
+    # What the compiler makes of a kernel in floats depends on what a network's layers have in common.
+    net = Network((1, 3, 32, 32), rng).conv(32, 3).separable(32).separable(32)
+    yield "float separable, equal widths", net.head(10).model()
+    net = Network((1, 3, 32, 32), rng).conv(16, 3, 2).separable(32).separable(48).conv(32, 5, 2)
+    yield "float separable, several windows", net.head(10).model()
+    yield "float residual, wider", Network((1, 3, 24, 24), rng).conv(16, 3).block(32, 2).block(32, 1).head(6).model()
+    yield "float residual", Network((1, 3, 20, 20), rng).conv(8, 3).block(16, 2).block(24, 2).head(6).model()
     yield "float products", Network((1, 96), rng).dense(64, relu=True).dense(48, relu=True).dense(10).model()
     yield "float products, wider", Network((1, 200), rng).dense(32, relu=True).dense(100).model()
     for frame, hop, bands in SPECTRA:

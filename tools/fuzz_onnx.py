@@ -386,7 +386,8 @@ def _stored_dims(model: ModelProto, rng: Rng) -> None:
 
 
 def _stored_values(model: ModelProto, rng: Rng) -> None:
-    integers = [item for item in model.graph.initializer if item.data_type == TensorProto.INT64]
+    inside = [item for item in model.graph.initializer if item.data_location != TensorProto.EXTERNAL]
+    integers = [item for item in inside if item.data_type == TensorProto.INT64]
     if integers:
         tensor = rng.choice(integers)
         values = numpy_helper.to_array(tensor).copy().reshape(-1)

@@ -79,6 +79,7 @@ class Constants:
     recurrent: float
     fft: float
     float_mac: float  # at least this per multiply-accumulate of a convolution that runs in floats
+    float_depthwise: float  # the same for one that keeps channels apart
     float_gemm: float  # the same for products and recurrent layers
     element: float  # per output element of a layer with multiply-accumulates: requantisation, activation, storing
     position: float  # per output position of a convolution: finding the input's window
@@ -131,7 +132,8 @@ def instructions(kernel: Kernel, constants: Constants) -> float:
     }.get(kernel.kind, 0.0)
     integer = kernel.precision == "int8"
     if kernel.macs and not integer and kernel.kind != "fft":
-        per_mac = max(per_mac, constants.float_gemm if kernel.kind in _FLOAT_PRODUCTS else constants.float_mac)
+        in_floats = {"depthwise": constants.float_depthwise, **dict.fromkeys(_FLOAT_PRODUCTS, constants.float_gemm)}
+        per_mac = max(per_mac, in_floats.get(kernel.kind, constants.float_mac))
     functions = 0.0 if integer else constants.function * kernel.vector_elements
     if kernel.macs:
         made = kernel.macs * (_rounding(kernel, constants) if integer else _filter_bank(kernel))

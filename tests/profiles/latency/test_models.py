@@ -185,6 +185,7 @@ def test_a_microcontroller_layer_by_hand() -> None:
             "element": 10.0,
             "call": 100.0,
             "float_mac": 5.0,
+            "float_depthwise": 5.0,
             "pooled_byte": 3.0,
             "cycles_per_instruction": 1.25,
             "cycles_per_output": 2.0,
