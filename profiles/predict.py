@@ -1,5 +1,6 @@
 """What a network costs on a target, from its graph alone."""
 
+import gc
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal, cast, get_args
@@ -45,7 +46,14 @@ def predict(graph: Graph, target: Target, precision: Precision | None = None, la
     there = _seen.get(graph, tables)
     if there is not None and (same := there.get(asked)) is not None:
         return _given(same)
-    known = _priced(graph, target, precision, device, layers)
+    # Thousands of small objects are made and all of them are kept: looking for garbage among them finds none.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        known = _priced(graph, target, precision, device, layers)
+    finally:
+        if collecting:
+            gc.enable()
     if there is None or len(there) >= AGAIN:
         there = _seen.put(graph, tables, {})
     there[asked] = known
