@@ -1,7 +1,7 @@
-"""Run and time a torch program, eager: an exported one (.pt2), or a module with `measure_module`.
+"""Run and time a torch program, eager: an exported one in memory, or a module with `measure_module`.
 
-On a processor for targets that are one, else on the GPU with CUDA events. A .pt2 file may hold code: load only files
-whose origin you know.
+On a processor for targets that are one, else on the GPU with CUDA events. Files are refused: torch reads a .pt2 file
+with pickle, which runs whatever code the file holds.
 """
 
 import importlib.util
@@ -76,36 +76,30 @@ class Loaded:
         return [torch.from_numpy(np.array(inputs[name])).to(self.device) for name in wanted]
 
 
-def load(path: Path, *, device: str = "cpu") -> Loaded:
-    """Open an exported program.
+def load(program: "Path | torch.export.ExportedProgram", *, device: str = "cpu") -> Loaded:
+    """Bring an exported program to a device.
 
     Args:
+        program: what `torch.export.export` gave. The path of a file is what other runners take, and is refused.
         device: "cpu" or "cuda".
 
     Raises:
-        ProfileError: torch is missing, refuses the file, or has no such device.
+        ProfileError: torch is missing or has no such device, or a file was passed.
     """
     reason = available()
     if reason is not None:
         raise ProfileError(reason.split(": ")[0], fix=reason.split(": ")[1])
-    import torch
-
-    path = Path(path)
-    if not path.is_file():
-        raise ProfileError(f"there is no file {path}", fix="pass the path of a .pt2 file made by torch.export.save")
-    _check_device(device)
-    try:
-        program = torch.export.load(path)
-    except Exception as error:  # zip, JSON and schema errors of every kind
+    if isinstance(program, str | Path):
         raise ProfileError(
-            f"torch refuses {path}: {(str(error).splitlines() or ['no reason given'])[0]}",
-            fix="export it again with torch.export.save, with this version of torch",
-        ) from error
+            f"{program} is not opened: torch reads exported programs with pickle, which runs the code in them",
+            fix="pass the program itself (torch.export.load opens files that you trust), or profile an ONNX file",
+        )
+    _check_device(device)
     return Loaded(program, device)
 
 
 def measure(
-    path: Path,
+    program: "Path | torch.export.ExportedProgram",
     target: Target | None = None,
     inputs: Arrays | None = None,
     *,
@@ -120,7 +114,7 @@ def measure(
         ProfileError: as `load`, the program's batch is fixed at another, or the runs spread too wide.
     """
     device = _device(target)
-    loaded = load(path, device=device)
+    loaded = load(program, device=device)
     given = example_inputs(loaded.inputs, batch) if inputs is None else dict(inputs)
     batch_of(given, batch if inputs is None else None)
     loaded.run(given)  # checks once
