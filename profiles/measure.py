@@ -39,9 +39,10 @@ SLOW = 10  # times the seconds of a round after which a slow model has been run 
 SLOW_RUNS = 10  # if it was run this often
 # What half of an interval's width gains, as a share of the median: for another start of the same program, and for the
 # share of the cores' time that other processes took, which leave cold caches behind even where they interrupt no run.
-# From 25 starts each of onnxruntime and OpenVINO with one small convolutional network on a shared virtual machine
-# (tools/repeat_measurement.py): 0.6 % between undisturbed starts, up to 4.5 % where others took 80 % of the time.
-BETWEEN_STARTS = 0.01
+# tools/repeat_measurement.py, onnxruntime on a shared virtual machine: medians of 20 to 25 starts of four networks had
+# standard deviations of 0.3, 0.7, 0.9 and 0.9 % while nothing else ran. Two starts differ by sqrt(2) of that, and nine
+# in ten by 1.645 times as much: 2.1 % for the largest. Where others took 80 % of the time, by up to 4.5 %.
+BETWEEN_STARTS = 0.021
 BESIDE_OTHERS = 0.03
 SETTLED = 0.05  # two blocks whose medians differ by less are steady
 

@@ -149,7 +149,7 @@ def test_rounds_that_disagree_widen_the_interval() -> None:
     assert found.rounds == 2
     assert found.median_ms == 1.1
     assert found.interval_ms is not None
-    assert found.interval_ms == pytest.approx((1.0 * 0.99, 1.1 * 1.01))  # and one per cent for another start
+    assert found.interval_ms == pytest.approx((1.0 * 0.979, 1.1 * 1.021))  # and 2.1 % for another start
     assert any("the steadiest of 2 rounds" in note for note in found.notes)
 
 
@@ -165,10 +165,10 @@ def test_what_the_machine_did_is_noted_and_quoted_in_a_refusal() -> None:
 
 
 def test_other_work_widens_the_interval() -> None:
-    """Half of the core's time went to others: 1 % for another start, and half of 3 %."""
+    """Half of the core's time went to others: 2.1 % for another start, and half of 3 %."""
     states = (machine.State(float(n), n / 2, (0,), busy_s=float(n)) for n in range(1 << 20))
     found = measure.measure(playing([1.0]), SETUP, seconds=1e-6, settle_seconds=0, state=lambda: next(states))
-    assert found.interval_ms == pytest.approx((1 - 0.025, 1 + 0.025))
+    assert found.interval_ms == pytest.approx((1 - 0.036, 1 + 0.036))
     assert "other processes took 50% of the time of the cores it ran on" in found.notes
 
 
