@@ -4,9 +4,11 @@ import argparse
 import errno
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from compress import __version__
 from compress.cli import doctor, init, listing, pipeline, profile, stage, targets
@@ -16,6 +18,14 @@ from profiles.errors import UserError
 COMMANDS = (pipeline, stage, profile, targets, init, listing, doctor)
 GATE_FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
+
+class _Interrupted(KeyboardInterrupt):
+    """Ctrl-C, under a name of its own.
+
+    CPython ends the process by SIGINT, whatever status it was given, once a KeyboardInterrupt (that very class) left code
+    run by `exec`, caught further out or not; dataclasses and torch run such code while they are imported.
+    """
 
 
 class _Parser(argparse.ArgumentParser):
@@ -45,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0; 1 where a finished run failed a gate; 2 for what the user can mend; 130 after Ctrl-C.
     """
+    if arguments is None:
+        _name_interrupts()
     given = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in given
     try:
@@ -77,6 +89,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             as_json,
         )
         return USER_ERROR
+
+
+def _name_interrupts() -> None:
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a process in the background may be deaf to it
+
+        def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+            raise _Interrupted
+
+        signal.signal(signal.SIGINT, interrupt)
 
 
 def _complain(error: UserError, as_json: bool) -> None:

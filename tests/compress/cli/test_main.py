@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -93,3 +94,19 @@ def test_a_full_disk_is_one_message(
     assert "the disk is full" in said
     assert "Traceback" not in said
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]  # nothing under a final name
+
+
+def test_ctrl_c_inside_code_run_by_exec_ends_with_130(tmp_path: Path) -> None:
+    """CPython would end the process by SIGINT here, as it did once while dataclasses were being made."""
+    task = tmp_path / "task.py"
+    task.write_text("exec('import os, signal; os.kill(os.getpid(), signal.SIGINT)\\nwhile True: pass')\n")
+    command = ["pipeline", "--task", str(task), "--data", str(tmp_path), "--quiet", "--out", str(tmp_path / "run")]
+    found = subprocess.run(
+        [sys.executable, "-m", "compress.cli.main", *command],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert found.returncode == 130, found.stderr
+    assert "interrupted" in found.stderr
+    assert "Traceback" not in found.stderr
