@@ -23,8 +23,8 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 class _Interrupted(KeyboardInterrupt):
     """Ctrl-C, under a name of its own.
 
-    CPython ends the process by SIGINT, whatever status it was given, once a KeyboardInterrupt (that very class) left code
-    run by `exec`, caught further out or not; dataclasses and torch run such code while they are imported.
+    CPython ends the process by SIGINT, whatever status it was given, once a KeyboardInterrupt (that very class) left
+    code run by `exec`, caught further out or not; dataclasses and torch run such code while they are imported.
     """
 
 
