@@ -76,6 +76,7 @@ class Context:
 
     def finish(self, ending: Ending, view: View) -> None:
         """Give an ending's outputs their value, and mark its nodes as done."""
+        self.program.full_range &= (ending.low, ending.high) == (-128, 127)
         for name in ending.outputs:
             self.values[name] = view
         self.done.update(node.name for node in ending.nodes)

@@ -46,7 +46,7 @@ _SOURCE = """/* {title}: inference at batch 1. Generated; do not edit. */
 #include <stdint.h>
 #include <string.h>
 
-{kernels}
+{switches}{kernels}
 
 {constants}
 
@@ -97,6 +97,7 @@ def source(context: Context, plan: Plan, title: str) -> str:
         calls.append(f"    MODEL_STEP({number});\n    model_step_{number}({_arguments(step)});\n    MODEL_BARRIER;")
     return _SOURCE.format(
         title=title,
+        switches="#define MODEL_FULL_RANGE 1\n" if program.full_range else "",
         kernels="\n".join(part.rstrip() + "\n" for part in parts).rstrip(),
         constants="\n".join(_constant(name, ctype, values) for name, (ctype, values) in program.constants.items()),
         steps="\n\n".join(steps),

@@ -372,21 +372,27 @@ def _general(
     rows = np.zeros((groups, pairs * 2, depth), dtype=np.int8)
     rows[:, :made, :length] = linear.codes.reshape(groups, made, length)
     weight = rows.reshape(groups, pairs, 2, depth // 4, 4).transpose(0, 1, 3, 2, 4)
-    columns = program.buffer("int32_t", (6 * depth + 3) // 4, label=f"{node.name}_columns")
+    inside = all(
+        (out - 1) * step < size for out, step, size in zip(frame.size_out, frame.stride, frame.size_in, strict=True)
+    )
+    in_place = frame.kernel == (1, 1) and frame.pad == (0, 0)
+    single = in_place and inside and frame.size_out == (1, 1)
+    scratch = () if single else (program.buffer("int32_t", max(depth, 32) + depth // 2, label=f"{node.name}_columns"),)
+    columns = scratch[0].token if scratch else "0"
     in_c = count * groups
     zero, (low, high) = (0, (0, 0)) if ending is None else (ending.quant.zero, ending.limits)
     multiplier, bias = program.constant(linear.multiplier, "float"), program.constant(linear.bias, "int32_t")
     code = (
         f"static const model_conv_t p = {{{frame.fields()}, .in_c = {in_c}, .out_c = {outputs}, "
-        f".groups = {groups}, .depth = {depth}, .in_zero = {quant.zero}, .out_zero = {zero}, .low = {low}, "
+        f".groups = {groups}, .depth = {depth}, .in_place = {int(in_place)}, .in_zero = {quant.zero}, .out_zero = {zero}, .low = {low}, "
         f".high = {high}, .weight = {program.constant(weight, 'int8_t')}, .bias = {bias}, "
         f".multiplier = {multiplier}}};\n"
     )
     if ending is None:
         offset = program.constant(linear.offset, "float")
-        code += f"model_conv(&p, {source.token}, 0, {target.token}, {offset}, {columns.token});"
+        code += f"model_conv(&p, {source.token}, 0, {target.token}, {offset}, {columns});"
     else:
-        code += f"model_conv(&p, {source.token}, {target.token}, 0, 0, {columns.token});"
+        code += f"model_conv(&p, {source.token}, {target.token}, 0, 0, {columns});"
     program.add(
         Step(
             node.name,
@@ -394,7 +400,7 @@ def _general(
             code,
             (source,),
             (target,),
-            (columns,),
+            scratch,
             kernels=frozenset({"conv"}),
             macs=frame.size_out[0] * frame.size_out[1] * outputs * length,
             weight_bytes=weight.size + 8 * outputs,

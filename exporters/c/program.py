@@ -134,11 +134,15 @@ class Step:
 
 @dataclass
 class Program:
-    """Everything that model.c will hold."""
+    """Everything that model.c will hold.
+
+    `full_range`: no integer kernel clamps its codes to less than -128 to 127.
+    """
 
     buffers: list[Buffer] = field(default_factory=list)
     constants: dict[str, tuple[str, Array]] = field(default_factory=dict)  # C name -> C type, values
     steps: list[Step] = field(default_factory=list)
+    full_range: bool = True
     _by_bytes: dict[tuple[str, bytes], str] = field(default_factory=dict)
     _copies: dict[tuple[object, ...], Buffer] = field(default_factory=dict)
 

@@ -18,6 +18,10 @@
 #define MODEL_MVE 0
 #endif
 
+#if MODEL_DSP
+#include <arm_acle.h>
+#endif
+
 /* Between steps: buffers of different types take turns in the arena, which a compiler that orders loads and stores by
  * type must not see as independent. */
 #if defined(__GNUC__)
@@ -52,6 +56,21 @@ MODEL_UNUSED MODEL_INLINE int32_t model_round(float x, int32_t zero, int32_t low
     x += 12582912.0f; /* 1.5 * 2^23: the sum's last bit weighs one */
     memcpy(&n, &x, sizeof n);
     return n - 0x4B400000 + zero;
+#endif
+}
+
+/* The code of x steps. MODEL_FULL_RANGE: low and high, with zero added, are -128 and 127 in all of the model. */
+MODEL_UNUSED MODEL_INLINE int8_t model_code(float x, int32_t zero, int32_t low, int32_t high)
+{
+#if MODEL_FPU && MODEL_DSP && defined(MODEL_FULL_RANGE)
+    int32_t n;
+    (void)low;
+    (void)high;
+    __asm__("vcvtr.s32.f32 %0, %1" : "=t"(x) : "t"(x));
+    memcpy(&n, &x, sizeof n);
+    return (int8_t)__ssat(__qadd(n, zero), 8);
+#else
+    return (int8_t)model_round(x, zero, low, high);
 #endif
 }
 
@@ -91,13 +110,13 @@ MODEL_UNUSED MODEL_INLINE int8_t model_requantize(int32_t sum, float multiplier,
 MODEL_UNUSED MODEL_INLINE int8_t model_requantize(int32_t sum, float multiplier, int32_t zero, int32_t low,
                                                   int32_t high)
 {
-    return (int8_t)model_round((float)sum * multiplier, zero, low, high);
+    return model_code((float)sum * multiplier, zero, low, high);
 }
 #endif
 
 MODEL_UNUSED MODEL_INLINE int8_t model_quantize(float x, float scale, int32_t zero)
 {
-    return (int8_t)model_round(x / scale, zero, -128 - zero, 127 - zero);
+    return model_code(x / scale, zero, -128 - zero, 127 - zero);
 }
 
 /* Copies of a few bytes: the C library of a small core may go byte by byte. */
@@ -121,8 +140,6 @@ MODEL_UNUSED MODEL_INLINE void model_copy(int8_t *to, const int8_t *from, int32_
 }
 
 #if MODEL_DSP
-#include <arm_acle.h>
-
 MODEL_UNUSED MODEL_INLINE int32_t model_word(const void *address)
 {
     int32_t word;

@@ -12,7 +12,7 @@ MODEL_UNUSED MODEL_KERNEL void model_add(const model_binary_t *p, const int8_t *
     for (int32_t i = 0; i < q.size; i++) {
         const int32_t j = q.b_size == q.size ? i : (i / q.inner) % q.b_size;
         const float sum = (float)(a[i] - q.a_zero) * q.a_scale + (float)(b[j] - q.b_zero) * q.b_scale;
-        y[i] = (int8_t)model_round(sum, q.out_zero, q.low, q.high);
+        y[i] = model_code(sum, q.out_zero, q.low, q.high);
     }
 }
 
@@ -22,6 +22,6 @@ MODEL_UNUSED MODEL_KERNEL void model_multiply(const model_binary_t *p, const int
     for (int32_t i = 0; i < q.size; i++) {
         const int32_t j = q.b_size == q.size ? i : (i / q.inner) % q.b_size;
         const float product = (float)(a[i] - q.a_zero) * q.a_scale * ((float)(b[j] - q.b_zero) * q.b_scale);
-        y[i] = (int8_t)model_round(product / q.out_scale, q.out_zero, q.low, q.high);
+        y[i] = model_code(product / q.out_scale, q.out_zero, q.low, q.high);
     }
 }
