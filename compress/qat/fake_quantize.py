@@ -8,6 +8,8 @@ million values, where the four elementwise passes below take 0.15 ms (measured, 
 torch's kernel is fused, and used.
 """
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -15,10 +17,10 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torchao.quantization.pt2e import FakeQuantizeBase
 
-from compress.qat.ranges import Method, estimate
+from compress.qat.observers import MinMaxObserver, RangeObserver
+from compress.qat.ranges import FLOOR as FLOOR
+from compress.qat.ranges import Codes
 
-MOMENTUM = 0.01  # weight of a new batch in the moving average of activation ranges, once 100 batches were seen
-FLOOR = 2.0**-24  # least scale: of the largest scale of the tensor for weights, absolute for activations
 WEIGHT_CODE = 127  # weights use -127..127: negating a channel (batch norm with a negative factor) keeps its codes
 
 
@@ -96,8 +98,13 @@ def floored(scales: Tensor) -> Tensor:
     return torch.maximum(scales, torch.where(largest > 0, largest * FLOOR, torch.full_like(largest, FLOOR)))
 
 
-class ActivationFakeQuantize(FakeQuantizeBase):
-    """Per-tensor grid whose range follows a moving average of the batches' ranges.
+def whole(weight: Tensor, axis: int, largest: int) -> Tensor:
+    """(C,) ones: a channel's grid reaches to its largest magnitude."""
+    return torch.ones(weight.shape[axis], device=weight.device)
+
+
+class ActivationFakeQuantize(FakeQuantizeBase, ABC):
+    """Per-tensor grid of an activation.
 
     Ranges move only in training mode or during calibration, never in evaluation. Before the first batch the module
     passes its input through.
@@ -107,14 +114,12 @@ class ActivationFakeQuantize(FakeQuantizeBase):
         quant_min, quant_max: ends of the grid.
         qscheme: torch.per_tensor_symmetric (zero point 0) or torch.per_tensor_affine.
         is_dynamic: must be False.
-        method: how a batch's range is found; see compress.qat.ranges.
+        observer: gives what finds the range.
     """
 
     scale: Tensor
     zero_point: Tensor
-    low: Tensor
-    high: Tensor
-    seen: Tensor
+    observer: RangeObserver
 
     def __init__(
         self,
@@ -123,7 +128,7 @@ class ActivationFakeQuantize(FakeQuantizeBase):
         quant_max: int,
         qscheme: torch.qscheme,
         is_dynamic: bool = False,
-        method: Method = "minmax",
+        observer: Callable[[], RangeObserver] = MinMaxObserver,
     ) -> None:
         super().__init__()
         if is_dynamic:
@@ -134,45 +139,56 @@ class ActivationFakeQuantize(FakeQuantizeBase):
         self.qscheme = qscheme
         self.is_dynamic = False
         self.ch_axis = -1
-        self.method: Method = method
+        self.codes = Codes(quant_min, quant_max, qscheme == torch.per_tensor_symmetric)
         self.calibrating = False
         self.register_buffer("scale", torch.ones(1))
         self.register_buffer("zero_point", torch.zeros(1, dtype=torch.int32))
-        self.register_buffer("low", torch.zeros(1))
-        self.register_buffer("high", torch.zeros(1))
-        self.register_buffer("seen", torch.zeros(1, dtype=torch.int64))
+        self.observer = observer()
+
+    @property
+    def seen(self) -> Tensor:
+        """(1,) int64: batches that moved the range."""
+        return self.observer.seen
+
+    @property
+    def low(self) -> Tensor:
+        """(1,): lower end of the observed range."""
+        return self.observer.low
+
+    @property
+    def high(self) -> Tensor:
+        """(1,): upper end of the observed range."""
+        return self.observer.high
 
     def forward(self, x: Tensor) -> Tensor:
         """x, any shape -> x on the grid, same shape and type."""
-        if (self.training or self.calibrating) and bool(self.observer_enabled):
-            self.observe(x)
+        moving = bool(self.observer_enabled)
+        if self.calibrating:
+            if moving and self.observer.calibrate(x, self.codes):
+                self.place_grid()
+        elif self.training and moving:
+            self.follow(x)
         if bool(self.fake_quant_enabled) and int(self.seen) > 0:
-            return round_to_grid(x, float(self.scale), int(self.zero_point), self.quant_min, self.quant_max)
+            return self.round(x)
         return x
 
-    def observe(self, x: Tensor) -> None:
-        """Move the range towards this batch's. A batch that is empty or not finite leaves it where it was."""
-        if x.numel() == 0:
-            return
-        low, high = estimate(x, self.method, self.quant_max - self.quant_min + 1)
-        if not (abs(low) < float("inf") and abs(high) < float("inf")):
-            return
-        # Equal weights for the first batches, so that calibration is their mean; a moving average afterwards.
-        weight = max(1.0 / (int(self.seen) + 1), MOMENTUM)
-        self.low.lerp_(torch.full_like(self.low, low), weight)
-        self.high.lerp_(torch.full_like(self.high, high), weight)
-        self.seen += 1
-        self._place_grid()
+    def settle(self) -> None:
+        """End a calibration: the range that its batches gave holds from now on."""
+        if bool(self.observer_enabled) and self.observer.settle(self.codes):
+            self.place_grid()
 
-    def _place_grid(self) -> None:
-        low, high = min(float(self.low), 0.0), max(float(self.high), 0.0)  # 0.0 must have a code: zero padding
-        if self.qscheme == torch.per_tensor_symmetric:
-            scale, zero_point = max(-low, high) / self.quant_max, 0
-        else:
-            scale = (high - low) / (self.quant_max - self.quant_min)
-            zero_point = self.quant_min - round(low / scale) if scale > FLOOR else 0
-            zero_point = min(max(zero_point, self.quant_min), self.quant_max)
-        self.scale.fill_(max(scale, FLOOR))
+    @abstractmethod
+    def follow(self, x: Tensor) -> None:
+        """Take in a training batch."""
+
+    @abstractmethod
+    def round(self, x: Tensor) -> Tensor:
+        """x on the grid."""
+
+    def place_grid(self) -> None:
+        """Set scale and zero point from the observed range."""
+        scale, zero_point = self.codes.place(float(self.low), float(self.high))
+        self.scale.fill_(scale)
         self.zero_point.fill_(zero_point)
 
     def calculate_qparams(self) -> tuple[Tensor, Tensor]:  # type: ignore[override]
@@ -180,12 +196,21 @@ class ActivationFakeQuantize(FakeQuantizeBase):
         return self.scale, self.zero_point
 
 
-class WeightFakeQuantizePerChannel(FakeQuantizeBase):
-    """Symmetric grid -127..127 per output channel that follows the weights until it is frozen.
+class ObservedActivation(ActivationFakeQuantize):
+    """The grid follows the range of the data until it is frozen."""
 
-    The codes of a channel do not change when the channel is multiplied by a factor, because its scale is multiplied
-    by the same one (Jacob et al. 2018, section 3.2, folds first and quantises then; per channel both agree). So batch
-    norm needs no folding while training: the weight is rounded as it is, and the fold only rescales.
+    def follow(self, x: Tensor) -> None:
+        """Move the grid towards this batch's range."""
+        if self.observer.follow(x, self.codes):
+            self.place_grid()
+
+    def round(self, x: Tensor) -> Tensor:
+        """Straight-through."""
+        return round_to_grid(x, float(self.scale), int(self.zero_point), self.quant_min, self.quant_max)
+
+
+class WeightFakeQuantizePerChannel(FakeQuantizeBase, ABC):
+    """Symmetric grid -127..127 per output channel. (torchao passes the channel dimension to names with PerChannel.)
 
     Args:
         dtype: torch.int8.
@@ -193,10 +218,13 @@ class WeightFakeQuantizePerChannel(FakeQuantizeBase):
         qscheme: torch.per_channel_symmetric.
         ch_axis: output channels: 0 of a convolution's or linear's weight, 1 of a MatMul's.
         is_dynamic: must be False.
+        shrink: gives, for a weight, the channel dimension and the largest code, the share (C,) of each channel's
+            largest magnitude that the grid covers.
     """
 
     scale: Tensor
     zero_point: Tensor
+    shrink: Tensor
 
     def __init__(
         self,
@@ -206,6 +234,7 @@ class WeightFakeQuantizePerChannel(FakeQuantizeBase):
         qscheme: torch.qscheme,
         ch_axis: int,
         is_dynamic: bool = False,
+        shrink: Callable[[Tensor, int, int], Tensor] = whole,
     ) -> None:
         super().__init__()
         if is_dynamic or (quant_min, quant_max) != (-WEIGHT_CODE, WEIGHT_CODE):
@@ -216,27 +245,30 @@ class WeightFakeQuantizePerChannel(FakeQuantizeBase):
         self.qscheme = qscheme
         self.is_dynamic = False
         self.ch_axis = ch_axis
+        self._shrink = shrink
         self.register_buffer("scale", torch.ones(1))
         self.register_buffer("zero_point", torch.zeros(1, dtype=torch.int32))
+        self.register_buffer("shrink", torch.ones(1))
 
     def fit(self, weight: Tensor) -> None:
         """Size and set the scales for this weight."""
-        self.scale = channel_scales(weight, self.ch_axis)
+        self.shrink = self._shrink(weight, self.ch_axis, WEIGHT_CODE)
+        self.scale = channel_scales(weight, self.ch_axis) * self.shrink
         self.zero_point = torch.zeros_like(self.scale, dtype=torch.int32)
 
+    @abstractmethod
     def scales(self, weight: Tensor) -> Tensor:
-        """(C,): the frozen scales, or those of this weight."""
-        return channel_scales(weight, self.ch_axis) if bool(self.observer_enabled) else self.scale
+        """(C,), no gradient: what this weight is rounded with."""
+
+    @abstractmethod
+    def round(self, weight: Tensor) -> Tensor:
+        """The weight on its grid."""
 
     def forward(self, weight: Tensor) -> Tensor:
         """A weight -> the weight on its grid, same shape and type."""
-        scale = self.scales(weight)
         if self.training and bool(self.observer_enabled):
-            self.scale.copy_(scale)
-        if not bool(self.fake_quant_enabled):
-            return weight
-        rounded = _RoundChannels.apply(weight, self.broadcast(scale, weight))  # type: ignore[no-untyped-call]
-        return cast(Tensor, rounded)
+            self.scale.copy_(self.scales(weight))
+        return self.round(weight) if bool(self.fake_quant_enabled) else weight
 
     def broadcast(self, scale: Tensor, weight: Tensor) -> Tensor:
         """(C,) -> the shape that multiplies `weight` channel by channel."""
@@ -245,3 +277,23 @@ class WeightFakeQuantizePerChannel(FakeQuantizeBase):
     def calculate_qparams(self) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """(scale, zero_point), each (C,): what torchao's convert writes into the graph."""
         return self.scale, self.zero_point
+
+
+class ObservedWeightPerChannel(WeightFakeQuantizePerChannel):
+    """The grid follows the weights until it is frozen.
+
+    The codes of a channel do not change when the channel is multiplied by a factor, because its scale is multiplied
+    by the same one (Jacob et al. 2018, section 3.2, folds first and quantises then; per channel both agree). So batch
+    norm needs no folding while training: the weight is rounded as it is, and the fold only rescales.
+    """
+
+    def scales(self, weight: Tensor) -> Tensor:
+        """The frozen scales, or those of this weight."""
+        moving = bool(self.observer_enabled)
+        return channel_scales(weight, self.ch_axis) * self.shrink if moving else self.scale
+
+    def round(self, weight: Tensor) -> Tensor:
+        """Straight-through."""
+        scale = self.scale if self.training else self.scales(weight)  # in training, `forward` just wrote them
+        rounded = _RoundChannels.apply(weight, self.broadcast(scale, weight))  # type: ignore[no-untyped-call]
+        return cast(Tensor, rounded)

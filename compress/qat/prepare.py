@@ -22,7 +22,7 @@ from compress.qat.convert import convert
 from compress.qat.phase import Phase, phase
 from compress.qat.prepared import Prepared
 from compress.qat.quantizer import PlacementQuantizer, module_path, rules
-from compress.qat.ranges import METHODS, Method
+from compress.qat.rounding import OBSERVED, Rounding
 
 aten = torch.ops.aten
 
@@ -51,7 +51,7 @@ def prepare(
     quantizer: str,
     *,
     float_modules: tuple[str, ...] = ("frontend",),
-    ranges: Method = "minmax",
+    rounding: Rounding = OBSERVED,
 ) -> Prepared:
     """A copy of the student with fake quantisation where its runtime needs it, in evaluation mode.
 
@@ -64,19 +64,15 @@ def prepare(
         quantizer: a file of compress/qat: tensorrt, onnxruntime_x86, cortex_m.
         float_modules: children whose inside stays float (normalisation, log-mel); what they give to the first
             quantised layer is quantised there.
-        ranges: how the range of a batch is found: minmax, percentile, mse.
+        rounding: how ranges are found, and whether steps are learned; see `compress.qat.rounding.rounding`.
 
     Returns:
         The prepared student. It computes in float until ranges were seen (`calibrate`, or training).
 
     Raises:
-        RecipeError: no such quantizer or range method; or the student cannot be exported with a free batch size.
+        RecipeError: no such quantizer; or the student cannot be exported with a free batch size.
     """
-    if ranges not in METHODS:
-        raise RecipeError(
-            f"no range method is called {ranges!r}; there are {', '.join(METHODS)}", fix="use one of these"
-        )
-    marks = PlacementQuantizer(rules(quantizer), ranges, float_modules)
+    marks = PlacementQuantizer(rules(quantizer), rounding, float_modules)
     graph = _export(model, example)
     _replace_in_place(graph)
     # torchao's prepare_qat_pt2e would first rewrite conv + batch norm into its own fold (fixed epsilon, and a division
@@ -91,7 +87,9 @@ def prepare(
 
 
 def calibrate(prepared: Prepared, batches: Iterable[Tensor | tuple[Tensor, ...]]) -> None:
-    """Set the first ranges from data, on the float network in evaluation mode; the mean over batches.
+    """Set the first ranges from data, on the float network in evaluation mode.
+
+    Min-max ranges are the mean over batches, the others that of all batches' values together.
 
     The mode (training or evaluation) is as before afterwards; weights and batch norm do not change.
 
@@ -109,6 +107,8 @@ def calibrate(prepared: Prepared, batches: Iterable[Tensor | tuple[Tensor, ...]]
         with torch.no_grad():
             for batch in batches:
                 prepared(*(batch if isinstance(batch, tuple) else (batch,)))
+        for module in prepared.activations():
+            module.settle()
     finally:
         _switch(prepared, rounding=True, calibrating=False)
         prepared.train(training)

@@ -23,8 +23,8 @@ from torchao.quantization.pt2e.quantizer import (
 from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
 
 from compress.errors import RecipeError
-from compress.qat.fake_quantize import WEIGHT_CODE, ActivationFakeQuantize, WeightFakeQuantizePerChannel
-from compress.qat.ranges import Method
+from compress.qat.fake_quantize import WEIGHT_CODE
+from compress.qat.rounding import Rounding
 
 aten = torch.ops.aten
 
@@ -94,7 +94,21 @@ MOVES = frozenset(  # operators that only move values, so that codes and scale s
 
 # Everything in this folder that is not a runtime's file.
 _SHARED = frozenset(
-    {"convert", "fake_quantize", "integer_domain", "phase", "prepare", "prepared", "quantizer", "ranges"}
+    {
+        "convert",
+        "equalize",
+        "fake_quantize",
+        "histogram",
+        "integer_domain",
+        "learned_steps",
+        "observers",
+        "phase",
+        "prepare",
+        "prepared",
+        "quantizer",
+        "ranges",
+        "rounding",
+    }
 )
 
 
@@ -155,11 +169,11 @@ class Placement:
     Args:
         model: exported, in-place operators already replaced.
         grid: the runtime's rules.
-        method: how activation ranges are found.
+        rounding: the modules that round.
         float_modules: paths in the student whose inside stays float.
     """
 
-    def __init__(self, model: GraphModule, grid: Rules, method: Method, float_modules: tuple[str, ...]) -> None:
+    def __init__(self, model: GraphModule, grid: Rules, rounding: Rounding, float_modules: tuple[str, ...]) -> None:
         self._parameters = dict(model.named_parameters(remove_duplicate=False))
         self.nodes = [
             node
@@ -168,11 +182,12 @@ class Placement:
         ]
         self._activation = QuantizationSpec(
             dtype=grid.dtype,
-            observer_or_fake_quant_ctr=ActivationFakeQuantize.with_args(method=method),  # type: ignore[no-untyped-call]
+            observer_or_fake_quant_ctr=rounding.activation,
             quant_min=grid.low_code,
             quant_max=grid.high_code,
             qscheme=torch.per_tensor_symmetric if grid.symmetric else torch.per_tensor_affine,
         )
+        self._rounding = rounding
         self._first: dict[Node, tuple[Node, Node]] = {}  # tensor -> the first edge that quantises it
 
     def is_weight(self, value: object) -> bool:
@@ -216,7 +231,7 @@ class Placement:
 
     def weight(self, source: Node, consumer: Node, axis: int) -> None:
         """Quantise a parameter per channel along `axis`."""
-        _annotation(consumer).input_qspec_map[source] = weight_spec(axis)
+        _annotation(consumer).input_qspec_map[source] = weight_spec(axis, self._rounding)
 
     def output(self, node: Node) -> None:
         """Quantise what `node` computes, for all its readers."""
@@ -230,27 +245,27 @@ class Placement:
 class PlacementQuantizer(Quantizer):
     """torchao's quantizer interface around one runtime's rules; keeps the sites that the rules reported."""
 
-    def __init__(self, grid: Rules, method: Method, float_modules: tuple[str, ...]) -> None:
+    def __init__(self, grid: Rules, rounding: Rounding, float_modules: tuple[str, ...]) -> None:
         super().__init__()
         self._grid = grid
-        self._method: Method = method
+        self._rounding = rounding
         self._float_modules = float_modules
         self.sites: list[Site] = []
 
     def annotate(self, model: GraphModule) -> GraphModule:
         """Mark the graph in place and return it."""
-        self.sites = self._grid.mark(Placement(model, self._grid, self._method, self._float_modules))
+        self.sites = self._grid.mark(Placement(model, self._grid, self._rounding, self._float_modules))
         return model
 
     def validate(self, model: GraphModule) -> None:
         """Nothing to check: the marks come from one place."""
 
 
-def weight_spec(axis: int) -> QuantizationSpec:
+def weight_spec(axis: int, rounding: Rounding) -> QuantizationSpec:
     """Symmetric int8 -127..127, one scale per channel along `axis`."""
     return QuantizationSpec(
         dtype=torch.int8,
-        observer_or_fake_quant_ctr=WeightFakeQuantizePerChannel,
+        observer_or_fake_quant_ctr=rounding.weight,
         quant_min=-WEIGHT_CODE,
         quant_max=WEIGHT_CODE,
         qscheme=torch.per_channel_symmetric,

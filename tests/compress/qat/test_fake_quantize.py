@@ -6,20 +6,20 @@ from torch import Tensor
 
 from compress.qat.fake_quantize import (
     FLOOR,
-    ActivationFakeQuantize,
-    WeightFakeQuantizePerChannel,
+    ObservedActivation,
+    ObservedWeightPerChannel,
     channel_scales,
     round_to_grid,
 )
 
 
-def activation(symmetric: bool = True) -> ActivationFakeQuantize:
+def activation(symmetric: bool = True) -> ObservedActivation:
     scheme = torch.per_tensor_symmetric if symmetric else torch.per_tensor_affine
-    return ActivationFakeQuantize(torch.int8, -128, 127, scheme)
+    return ObservedActivation(torch.int8, -128, 127, scheme)
 
 
-def weights() -> WeightFakeQuantizePerChannel:
-    return WeightFakeQuantizePerChannel(torch.int8, -127, 127, torch.per_channel_symmetric, 0)
+def weights() -> ObservedWeightPerChannel:
+    return ObservedWeightPerChannel(torch.int8, -127, 127, torch.per_channel_symmetric, 0)
 
 
 def test_rounds_half_to_even_and_saturates_at_both_ends() -> None:
@@ -162,6 +162,6 @@ def test_an_empty_batch_moves_nothing(x: Tensor) -> None:
 
 def test_refuses_dynamic_scales() -> None:
     with pytest.raises(ValueError, match="constant"):
-        ActivationFakeQuantize(torch.int8, -128, 127, torch.per_tensor_symmetric, is_dynamic=True)
+        ObservedActivation(torch.int8, -128, 127, torch.per_tensor_symmetric, is_dynamic=True)
     with pytest.raises(ValueError, match="codes -127"):
-        WeightFakeQuantizePerChannel(torch.int8, -128, 127, torch.per_channel_symmetric, 0)
+        ObservedWeightPerChannel(torch.int8, -128, 127, torch.per_channel_symmetric, 0)

@@ -13,6 +13,7 @@ from compress.errors import RecipeError, TaskError
 from compress.qat import prepare as qat
 from compress.qat.fake_quantize import ActivationFakeQuantize
 from compress.qat.quantizer import names
+from compress.qat.rounding import rounding
 
 Make = Callable[..., nn.Module]
 Inputs = Callable[..., Tensor]
@@ -177,7 +178,7 @@ def test_a_batch_norm_that_starts_at_zero_learns() -> None:
 def test_the_percentile_method_ignores_an_outlier(make: Make, inputs: Inputs) -> None:
     x = inputs("residual").clone()
     x[0, 0, 0, 0] = 1000.0
-    model = qat.prepare(make("residual"), (x,), "tensorrt", ranges="percentile")
+    model = qat.prepare(make("residual"), (x,), "tensorrt", rounding=rounding("percentile"))
     qat.calibrate(model, [x])
     # The outlier is 3998 behind the frontend, everything else within 2.
     assert float(next(iter(model.activations())).high) < 2.1
@@ -238,12 +239,10 @@ def test_calibration_keeps_the_mode_and_moves_no_weight(make: Make, inputs: Inpu
     assert all(int(module.seen) == 2 for module in model.activations())
 
 
-def test_refuses_an_unknown_quantizer_and_range_method(make: Make, inputs: Inputs) -> None:
+def test_refuses_an_unknown_quantizer(make: Make, inputs: Inputs) -> None:
     x = inputs("mlp")
     with pytest.raises(RecipeError, match="no quantizer is called 'tensor'; there are cortex_m, onnxruntime_x86"):
         qat.prepare(make("mlp"), (x,), "tensor")
-    with pytest.raises(RecipeError, match="'entropy'; there are minmax, percentile, mse"):
-        qat.prepare(make("mlp"), (x,), "tensorrt", ranges="entropy")  # type: ignore[arg-type]
 
 
 def test_refuses_a_student_with_a_fixed_batch_size() -> None:
