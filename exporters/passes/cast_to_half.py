@@ -23,6 +23,8 @@ from exporters.half.formats import HalfFormat
 from exporters.half.plan import Plan, follows
 from exporters.passes import drop_unused
 
+LARGEST_CHANGE = 2.0**-6  # relative, of the outputs: half-precision rounding, layer upon layer
+
 _NUMPY = {TensorProto.INT8: np.int8, TensorProto.UINT8: np.uint8}
 
 

@@ -13,6 +13,8 @@ from onnx import ModelProto, NodeProto
 
 from exporters import graph
 
+LARGEST_CHANGE = 0.0  # bit for bit
+
 
 def apply(model: ModelProto) -> ModelProto:
     """A model without such nodes."""

@@ -19,6 +19,8 @@ from onnx import ModelProto, numpy_helper
 from exporters import graph
 from exporters.errors import ExportError
 
+LARGEST_CHANGE = 2.0**-16  # relative, of the outputs: 127 * 2^-24 of the largest scale, per weight of a floored channel
+
 RELATIVE_FLOOR = 2.0**-24
 SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
 

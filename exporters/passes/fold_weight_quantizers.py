@@ -14,6 +14,8 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from exporters import graph
 
+LARGEST_CHANGE = 0.0  # bit for bit
+
 RANGES: dict[int, tuple[int, int, type[np.generic]]] = {
     TensorProto.INT8: (-128, 127, np.int8),
     TensorProto.UINT8: (0, 255, np.uint8),

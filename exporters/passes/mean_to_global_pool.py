@@ -15,6 +15,8 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from exporters import graph
 
+LARGEST_CHANGE = 1e-6  # relative, of the outputs: a sum in another order
+
 
 def apply(model: ModelProto) -> ModelProto:
     """A model with global pools."""

@@ -12,6 +12,8 @@ from onnx import ModelProto, NodeProto, TensorProto
 
 from exporters import graph
 
+LARGEST_CHANGE = 0.0  # bit for bit
+
 Key = tuple[str, str, str, str, bytes]
 
 

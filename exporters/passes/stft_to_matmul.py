@@ -16,6 +16,8 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from exporters import graph
 from exporters.errors import ExportError
 
+LARGEST_CHANGE = 1e-4  # relative, of the outputs: the logarithm of a small power magnifies rounding
+
 
 def apply(model: ModelProto) -> ModelProto:
     """A model without STFT.

@@ -13,6 +13,8 @@ from onnx import ModelProto, NodeProto
 
 from exporters import graph
 
+LARGEST_CHANGE = 0.0  # bit for bit
+
 SCOPES = "pkg.torch.onnx.name_scopes"
 MODULE = "module"
 
