@@ -384,7 +384,8 @@ def _general(
     multiplier, bias = program.constant(linear.multiplier, "float"), program.constant(linear.bias, "int32_t")
     code = (
         f"static const model_conv_t p = {{{frame.fields()}, .in_c = {in_c}, .out_c = {outputs}, "
-        f".groups = {groups}, .depth = {depth}, .in_place = {int(in_place)}, .in_zero = {quant.zero}, .out_zero = {zero}, .low = {low}, "
+        f".groups = {groups}, .depth = {depth}, .in_place = {int(in_place)}, "
+        f".in_zero = {quant.zero}, .out_zero = {zero}, .low = {low}, "
         f".high = {high}, .weight = {program.constant(weight, 'int8_t')}, .bias = {bias}, "
         f".multiplier = {multiplier}}};\n"
     )

@@ -179,7 +179,7 @@ class Program:
         """Append a loop over a whole buffer: `result` is a C expression of the decoded element `x`."""
         source = view.buffer
         made = target or self.buffer(ctype, source.size, label=name)
-        code = [f"for (int32_t i = 0; i < {source.size}; i++) {{"]
+        code = ["MODEL_UNROLL", f"for (int32_t i = 0; i < {source.size}; i++) {{"]
         code += _decode(self, view, f"{source.token}[i]")
         code += [f"    {made.token}[i] = {result};", "}"]
         overlay = source if source.place == "arena" and BYTES[ctype] <= BYTES[source.ctype] else None

@@ -38,6 +38,13 @@
 #define MODEL_INLINE static inline
 #endif
 
+/* Before a loop over elements. */
+#if MODEL_DSP && defined(__GNUC__) && !defined(__clang__)
+#define MODEL_UNROLL _Pragma("GCC unroll 4")
+#else
+#define MODEL_UNROLL
+#endif
+
 /* Nearest integer to x, halves to even, held between low and high, plus zero. low and high do not include zero. */
 MODEL_UNUSED MODEL_INLINE int32_t model_round(float x, int32_t zero, int32_t low, int32_t high)
 {
@@ -131,8 +138,13 @@ MODEL_UNUSED MODEL_INLINE void model_copy(int8_t *to, const int8_t *from, int32_
     for (; size >= 4; size -= 4, to += 4, from += 4) {
         memcpy(to, from, 4);
     }
-    for (; size > 0; size--) {
-        *to++ = *from++;
+    if (size & 2) { /* no loop: the compiler would make it a call of memcpy */
+        memcpy(to, from, 2);
+        to += 2;
+        from += 2;
+    }
+    if (size & 1) {
+        *to = *from;
     }
 #else
     memcpy(to, from, (size_t)size);

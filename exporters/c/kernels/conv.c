@@ -20,6 +20,16 @@ static const int8_t *model_patch(const model_conv_t *p, const int8_t *x, int32_t
     if (p->in_place && top < p->in_h && left < p->in_w) { /* what stands after it meets weights of zero */
         return x + (top * p->in_w + left) * p->in_c + first;
     }
+    memset(patch + p->depth - 4, 0, 4); /* the padding, where there is any */
+    if (count == p->in_c && p->dilation_w == 1 && top >= 0 && left >= 0 && left + p->kernel_w <= p->in_w &&
+        top + (p->kernel_h - 1) * p->dilation_h < p->in_h) {
+        const int32_t size = p->kernel_w * count, step = p->dilation_h * p->in_w * p->in_c;
+        const int8_t *from = x + (top * p->in_w + left) * p->in_c;
+        for (int32_t ky = 0; ky < p->kernel_h; ky++, to += size, from += step) {
+            model_copy(to, from, size);
+        }
+        return patch;
+    }
     for (int32_t ky = 0; ky < p->kernel_h; ky++) {
         const int32_t iy = top + ky * p->dilation_h;
         if (iy < 0 || iy >= p->in_h) {
@@ -39,9 +49,6 @@ static const int8_t *model_patch(const model_conv_t *p, const int8_t *x, int32_t
                 to += count;
             }
         }
-    }
-    while (to < patch + p->depth) {
-        *to++ = 0;
     }
     return patch;
 }
@@ -167,12 +174,13 @@ typedef struct {
 /* Two patches as int16, four values of the one and four of the other in turn; the order inside four is 0 2 1 3. */
 static void model_columns(const int8_t *a, const int8_t *b, int32_t depth, int32_t *columns)
 {
-    for (int32_t k = 0; k < depth; k += 4) {
-        const int32_t wa = model_word(a + k), wb = model_word(b + k);
-        columns[k + 0] = model_even(wa);
-        columns[k + 1] = model_even(wb);
-        columns[k + 2] = model_odd(wa);
-        columns[k + 3] = model_odd(wb);
+    const int8_t *const stop = a + depth;
+    for (; a != stop; a += 4, b += 4, columns += 4) {
+        const int32_t wa = model_word(a), wb = model_word(b);
+        columns[0] = model_even(wa);
+        columns[1] = model_even(wb);
+        columns[2] = model_odd(wa);
+        columns[3] = model_odd(wb);
     }
 }
 
@@ -200,22 +208,27 @@ MODEL_INLINE void model_row_of_sums(const int8_t *weight, const int8_t *next, co
 }
 #endif
 
-/* Channels 0 and 1 at patch a, then at patch b. With DSP instructions `a` is what model_columns made of both. */
-MODEL_INLINE model_four_t model_dot(const int8_t *weight, const int8_t *a, const int8_t *b, int32_t depth,
+/* Channels 0 and 1 at patch a, then at patch b. With DSP instructions `a` is what model_columns made of both.
+ * `*filters` moves to the next two channels. */
+MODEL_INLINE model_four_t model_dot(const int8_t **filters, const int8_t *a, const int8_t *b, int32_t depth,
                                     int32_t first, int32_t second)
 {
+    const int8_t *weight = *filters;
     model_four_t sums = {first, second, first, second};
 #if MODEL_DSP
     const int32_t *x = (const int32_t *)(const void *)a;
+    const int8_t *const stop = weight + 2 * depth;
     (void)b;
     if (depth & 4) {
         model_square_of_sums(weight, x, &sums);
         weight += 8;
         x += 4;
     }
-    for (int32_t left = depth >> 3; left > 0; left--, weight += 16, x += 8) {
+    while (weight != stop) {
         model_square_of_sums(weight, x, &sums);
         model_square_of_sums(weight + 8, x + 4, &sums);
+        weight += 16;
+        x += 8;
     }
 #else
     for (int32_t left = depth; left > 0; left -= 4, a += 4, b += 4, weight += 8) {
@@ -227,6 +240,7 @@ MODEL_INLINE model_four_t model_dot(const int8_t *weight, const int8_t *a, const
         }
     }
 #endif
+    *filters = weight;
     return sums;
 }
 
@@ -268,25 +282,25 @@ static void model_two_pixels(const model_conv_t *p, const int8_t *weight, const 
     const float *multiplier = p->multiplier + channel;
     int32_t left = end - channel;
     if (y) {
-        int8_t *top = y + pixel * out_c + channel, *bottom = top + out_c;
-        for (; left > 1; left -= 2, weight += 2 * depth, bias += 2, multiplier += 2, top += 2, bottom += 2) {
-            const model_four_t sums = model_dot(weight, a, b, depth, bias[0], bias[1]);
+        int8_t *top = y + pixel * out_c + channel;
+        for (; left > 1; left -= 2, bias += 2, multiplier += 2, top += 2) {
+            const model_four_t sums = model_dot(&weight, a, b, depth, bias[0], bias[1]);
             const float m0 = multiplier[0], m1 = multiplier[1];
             top[0] = model_requantize(sums.s0, m0, zero, low, high);
             top[1] = model_requantize(sums.s1, m1, zero, low, high);
-            bottom[0] = model_requantize(sums.s2, m0, zero, low, high);
-            bottom[1] = model_requantize(sums.s3, m1, zero, low, high);
+            top[out_c] = model_requantize(sums.s2, m0, zero, low, high);
+            top[out_c + 1] = model_requantize(sums.s3, m1, zero, low, high);
         }
         if (left > 0) {
-            const model_four_t sums = model_dot(weight, a, b, depth, bias[0], 0);
-            *top = model_requantize(sums.s0, *multiplier, zero, low, high);
-            *bottom = model_requantize(sums.s2, *multiplier, zero, low, high);
+            const model_four_t sums = model_dot(&weight, a, b, depth, bias[0], 0);
+            top[0] = model_requantize(sums.s0, *multiplier, zero, low, high);
+            top[out_c] = model_requantize(sums.s2, *multiplier, zero, low, high);
         }
     } else {
         float *top = real + pixel * out_c + channel;
-        for (int32_t k = 0; k < left; k += 2, weight += 2 * depth, top += 2) {
+        for (int32_t k = 0; k < left; k += 2, top += 2) {
             const int32_t two = k + 1 < left;
-            const model_four_t sums = model_dot(weight, a, b, depth, bias[k], bias[k + two]);
+            const model_four_t sums = model_dot(&weight, a, b, depth, bias[k], bias[k + two]);
             top[0] = (float)sums.s0 * multiplier[k] + offset[channel + k];
             top[out_c] = (float)sums.s2 * multiplier[k] + offset[channel + k];
             if (two) {

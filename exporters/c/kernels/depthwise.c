@@ -23,10 +23,18 @@ MODEL_INLINE void model_depthwise(const model_depthwise_t *p, const int8_t *x, i
     for (int32_t oy = 0; oy < p->out_h; oy++) {
         for (int32_t ox = 0; ox < p->out_w; ox++) {
             const int32_t top = oy * p->stride_h - p->pad_top, left = ox * p->stride_w - p->pad_left;
+            const int32_t whole = top >= 0 && left >= 0 && top + (p->kernel_h - 1) * p->dilation_h < p->in_h &&
+                                  left + (p->kernel_w - 1) * p->dilation_w < p->in_w;
             const int8_t **tap = taps;
             for (int32_t ky = 0; ky < p->kernel_h; ky++) {
                 const int32_t iy = top + ky * p->dilation_h;
                 const int8_t *const row = x + (iy * p->in_w + left) * channels;
+                if (whole) {
+                    for (int32_t kx = 0; kx < p->kernel_w; kx++) {
+                        *tap++ = row + kx * p->dilation_w * channels;
+                    }
+                    continue;
+                }
                 for (int32_t kx = 0; kx < p->kernel_w; kx++) {
                     const int32_t ix = left + kx * p->dilation_w;
                     const int32_t inside = iy >= 0 && iy < p->in_h && ix >= 0 && ix < p->in_w;
