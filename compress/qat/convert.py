@@ -12,20 +12,13 @@ from torch.fx import GraphModule, Node
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
 from compress.errors import RunError
-from compress.qat.fake_quantize import (
-    WEIGHT_CODE,
-    ActivationFakeQuantize,
-    WeightFakeQuantizePerChannel,
-    floored,
-)
+from compress.qat import bias_grid
+from compress.qat.fake_quantize import WEIGHT_CODE, ActivationFakeQuantize, WeightFakeQuantizePerChannel
 from compress.qat.prepared import Prepared
-from compress.qat.quantizer import BATCH_NORM, CONVOLUTIONS, DROPOUTS, LINEAR, only_reader
+from compress.qat.quantizer import BATCH_NORM, DROPOUTS, only_reader
 
 _ADD = torch.ops.aten.add.Tensor
-_FOLDABLE = CONVOLUTIONS | {LINEAR}
-# ONNX Runtime and C kernels turn a bias into int32 of scale (activation scale * weight scale), which overflows where
-# the weights of a channel are all but zero and its bias is not; one bit is left for the sum that it is added to.
-_BIAS_CODES = 2.0**30
+_FOLDABLE = bias_grid.WEIGHTED
 
 
 def convert(prepared: Prepared) -> nn.Module:
@@ -83,21 +76,21 @@ def _fold(graph: GraphModule, node: Node) -> None:
     factor: Tensor | None = None
     bias = _bias_of(graph, node)
     if norm is not None and norm.target is BATCH_NORM and norm.args[0] is node:
-        factor, bias = _folded(graph, norm, bias, weight.shape[0])
+        factor, bias = _folded(graph, norm, bias)
         norm.replace_all_uses_with(node)
         graph.graph.erase_node(norm)
     if fake_quantize is None:
         if factor is not None:
             _store(graph, node, 1, weight * _per_channel(factor, weight))
     else:
-        least = None
-        if bias is not None:
-            source = node.args[0]
-            assert isinstance(source, Node)
-            step = _activation_scale(graph, source)
-            least = bias.abs() / (step * _BIAS_CODES) if step is not None else None
-        _store(graph, node, 1, _on_grid(fake_quantize, weight, factor, least))
-    if factor is not None and bias is not None:
+        source = node.args[0]
+        assert isinstance(source, Node)
+        step = _activation_scale(graph, source)
+        scale = bias_grid.final_scale(fake_quantize.scales(weight), factor, bias, step)
+        _store(graph, node, 1, _on_grid(fake_quantize, weight, factor, scale))
+        if bias is not None and step is not None:
+            bias = bias_grid.on_grid(bias, step, scale)
+    if bias is not None and (factor is not None or fake_quantize is not None):
         _store(graph, node, 2, bias)
 
 
@@ -122,24 +115,22 @@ def _snap_alone(graph: GraphModule, node: Node) -> None:
         source = node.args[0]
         assert isinstance(source, Node)
         weight = graph.get_parameter(str(source.target)).detach().clone()
-        parameter = _parameter(graph, f"{node.name}_weight", _on_grid(module, weight, None, None))
+        scale = bias_grid.final_scale(module.scales(weight), None, None, None)
+        parameter = _parameter(graph, f"{node.name}_weight", _on_grid(module, weight, None, scale))
         with graph.graph.inserting_before(node):
             node.update_arg(0, _get_attr(graph, parameter, source))
 
 
 def _on_grid(
-    fake_quantize: WeightFakeQuantizePerChannel, weight: Tensor, factor: Tensor | None, least: Tensor | None
+    fake_quantize: WeightFakeQuantizePerChannel, weight: Tensor, factor: Tensor | None, final: Tensor
 ) -> Tensor:
     """codes * final scale, exactly: what torchao's own rounding then turns into those codes.
 
     The codes are those of training; the fold multiplies the scale alone, unless the folded scale falls below the
-    floor (or below what the bias needs), where codes are computed again on the floored scale.
+    floor (or below what the bias needs), where codes are computed again on the final scale.
     """
     trained = fake_quantize.scales(weight)
     scale = trained if factor is None else trained * factor.abs()
-    final = floored(scale)
-    if least is not None:
-        final = torch.maximum(final, least)
     broadcast = fake_quantize.broadcast
     codes = (weight * broadcast(1.0 / trained, weight)).round_().clamp_(-WEIGHT_CODE, WEIGHT_CODE)
     if factor is not None:
@@ -158,9 +149,7 @@ def _as_affine(graph: GraphModule, norm: Node) -> None:
     """Write a batch norm that follows nothing it could fold into as factor * x + shift."""
     source = norm.args[0]
     assert isinstance(source, Node)
-    mean = _tensor(graph, norm.args[3])
-    assert mean is not None
-    factor, shift = _folded(graph, norm, None, mean.shape[0])
+    factor, shift = _folded(graph, norm, None)
     shape = [1, -1] + [1] * (norm.meta["val"].dim() - 2)
     node = source
     for name, operator, value in (("factor", torch.ops.aten.mul.Tensor, factor), ("shift", _ADD, shift)):
@@ -173,19 +162,14 @@ def _as_affine(graph: GraphModule, norm: Node) -> None:
     graph.graph.erase_node(norm)
 
 
-def _folded(graph: GraphModule, norm: Node, bias: Tensor | None, channels: int) -> tuple[Tensor, Tensor]:
+def _folded(graph: GraphModule, norm: Node, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     """(factor, bias) of the fold, (C,) each: y = factor * conv(x) + bias."""
     gamma, beta, mean, variance = (_tensor(graph, argument) for argument in norm.args[1:5])
     epsilon = norm.args[7]
     assert isinstance(epsilon, float)
     assert mean is not None
     assert variance is not None
-    factor = torch.rsqrt(variance + epsilon)
-    if gamma is not None:
-        factor = gamma * factor
-    shift = torch.zeros(channels, dtype=mean.dtype, device=mean.device) if bias is None else bias
-    folded = (shift - mean) * factor
-    return factor, folded if beta is None else folded + beta
+    return bias_grid.fold(gamma, beta, mean, variance, epsilon, bias)
 
 
 def _weight_of(graph: GraphModule, node: Node) -> tuple[Node | None, WeightFakeQuantizePerChannel | None]:
@@ -215,7 +199,9 @@ def _bias_of(graph: GraphModule, node: Node) -> Tensor | None:
 
 
 def _tensor(graph: GraphModule, argument: object) -> Tensor | None:
-    """The value of a parameter or buffer that a node reads."""
+    """The value of a parameter or buffer that a node reads, also through the rounding of a bias."""
+    if isinstance(argument, Node) and argument.op == "call_module":
+        argument = argument.args[0]
     if not isinstance(argument, Node):
         return None
     owner, _, name = str(argument.target).rpartition(".")

@@ -8,41 +8,23 @@ that rounding before or after the fold gives the same codes (see WeightFakeQuant
 is exactly the folded one, without the division of every activation that a fold inside the training graph costs.
 """
 
-import inspect
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 from torchao.quantization.pt2e.prepare import prepare as insert_fake_quantize
 
-from compress.errors import RecipeError, TaskError
+from compress.errors import TaskError
+from compress.qat import bias_grid
+from compress.qat.capture import Lengths, capture
 from compress.qat.convert import convert
 from compress.qat.phase import Phase, phase
 from compress.qat.prepared import Prepared
 from compress.qat.quantizer import PlacementQuantizer, module_path, rules
 from compress.qat.rounding import OBSERVED, Rounding
 
-aten = torch.ops.aten
-
-# torch.export keeps in-place operators; rounding a tensor that is then overwritten breaks its gradient.
-_OUT_OF_PLACE = {
-    aten.relu_.default: aten.relu.default,
-    aten.hardtanh_.default: aten.hardtanh.default,
-    aten.hardswish_.default: aten.hardswish.default,
-    aten.hardsigmoid_.default: aten.hardsigmoid.default,
-    aten.leaky_relu_.default: aten.leaky_relu.default,
-    aten.elu_.default: aten.elu.default,
-    aten.silu_.default: aten.silu.default,
-    aten.sigmoid_.default: aten.sigmoid.default,
-    aten.tanh_.default: aten.tanh.default,
-    aten.clamp_.default: aten.clamp.default,
-    aten.add_.Tensor: aten.add.Tensor,
-    aten.sub_.Tensor: aten.sub.Tensor,
-    aten.mul_.Tensor: aten.mul.Tensor,
-    aten.dropout_.default: aten.dropout.default,
-}
+NO_LENGTHS: Lengths = {}
 
 
 def prepare(
@@ -50,6 +32,8 @@ def prepare(
     example: tuple[Tensor, ...],
     quantizer: str,
     *,
+    input_names: tuple[str, ...] = (),
+    dynamic: Lengths = NO_LENGTHS,
     float_modules: tuple[str, ...] = ("frontend",),
     rounding: Rounding = OBSERVED,
 ) -> Prepared:
@@ -62,6 +46,9 @@ def prepare(
             parameters are copied.
         example: inputs of the right shapes and types, (B, ...) each; B may be 1.
         quantizer: a file of compress/qat: tensorrt, onnxruntime_x86, cortex_m.
+        input_names: as in the exported file, for `dynamic`; () takes the names of forward's parameters.
+        dynamic: input -> {axis: name of its size}, for lengths that are free beside the batch; axes of one name have
+            one size.
         float_modules: children whose inside stays float (normalisation, log-mel); what they give to the first
             quantised layer is quantised there.
         rounding: how ranges are found, and whether steps are learned; see `compress.qat.rounding.rounding`.
@@ -70,17 +57,17 @@ def prepare(
         The prepared student. It computes in float until ranges were seen (`calibrate`, or training).
 
     Raises:
-        RecipeError: no such quantizer; or the student cannot be exported with a free batch size.
+        RecipeError: no such quantizer or input; or the student cannot be captured with free sizes.
     """
     marks = PlacementQuantizer(rules(quantizer), rounding, float_modules)
-    graph = _export(model, example)
-    _replace_in_place(graph)
+    graph = capture(model, example, input_names, dynamic)
     # torchao's prepare_qat_pt2e would first rewrite conv + batch norm into its own fold (fixed epsilon, and a division
     # of every activation); this is the step after it.
     scopes: dict[str, tuple[str, type]] = {node.name: (module_path(node), type(None)) for node in graph.graph.nodes}
     marks.annotate(graph)
     graph = insert_fake_quantize(graph, scopes, is_qat=True)
     _name_once(graph)
+    bias_grid.insert(graph)
     prepared = Prepared(graph, quantizer, tuple(marks.sites))
     _fit_weights(prepared)
     return prepared
@@ -141,52 +128,6 @@ def enter(prepared: Prepared, now: Phase) -> None:
     freeze_observers(prepared, now is Phase.FIXED_RANGES)
 
 
-def _export(model: nn.Module, example: tuple[Tensor, ...]) -> GraphModule:
-    training = model.training
-    model.eval()
-    # A batch of one would be taken for a constant.
-    inputs = tuple(torch.cat([tensor, tensor]) if tensor.shape[0] == 1 else tensor for tensor in example)
-    try:
-        program = torch.export.export(model, inputs, dynamic_shapes=_free_batch(model, len(inputs)), strict=False)
-    except (torch._dynamo.exc.UserError, RuntimeError, ValueError) as error:
-        raise RecipeError(
-            f"the student cannot be captured with a free batch size: {str(error).splitlines()[0]}",
-            fix="keep dimension 0 for the batch, and let no Python branch depend on values or on the batch size",
-        ) from error
-    finally:
-        model.train(training)
-    module = program.module(check_guards=False)
-    assert isinstance(module, GraphModule)
-    # The exported module holds the student's own tensors: copy them, so that training leaves the student as it is.
-    for owner in module.modules():
-        for name, parameter in list(owner.named_parameters(recurse=False)):
-            setattr(owner, name, nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad))
-        for name, buffer in list(owner.named_buffers(recurse=False)):
-            setattr(owner, name, buffer.detach().clone())
-    return module
-
-
-def _free_batch(model: nn.Module, inputs: int) -> Any:
-    """Dimension 0 of every input is one free size, in the structure of forward's arguments."""
-    free = {0: torch.export.Dim("batch", min=1)}
-    kinds = [parameter.kind for parameter in inspect.signature(model.forward).parameters.values()]
-    if inspect.Parameter.VAR_POSITIONAL not in kinds:
-        return (free,) * inputs
-    named = kinds.index(inspect.Parameter.VAR_POSITIONAL)
-    return (*(free,) * named, (free,) * (inputs - named))
-
-
-def _replace_in_place(graph: GraphModule) -> None:
-    for node in graph.graph.nodes:
-        if node.op == "call_function" and node.target in _OUT_OF_PLACE:
-            replaced = node.args[0]
-            later = [user for user in replaced.users if user is not node and user > node]
-            node.target = _OUT_OF_PLACE[node.target]
-            for user in later:  # they read the overwritten tensor
-                user.replace_input_with(replaced, node)
-    graph.recompile()
-
-
 def _name_once(graph: GraphModule) -> None:
     """Give each shared fake quantiser one name: safetensors stores no tensor twice."""
     first: dict[int, str] = {}
@@ -222,6 +163,7 @@ __all__ = [
     "Phase",
     "Prepared",
     "calibrate",
+    "capture",
     "convert",
     "enter",
     "freeze_batchnorm",

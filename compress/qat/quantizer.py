@@ -7,7 +7,6 @@ specification, and edges that look at one tensor share one scale.
 
 import importlib
 import operator
-import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,25 +91,6 @@ MOVES = frozenset(  # operators that only move values, so that codes and scale s
     }
 )
 
-# Everything in this folder that is not a runtime's file.
-_SHARED = frozenset(
-    {
-        "convert",
-        "equalize",
-        "fake_quantize",
-        "histogram",
-        "integer_domain",
-        "learned_steps",
-        "observers",
-        "phase",
-        "prepare",
-        "prepared",
-        "quantizer",
-        "ranges",
-        "rounding",
-    }
-)
-
 
 @dataclass(frozen=True)
 class Site:
@@ -141,9 +121,9 @@ class Rules:
 
 
 def names() -> tuple[str, ...]:
-    """The runtimes there are: one file each."""
-    found = (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
-    return tuple(sorted(name for name in found if name not in _SHARED))
+    """The runtimes there are: the files of this folder that end in `RULES = Rules(...)`."""
+    folder = Path(__file__).parent
+    return tuple(sorted(path.stem for path in folder.glob("*.py") if "\nRULES = " in path.read_text("utf-8")))
 
 
 def rules(name: str) -> Rules:
