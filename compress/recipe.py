@@ -83,6 +83,11 @@ class QuantizePart:
     epochs: int = 4
     learning_rate: float = 5e-4
     calibration_batches: int = 8
+    ranges: Literal["minmax", "percentile", "mse", "magnitude"] = "minmax"  # of activations
+    percentile: float = 99.99  # percent of the values inside the range, for ranges = "percentile"
+    weight_ranges: Literal["max", "mse"] = "max"  # of each channel of a weight
+    steps: Literal["observed", "learned"] = "observed"
+    equalize: Literal["none", "weights", "activations"] = "none"  # channels of neighbouring layers, before all else
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
 
 
@@ -196,6 +201,11 @@ def check(recipe: Recipe, where: str) -> None:
     if drop is not None and not -1 <= drop <= 1:
         raise RecipeError(
             f"{where}: 'budget.accuracy_drop' is a fraction, and is {drop}", fix="write one point as 0.01"
+        )
+    percentile = recipe.quantize.percentile
+    if not 50 < percentile <= 100:
+        raise RecipeError(
+            f"{where}: 'quantize.percentile' is in percent, in (50, 100], and is {percentile}", fix="try 99.99"
         )
     if not 0 < recipe.select.share <= 1:
         raise RecipeError(f"{where}: 'select.share' must be in (0, 1], and is {recipe.select.share}", fix="try 0.1")

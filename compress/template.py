@@ -109,6 +109,20 @@ def keys() -> tuple[Key, ...]:
         Key("quantize.epochs", "passes over the training data with simulated 8-bit arithmetic"),
         Key("quantize.learning_rate", "peak, of AdamW; a tenth of the distillation's is a good start"),
         Key("quantize.calibration_batches", "batches that set the first ranges of activations"),
+        Key(
+            "quantize.ranges",
+            "of activations: minmax, the mean of the batches' extremes; or from the histogram of all calibration "
+            "batches: percentile, mse (least squared error), magnitude (twice the mean magnitude times the root of the "
+            "largest code, as LSQ's paper starts)",
+        ),
+        Key("quantize.percentile", "percent of the values inside the range, in (50, 100], for ranges = percentile"),
+        Key("quantize.weight_ranges", "of each channel of a weight: max, its largest magnitude, or mse"),
+        Key("quantize.steps", "observed: ranges follow the data; learned: step sizes train with the weights (LSQ)"),
+        Key(
+            "quantize.equalize",
+            "rescale channels between neighbouring layers first: none; weights, for scales per tensor; activations, "
+            "for depthwise networks with weight scales per channel",
+        ),
         Key("quantize.precision", "as in [distill]; bf16 blurs the small steps that ranges need"),
         Key(
             "verify.within_one_step",

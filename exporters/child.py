@@ -10,14 +10,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 ADDR_NO_RANDOMIZE = 0x0040000  # linux/personality.h
 ASK_PERSONALITY = 0xFFFFFFFF
 PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG, linux/prctl.h
 POLL_SECONDS = 0.02
+EVERY_SECONDS = 5.0
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -61,6 +63,8 @@ def run(
     seconds: float,
     memory_bytes: int,
     environment: Mapping[str, str] | None = None,
+    progress: Callable[[str], None] | None = None,
+    every: float = EVERY_SECONDS,
 ) -> Outcome:
     """Run `command` in `folder` and wait for it; on a limit, end it and every process that it started.
 
@@ -70,11 +74,14 @@ def run(
         seconds: wall-clock limit.
         memory_bytes: limit on resident memory. Address space is not limited: CUDA reserves more than it uses.
         environment: the child's whole environment; None hands on ours.
+        progress: gets what the child writes, line by line as it comes, and after `every` seconds of silence a line
+            that says how long it has been at it and how much memory it holds.
     """
     written = folder / "child.txt"
     started = time.monotonic()
     ended, peak = "by itself", 0
-    with open(written, "wb") as sink:
+    heard = started
+    with open(written, "wb") as sink, open(written, "rb") as source:
         process = subprocess.Popen(
             list(command),
             cwd=folder,
@@ -86,18 +93,26 @@ def run(
         )
         try:
             while process.poll() is None:
-                peak = max(peak, _resident(process.pid))
+                peak = max(peak, resident := _resident(process.pid))
                 if peak > memory_bytes:
                     ended = "memory limit"
                 elif time.monotonic() - started > seconds:
                     ended = "time limit"
                 if ended != "by itself":
                     break
+                if progress is not None:
+                    if _hand_on(source, progress):
+                        heard = time.monotonic()
+                    elif time.monotonic() - heard > every:
+                        heard = time.monotonic()
+                        progress(f"{heard - started:.0f} s, {resident >> 20} MiB")
                 time.sleep(POLL_SECONDS)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        if progress is not None:
+            _hand_on(source, progress)
     return Outcome(
         code=process.returncode,
         ended=ended,
@@ -105,6 +120,19 @@ def run(
         peak_bytes=peak,
         text=_tail(written),
     )
+
+
+def _hand_on(source: IO[bytes], progress: Callable[[str], None]) -> bool:
+    """Hand on whole lines that were written since the last look; whether there were any."""
+    found = False
+    while True:
+        position = source.tell()
+        line = source.readline()
+        if not line.endswith(b"\n"):
+            source.seek(position)
+            return found
+        found = True
+        progress(line.decode("utf-8", "replace").rstrip("\n"))
 
 
 def python(module: str, *arguments: str) -> list[str]:

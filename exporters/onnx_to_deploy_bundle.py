@@ -10,12 +10,13 @@ from exporters import bundle
 from exporters.artifact import Artifact
 from exporters.builder import BuildOptions
 from exporters.errors import ExportError
+from exporters.remote import Machine
 from profiles.target import Target
 
 NAME = "bundle"
 
 
-def can_run(target: Target, *, remote: str | None = None) -> str | None:
+def can_run(target: Target, *, remote: str | Machine | None = None) -> str | None:
     """None for every TensorRT target: writing the folder needs nothing but the model."""
     if remote is not None:
         return "a bundle is written on this machine; copy it to the device yourself"
@@ -49,7 +50,7 @@ def convert(model: Path, target: Target, out: Path, *, options: BuildOptions) ->
         )
     folder = out / (options.name or NAME)
     manifest = bundle.write(model, target, folder, options)
-    files = sorted(path for path in folder.iterdir())
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
     return Artifact(
         path=folder,
         kind="bundle",
@@ -57,7 +58,7 @@ def convert(model: Path, target: Target, out: Path, *, options: BuildOptions) ->
         note=f"copy to {target.device} and start run.sh; not run on the device here",
         facts={
             "manifest_sha256": manifest,
-            "files": [path.name for path in files],
+            "files": [path.relative_to(folder).as_posix() for path in files],
             "bytes": sum(path.stat().st_size for path in files),
             "samples": len(next(iter(options.golden_inputs.values()))),
             "reproducible": True,

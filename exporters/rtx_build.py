@@ -6,12 +6,14 @@ moves an allocation and with it the plan. Run as `python -m exporters.rtx_build`
 
 import importlib
 import json
+import re
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 from exporters import child
+from exporters.device import plan
+from exporters.device.files import RefusedError
 
 REQUEST = "request.json"
 RESULT = "result.json"
@@ -33,55 +35,39 @@ def main() -> int:
 
 
 def build(request: dict[str, Any], log: Any) -> dict[str, Any]:
-    """Compile for `request["capability"]` (such as "SM80") with one profile: input -> [min, typical, max] shapes."""
+    """Compile for one or more capabilities.
+
+    Args:
+        request: "capability" ("SM80") or "capabilities"; "profile" (input -> [min, typical, max] shapes) or
+            "profiles"; and what `exporters.device.plan.build` takes beside.
+    """
     trt: Any = importlib.import_module("tensorrt_rtx")
-
-    class Logger(trt.ILogger):  # type: ignore[misc, unused-ignore]
-        def __init__(self) -> None:
-            super().__init__()
-
-        def log(self, severity: Any, message: str) -> None:
-            log.write(f"{severity.name} {message}\n")
-            log.flush()  # the process may crash in the next call
-
-    logger = Logger()
-    builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse(Path(MODEL).read_bytes()):
-        return {"stage": "parse", "errors": _errors(parser), "version": trt.__version__}
-    config = builder.create_builder_config()
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    config.clear_flag(trt.BuilderFlag.TF32)  # float layers keep float32, so parity means the same everywhere
-    config.num_compute_capabilities = 1
-    config.set_compute_capability(trt.ComputeCapability.__members__[request["capability"]], 0)
-    profile = builder.create_optimization_profile()
-    for name, shapes in sorted(request["profile"].items()):
-        profile.set_shape(name, *shapes)
-    if request["profile"]:
-        config.add_optimization_profile(profile)
-    started = time.monotonic()
-    plan = builder.build_serialized_network(network, config)
-    seconds = time.monotonic() - started
-    if plan is None:
-        return {"stage": "build", "errors": [], "version": trt.__version__}
-    Path(ENGINE).write_bytes(plan)
+    wanted = dict(request)
+    wanted.setdefault("capabilities", [request["capability"]] if "capability" in request else [])
+    wanted.setdefault("profiles", [request["profile"]] if "profile" in request else [])
+    try:
+        made, facts = plan.build(trt, Path(MODEL).read_bytes(), wanted, log)
+    except RefusedError as error:
+        text = str(error)
+        parsed = re.search(r"refuses the graph: (.*)", text, re.DOTALL)
+        if parsed is None:
+            return {"stage": "build", "errors": [], "version": trt.__version__, "said": text}
+        return {"stage": "parse", "errors": _errors(parsed[1]), "version": trt.__version__}
+    Path(ENGINE).write_bytes(made)
     return {
         "stage": "done",
         "errors": [],
         "version": trt.__version__,
-        "seconds": seconds,
-        "inputs": {network.get_input(i).name: network.get_input(i).dtype.name for i in range(network.num_inputs)},
-        "outputs": {network.get_output(i).name: network.get_output(i).dtype.name for i in range(network.num_outputs)},
+        "seconds": facts["build_seconds"],
+        "flags": facts["flags"],
+        "inputs": facts["inputs"],
+        "outputs": facts["outputs"],
     }
 
 
-def _errors(parser: Any) -> list[dict[str, str]]:
-    found = []
-    for index in range(parser.num_errors):
-        error = parser.get_error(index)
-        found.append({"text": error.desc(), "node": error.node_name(), "operator": error.node_operator()})
-    return found
+def _errors(text: str) -> list[dict[str, str]]:
+    found = re.match(r"node '(?P<node>.*?)' \((?P<operator>\w*)\): (?P<text>.*)", text, re.DOTALL)
+    return [found.groupdict()] if found else [{"text": text, "node": "", "operator": ""}]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from profiles.errors import ProfileError
 
 CONNECT_SECONDS = 15
 SILENT_SECONDS, SILENCES = 5, 4  # a network that says nothing for their product is lost
+LOOK_SECONDS = 0.5  # between looks at what a command says
 SAID_BYTES = 1 << 20  # of a command's output that is kept
 _HOST = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*@)?[A-Za-z0-9_:][A-Za-z0-9_.:%-]*")
 _SCRATCH = re.compile(r"/[A-Za-z0-9_./-]*compress-[A-Za-z0-9]+")
@@ -46,18 +48,24 @@ class Machine:
         return ["ssh", "-T", *self._flags(), "--", self.host, " ".join(shlex.quote(word) for word in words)]
 
     def run(
-        self, words: Sequence[str], *, seconds: float, stays_with_us: bool = False
+        self,
+        words: Sequence[str],
+        *,
+        seconds: float,
+        stays_with_us: bool = False,
+        told: Callable[[str], None] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command there and wait for it.
 
         Args:
             stays_with_us: the command's standard input stays open as long as this process and the connection live, so
                 that it can end itself when it finds the end of it. Else it is empty from the beginning.
+            told: gets each line of its standard error as it comes; None waits for the end.
 
         Raises:
             ProfileError: ssh cannot connect, the connection is lost, or the command exceeds `seconds`.
         """
-        done = self._local(self.command(words), seconds, f"{words[0]} on {self.host}", stays_with_us)
+        done = self._local(self.command(words), seconds, f"{words[0]} on {self.host}", stays_with_us, told)
         if done.returncode < 0:  # ssh itself was ended from outside
             raise ProfileError(f"ssh to {self.host} was ended by signal {-done.returncode}", fix="try again")
         if done.returncode == 255 and stays_with_us:
@@ -123,7 +131,12 @@ class Machine:
             )
 
     def _local(
-        self, command: list[str], seconds: float, what: str, input_stays_open: bool = False
+        self,
+        command: list[str],
+        seconds: float,
+        what: str,
+        input_stays_open: bool = False,
+        told: Callable[[str], None] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         missing = missing_tools()
         if missing is not None:
@@ -135,13 +148,44 @@ class Machine:
             subprocess.Popen(command, stdin=source, stdout=output, stderr=errors) as process,
         ):
             try:
-                status = process.wait(seconds)
+                status = process.wait(seconds) if told is None else _wait(process, seconds, Lines(errors, told))
             except subprocess.TimeoutExpired as error:
                 raise ProfileError(f"{what} did not end within {seconds:.0f} s", fix="raise the time limit") from error
             finally:  # an interrupt from the keyboard, too
                 if process.poll() is None:
                     process.kill()
             return subprocess.CompletedProcess(command, status, _end_of(output), _end_of(errors))
+
+
+class Lines:
+    """Hands on what another process writes into a file, whole lines at a time."""
+
+    def __init__(self, file: IO[bytes], told: Callable[[str], None]) -> None:
+        self._descriptor, self._told = file.fileno(), told
+        self._position, self._rest = 0, b""
+
+    def look(self) -> None:
+        """Hand on the lines that have become whole since the last look. The writer's own position is not moved."""
+        while block := os.pread(self._descriptor, 1 << 16, self._position):
+            self._position += len(block)
+            *whole, self._rest = (self._rest + block).split(b"\n")
+            for line in whole:
+                self._told(line.decode("utf-8", "replace"))
+
+
+def _wait(process: "subprocess.Popen[bytes]", seconds: float, lines: Lines) -> int:
+    end = time.monotonic() + seconds
+    while True:
+        left = end - time.monotonic()
+        try:
+            status = process.wait(min(LOOK_SECONDS, max(left, 0.0)))
+        except subprocess.TimeoutExpired:
+            lines.look()
+            if left <= 0:
+                raise
+            continue
+        lines.look()
+        return status
 
 
 def _end_of(file: IO[bytes]) -> str:

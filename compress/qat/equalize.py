@@ -16,6 +16,7 @@ function where values above 6 were cut.
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,9 @@ from compress.qat.quantizer import (
 )
 
 aten = torch.ops.aten
+
+Equalize = Literal["none", "weights", "activations"]
+EQUALIZE: tuple[Equalize, ...] = ("none", "weights", "activations")
 
 SWEEPS = 40  # over all pairs, at most: a layer in two pairs is rescaled by both
 SETTLED = 1e-3  # largest change of a logarithm in a sweep that ends the sweeps
@@ -101,6 +105,24 @@ class _Link:
     norm: Node | None
     repeats: int
     log_factors: Tensor = field(default_factory=lambda: torch.zeros(0))
+
+
+def equalized(model: nn.Module, kind: Equalize, batches: Iterable[tuple[Tensor, ...]]) -> nn.Module:
+    """The network as a recipe wants it: the same one for "none", else an equalised copy.
+
+    Args:
+        kind: "none", "weights", "activations".
+        batches: calibration inputs; at least one batch unless "none".
+
+    Raises:
+        RecipeError: the network cannot be captured with a free batch size.
+    """
+    if kind == "none":
+        return model
+    batches = list(batches)
+    if kind == "weights":
+        return equalize_weights(model, batches[0]).model
+    return equalize_activations(model, batches).model
 
 
 def equalize_weights(model: nn.Module, example: tuple[Tensor, ...], *, replace_relu6: bool = False) -> Equalized:

@@ -1,5 +1,9 @@
 """Small networks of the kinds that the pipeline exports, and their ONNX files, made once per session."""
 
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +20,7 @@ from torch import Tensor, nn
 from exporters import torch_to_onnx
 from profiles.target import Budget, Hardware, Target
 
+FAKES = Path(__file__).parent / "fakes"
 CLASSES = '["a", "b", "c"]'
 
 
@@ -259,3 +264,39 @@ def unchanged_by() -> Callable[..., None]:
             np.testing.assert_allclose(second, first, rtol=0.0, atol=tolerance)
 
     return check
+
+
+@pytest.fixture(scope="session")
+def fakes() -> Path:
+    """The folder with the stand-ins for TensorRT and the CUDA driver."""
+    return FAKES
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a stand-in for the CUDA driver's library."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler to make the stand-in for the CUDA driver with")
+    folder = tmp_path_factory.mktemp("driver")
+    command = [compiler, "-shared", "-fPIC", "-O1", str(FAKES / "cuda.c"), "-o", str(folder / "libcuda.so.1")]
+    subprocess.run(command, check=True)
+    return folder
+
+
+@pytest.fixture
+def start(driver: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Start a bundle's script beside the stand-ins: folder, words, and variables of the environment."""
+
+    def run(folder: Path, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        child = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(FAKES),
+            "LD_LIBRARY_PATH": str(driver),
+            "OMP_NUM_THREADS": "1",
+            **environment,
+        }
+        command = [sys.executable, "-B", str(folder / "build_engine.py"), "--measure-seconds", "0.02", *words]
+        return subprocess.run(command, env=child, capture_output=True, text=True, check=False)
+
+    return run

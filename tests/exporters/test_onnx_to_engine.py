@@ -7,37 +7,23 @@ not needed and not tested here.
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from exporters import bundle, onnx_to_engine
+from exporters import bundle, bundle_run, onnx_to_engine
 from exporters.builder import BuildOptions
 from exporters.errors import ExportError
 from profiles.ssh import Machine
 from profiles.target import Target
 
-FAKES = Path(__file__).parent / "fakes"
-
-
-@pytest.fixture(scope="session")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no C compiler to make the stand-in for the CUDA driver with")
-    folder = tmp_path_factory.mktemp("driver")
-    command = [compiler, "-shared", "-fPIC", "-O1", str(FAKES / "cuda.c"), "-o", str(folder / "libcuda.so.1")]
-    subprocess.run(command, check=True)
-    return folder
-
 
 @pytest.fixture
-def fakes(driver: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+def stand_ins(driver: Path, fakes: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Children find the stand-ins; this process only believes that TensorRT is there."""
-    monkeypatch.setenv("PYTHONPATH", str(FAKES))
+    monkeypatch.setenv("PYTHONPATH", str(fakes))
     monkeypatch.setenv("LD_LIBRARY_PATH", str(driver))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     return monkeypatch
@@ -67,29 +53,29 @@ def test_a_bad_host_is_refused_before_anything_starts(orin: Target) -> None:
     ("setting", "value", "said"),
     [
         ("FAKE_NO_GPU", "1", "this machine lacks the NVIDIA driver sees no GPU"),
-        ("FAKE_TENSORRT", "8.6.1", "TensorRT 8.6.1 is too old"),
+        ("FAKE_TENSORRT", "8.4.1", "TensorRT 8.4.1 is too old"),
         ("FAKE_TENSORRT", "12.0.0", "newer than this script knows"),
         ("FAKE_CAPABILITY", "80", "the GPU of this machine (Fake Orin) is 8.0"),
     ],
 )
 def test_a_machine_that_does_not_fit(
-    fakes: pytest.MonkeyPatch, orin: Target, setting: str, value: str, said: str
+    stand_ins: pytest.MonkeyPatch, orin: Target, setting: str, value: str, said: str
 ) -> None:
-    fakes.setenv(setting, value)
+    stand_ins.setenv(setting, value)
     assert said in str(onnx_to_engine.can_run(orin))
 
 
-def test_without_a_driver(fakes: pytest.MonkeyPatch, orin: Target, tmp_path: Path) -> None:
+def test_without_a_driver(stand_ins: pytest.MonkeyPatch, orin: Target, tmp_path: Path) -> None:
     if Path("/proc/driver/nvidia").exists():
         pytest.skip("this machine has an NVIDIA driver")
-    fakes.setenv("LD_LIBRARY_PATH", str(tmp_path))
+    stand_ins.setenv("LD_LIBRARY_PATH", str(tmp_path))
     assert "no NVIDIA driver here" in str(onnx_to_engine.can_run(orin))
 
 
 def test_an_engine_is_built_checked_and_described(
-    fakes: pytest.MonkeyPatch, int8_model, orin: Target, tmp_path: Path
+    stand_ins: pytest.MonkeyPatch, int8_model, orin: Target, tmp_path: Path
 ) -> None:
-    fakes.setattr(onnx_to_engine, "MEASURE", ("--measure-seconds", "0.02"))
+    stand_ins.setattr(bundle_run, "MEASURE", ("--measure-seconds", "0.02"))
     found = onnx_to_engine.convert(int8_model.path, orin, tmp_path, options=options(int8_model))
     assert found.path == tmp_path / "model.engine"
     assert found.facts["passed"] is True
@@ -102,13 +88,13 @@ def test_an_engine_is_built_checked_and_described(
 
 
 def test_refusals_and_crashes_become_sentences(
-    fakes: pytest.MonkeyPatch, int8_model, orin: Target, tmp_path: Path
+    stand_ins: pytest.MonkeyPatch, int8_model, orin: Target, tmp_path: Path
 ) -> None:
-    with fakes.context() as setting:
+    with stand_ins.context() as setting:
         setting.setenv("FAKE_REFUSES", "1")
         with pytest.raises(ExportError, match=r"was refused: TensorRT 10\.3\.0 refuses the graph: node 'node_q'"):
             onnx_to_engine.convert(int8_model.path, orin, tmp_path, options=options(int8_model))
-    with fakes.context() as setting:
+    with stand_ins.context() as setting:
         setting.setenv("FAKE_CRASHES", "1")
         with pytest.raises(ExportError, match="the builder crashed"):
             onnx_to_engine.convert(int8_model.path, orin, tmp_path, options=options(int8_model))
@@ -126,17 +112,19 @@ class Neighbour(Machine):
         subprocess.run(["cp", *local], check=True)
 
 
-def test_a_remote_build_takes_the_same_way(fakes: pytest.MonkeyPatch, int8_model, orin: Target, tmp_path: Path) -> None:
+def test_a_remote_build_takes_the_same_way(
+    stand_ins: pytest.MonkeyPatch, fakes: Path, int8_model, orin: Target, tmp_path: Path
+) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "python3").symlink_to(sys.executable)
     site = [path for path in sys.path if path.endswith("site-packages")]
-    fakes.setenv("PYTHONPATH", os.pathsep.join([str(FAKES), *site]))
-    fakes.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
-    fakes.setattr("profiles.ssh.Machine", Neighbour)
-    fakes.setattr(onnx_to_engine, "missing_tools", lambda: None)
-    fakes.setattr("profiles.ssh.missing_tools", lambda: None)
-    fakes.setattr(onnx_to_engine, "MEASURE", ("--measure-seconds", "0.02"))
+    stand_ins.setenv("PYTHONPATH", os.pathsep.join([str(fakes), *site]))
+    stand_ins.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    stand_ins.setattr("profiles.ssh.Machine", Neighbour)
+    stand_ins.setattr(onnx_to_engine, "missing_tools", lambda: None)
+    stand_ins.setattr("profiles.ssh.missing_tools", lambda: None)
+    stand_ins.setattr(bundle_run, "MEASURE", ("--measure-seconds", "0.02"))
     assert onnx_to_engine.can_run(orin, remote="me@orin") is None
     found = onnx_to_engine.convert(
         int8_model.path, orin, tmp_path / "out", options=options(int8_model, remote="me@orin")
@@ -146,6 +134,9 @@ def test_a_remote_build_takes_the_same_way(fakes: pytest.MonkeyPatch, int8_model
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "model.build.log",
         "model.engine",
+        "model.engine.json",
+        "model.layers.json",
+        "model.layers.report.json",
         "model.result.json",
     ]
     plain = BuildOptions(batches=(2, 2, 2), remote="me@orin")  # only to be measured
@@ -153,7 +144,7 @@ def test_a_remote_build_takes_the_same_way(fakes: pytest.MonkeyPatch, int8_model
 
 
 def test_the_module_needs_no_torch_and_old_python() -> None:
-    for name in ("onnx_to_engine", "build_engine", "bundle", "remote", "child", "builder", "for_tensorrt"):
+    for name in ("onnx_to_engine", "bundle", "bundle_run", "remote", "child", "builder", "engine_request", "dla"):
         text = (Path(bundle.__file__).parent / f"{name}.py").read_text()
         assert "import torch" not in text
         compile(text, name, "exec", dont_inherit=True)

@@ -10,8 +10,10 @@ import torch
 from onnx import ModelProto, helper, numpy_helper
 
 from exporters import for_tensorrt, onnx_to_rtx_engine, rtx_build, torch_to_onnx
-from exporters.builder import BuildOptions
+from exporters.builder import BuildOptions, EngineOptions
+from exporters.device import identity
 from exporters.errors import ExportError
+from profiles import atomic
 from profiles.target import Target
 
 needs_rtx = pytest.mark.skipif(
@@ -24,7 +26,6 @@ def test_can_run(a100: Target, orin: Target, x86: Target, monkeypatch: pytest.Mo
     assert onnx_to_rtx_engine.can_run(a100) is None
     assert onnx_to_rtx_engine.can_run(orin) is None, "its check can be built"
     assert "compiles for 7.5, 8.0" in str(onnx_to_rtx_engine.can_run(x86))
-    assert "this machine" in str(onnx_to_rtx_engine.can_run(a100, remote="user@host"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "not installed" in str(onnx_to_rtx_engine.can_run(a100))
 
@@ -56,6 +57,41 @@ def test_the_same_model_gives_the_same_bytes(int8_model, a100: Target, tmp_path:
     assert first.path.read_bytes() == second.path.read_bytes()
     logs = [(found.path.parent / "model.build.log").read_text() for found in (first, second)]
     assert logs[0] == logs[1]
+
+
+@needs_rtx
+@pytest.mark.parametrize("capability", ["8.0", "8.6", "8.9", "12.0"])
+def test_ahead_of_time_for_each_generation(int8_model, a100: Target, tmp_path: Path, capability: str) -> None:
+    found = onnx_to_rtx_engine.convert(int8_model.path, a100, tmp_path, options=BuildOptions(capability=capability))
+    assert found.facts["capabilities"] == [capability]
+    assert found.facts["int8_share"] == 1.0
+    record = identity.read(found.path)
+    assert record["capabilities"] == ["SM" + capability.replace(".", "")]
+    assert record["device"] is None
+    assert identity.misfits(record, engine=found.path, onnx=atomic.sha256(int8_model.path)) == []
+
+
+@needs_rtx
+def test_one_engine_for_several_generations(int8_model, a100: Target, tmp_path: Path) -> None:
+    options = BuildOptions(capabilities=("8.0", "8.6", "8.9", "12.0"), batches=(1, 1, 2))
+    found = onnx_to_rtx_engine.convert(int8_model.path, a100, tmp_path, options=options)
+    assert found.path.name == "model_sm80_sm86_sm89_sm120.engine"
+    each = found.facts["per_capability"]
+    assert {name: one["int8_share"] for name, one in each.items()} == dict.fromkeys(options.capabilities, 1.0)  # type: ignore[attr-defined]
+    record = identity.read(found.path)
+    for capability, fits in (("8.9", True), ("7.5", False)):
+        device = {"name": "any", "capability": capability}
+        assert (identity.misfits(record, engine=found.path, device=device) == []) is fits
+    with pytest.raises(ExportError, match="name one twice"):
+        onnx_to_rtx_engine.convert(int8_model.path, a100, tmp_path, options=BuildOptions(capabilities=("8.0", "8.0")))
+
+
+@needs_rtx
+def test_what_this_compiler_lacks_is_refused_by_name(int8_model, a100: Target, tmp_path: Path) -> None:
+    options = BuildOptions(engine=EngineOptions(version_compatible=True))
+    with pytest.raises(ExportError, match=r"TensorRT for RTX 1\.\S+ has no version-compatible engines"):
+        onnx_to_rtx_engine.convert(int8_model.path, a100, tmp_path, options=options)
+    assert list(tmp_path.iterdir()) == []
 
 
 @needs_rtx
@@ -127,16 +163,15 @@ def test_a_computed_scale_is_refused_before_it_ends_the_builder(int8_proto: Mode
 
 @needs_rtx
 def test_the_parsers_refusal_names_the_node(a100: Target, tmp_path: Path) -> None:
-    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 8])
-    y = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["batch", 8])
-    nodes = [helper.make_node("Relu", ["x"], ["a"]), helper.make_node("Hardmax", ["a"], ["b"], name="odd_one")]
-    nodes += [helper.make_node("Det", ["c"], ["d"], name="det"), helper.make_node("Add", ["b", "d"], ["y"])]
-    square = numpy_helper.from_array(np.eye(3, dtype=np.float32), "c")
+    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 8, 9, 9])
+    y = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["batch", 8, 7, 7])
+    nodes = [helper.make_node("Relu", ["x"], ["a"])]
+    nodes += [helper.make_node("MaxPool", ["a"], ["y"], name="dilated", kernel_shape=[2, 2], dilations=[2, 2])]
     model = helper.make_model(
-        helper.make_graph(nodes, "g", [x], [y], [square]), opset_imports=[helper.make_opsetid("", 18)], ir_version=10
+        helper.make_graph(nodes, "g", [x], [y]), opset_imports=[helper.make_opsetid("", 18)], ir_version=10
     )
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(ExportError, match="parser refuses node 'det'"):
+    with pytest.raises(ExportError, match="parser refuses node 'dilated'"):
         onnx_to_rtx_engine.convert(tmp_path / "m.onnx", a100, tmp_path / "out", options=BuildOptions())
     assert not (tmp_path / "out").exists(), "a refusal leaves nothing behind"
 
