@@ -1,0 +1,1 @@
+"""Finding which layer is at fault, where a side is a torch module."""
