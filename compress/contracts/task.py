@@ -31,7 +31,8 @@ class Task(ABC):
         kind: classification, regression, segmentation, ...
         labels: the names of the outputs, in order.
         input_shape: one example without the batch dimension.
-        input_names, output_names: of the exported graph.
+        input_names, output_names: of the exported graph; outputs of `postprocess` come behind these.
+        postprocessed_names: what `postprocess` gives, in order; () where there is none.
         metric: what `score` averages to; higher is better.
         decision_period_ms: how often the device must answer; None where latency alone matters.
         preprocessing: what `frontend` does, in words and numbers, for the exported file's metadata.
@@ -43,6 +44,7 @@ class Task(ABC):
     input_shape: ClassVar[tuple[int, ...]]
     input_names: ClassVar[tuple[str, ...]] = ("input",)
     output_names: ClassVar[tuple[str, ...]] = ("logits",)
+    postprocessed_names: ClassVar[tuple[str, ...]] = ()
     metric: ClassVar[str] = "accuracy"
     decision_period_ms: ClassVar[float | None] = None
     preprocessing: ClassVar[str] = ""
@@ -67,6 +69,14 @@ class Task(ABC):
     @abstractmethod
     def teacher(self) -> nn.Module:
         """The untrained reference teacher's network: takes what `frontend` gives. Used where the user brings none."""
+
+    def postprocess(self) -> nn.Module:
+        """What the exported file makes of the network's output, beside it: probabilities, decoded boxes.
+
+        It takes the network's output and gives one tensor per name in `postprocessed_names`, batch first; a tuple where
+        there are several. Not trained, never quantised; called only where there are names.
+        """
+        raise NotImplementedError(f"task {self.name!r} has postprocessed_names but no postprocess()")
 
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Random changes of training examples; called only where `augments` is true."""

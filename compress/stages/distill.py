@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from compress.contracts.task import TrainingNumbers
 from compress.job import Job
 from compress.lesson import lesson
+from compress.network import Model
 from compress.stages.learned import Choice
 from compress.stages.select import build_student
 from compress.store import Record, digest
@@ -32,7 +32,7 @@ class Distilled:
         validation: its score on validation data.
     """
 
-    model: nn.Module
+    model: Model
     validation: float
     record: Record
 

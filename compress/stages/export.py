@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 import compress
 from compress.job import Job
+from compress.network import Model, Postprocessed, with_postprocess
 from compress.qat import prepare as qat
+from compress.qat.prepared import Prepared
 from compress.stages.build import GOLDEN, MODEL
 from compress.stages.distill import Distilled
 from compress.stages.learned import Choice
@@ -47,22 +50,22 @@ def export(job: Job, choice: Choice, student: Distilled, quantized: Quantized) -
     def work(folder: Path) -> tuple[Mapping[str, Path], Mapping[str, Any]]:
         metadata = _metadata(job, choice)
         model = torch_to_onnx.convert(
-            qat.convert(quantized.model),
+            _quantised(job, quantized.model),
             (job.example,),
             folder / MODEL,
             opset=job.target.opset,
             metadata=metadata | {"precision": job.target.precision},
             input_names=job.task.input_names,
-            output_names=job.task.output_names,
+            output_names=(*job.task.output_names, *job.task.postprocessed_names),
         )
         torch_to_onnx.convert(
-            student.model,
+            _float(job, student.model),
             (job.example,),
             folder / FLOAT,
             opset=job.target.opset,
             metadata=metadata | {"precision": "fp32"},
             input_names=job.task.input_names,
-            output_names=job.task.output_names,
+            output_names=(*job.task.output_names, *job.task.postprocessed_names),
         )
         _write_golden(job, folder)
         job.progress.say(f"export: {MODEL}, {(folder / MODEL).stat().st_size / 1000:.1f} kB, opset {job.target.opset}")
@@ -75,6 +78,16 @@ def export(job: Job, choice: Choice, student: Distilled, quantized: Quantized) -
     record = job.store.once("export", inputs, work)
     folder = job.store.path("export")
     return Exported(folder / MODEL, folder / FLOAT, record)
+
+
+def _quantised(job: Job, model: Prepared) -> nn.Module:
+    graph = qat.convert(model)
+    count = len(job.task.postprocessed_names)
+    return with_postprocess(graph, job.task.postprocess().eval(), count) if count else graph
+
+
+def _float(job: Job, model: Model) -> nn.Module:
+    return Postprocessed(model, job.task.postprocess().eval()) if job.task.postprocessed_names else model
 
 
 def _metadata(job: Job, choice: Choice) -> dict[str, str]:

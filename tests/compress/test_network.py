@@ -1,0 +1,68 @@
+"""What a task makes of the network's output travels in the exported file, beside the output itself."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compress.network import Model, Postprocessed, with_postprocess
+from compress.qat import prepare as qat
+from compress.residual_network import ResidualNetwork
+from exporters import torch_to_onnx
+from profiles.runners import on_onnxruntime
+
+
+class Ranking(nn.Module):
+    """Probabilities and the two likeliest classes."""
+
+    def forward(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        return logits.softmax(dim=1), logits.topk(2, dim=1).indices
+
+
+class Likeliest(nn.Module):
+    def forward(self, logits: Tensor) -> Tensor:
+        return logits.argmax(dim=1)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    torch.manual_seed(0)
+    network = ResidualNetwork(1, (8, 16), (1, 1), 5)
+    return Model(nn.Identity(), network).eval()
+
+
+def exported(module: nn.Module, pictures: Tensor, path: Path, names: list[str]) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+    torch_to_onnx.convert(
+        module, (pictures,), path, opset=20, metadata={}, input_names=["input"], output_names=["logits", *names]
+    )
+    return dict(on_onnxruntime.load(path, as_written=True).run({"input": pictures.numpy()}))
+
+
+def test_float_model_answers_with_its_output_and_what_is_made_of_it(model: Model, tmp_path: Path) -> None:
+    pictures = torch.rand(6, 1, 12, 12)
+    found = exported(Postprocessed(model, Ranking()), pictures, tmp_path / "m.onnx", ["p", "best"])
+    with torch.no_grad():
+        logits = model(pictures)
+    np.testing.assert_allclose(found["logits"], logits.numpy(), atol=1e-5)  # another order of float sums
+    np.testing.assert_allclose(found["p"].sum(axis=1), 1.0, atol=1e-6)
+    np.testing.assert_array_equal(found["best"][:, 0], logits.argmax(1).numpy())
+
+
+@pytest.mark.parametrize(("postprocess", "names"), [(Ranking(), ["p", "best"]), (Likeliest(), ["best"])])
+def test_quantised_model_keeps_its_codes_and_its_modules_names(
+    model: Model, tmp_path: Path, postprocess: nn.Module, names: list[str]
+) -> None:
+    pictures = torch.rand(6, 1, 12, 12)
+    prepared = qat.prepare(model, (pictures,), "tensorrt")
+    qat.calibrate(prepared, [pictures])
+    alone = exported(qat.convert(prepared), pictures, tmp_path / "alone.onnx", [])
+    graph = with_postprocess(qat.convert(prepared), postprocess, len(names))
+    found = exported(graph, pictures, tmp_path / "m.onnx", names)
+    np.testing.assert_array_equal(found["logits"], alone["logits"])
+    best = found["best"] if found["best"].ndim == 1 else found["best"][:, 0]
+    np.testing.assert_array_equal(best, alone["logits"].argmax(1))
+    modules = {entry.value for node in onnx.load(tmp_path / "m.onnx").graph.node for entry in node.metadata_props}
+    assert {"network.head", "postprocess"} <= modules
