@@ -7,13 +7,15 @@ origin you know. Written after NVIDIA's documents and tested against stand-ins: 
 
 import importlib
 import importlib.util
-from collections.abc import Callable
-from dataclasses import replace
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from profiles import trust as vouched
 from profiles.errors import ProfileError
 from profiles.measure import Array, Measurement, Setup, TensorSpec, UnsteadyError, example_inputs
 from profiles.measure import measure as measure_sample
@@ -22,6 +24,15 @@ from profiles.runners.cuda_memory import Memory, memory
 from profiles.target import Target
 
 PACKAGES = ("tensorrt", "tensorrt_rtx")
+DATA_TYPES = {  # names of trt.DataType -> numpy's; trt.nptype of 8.x fails with numpy 1.24 and later
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "INT8": "int8",
+    "UINT8": "uint8",
+    "INT32": "int32",
+    "INT64": "int64",
+    "BOOL": "bool",
+}
 IN_A_ROW = 20  # enqueues of one look at the throughput
 
 
@@ -39,8 +50,46 @@ def fits(target: Target) -> str | None:
     return gpu.misfit(target)
 
 
+@dataclass(frozen=True)
+class Traits:
+    """What of an engine must be known before it is loaded.
+
+    Attributes:
+        host_code: it was built version-compatible, so it carries code that the runtime may start.
+        dla_core: the accelerator that it runs on; None is the GPU.
+        weights: the ONNX file with the weights that were left out of it; None where they are inside.
+    """
+
+    host_code: bool = False
+    dla_core: int | None = None
+    weights: bytes | None = None
+
+
+class Pending:
+    """A forward pass that was started; `result` waits for it."""
+
+    def __init__(self, loaded: "Loaded", outputs: dict[str, Array]) -> None:
+        self._loaded, self._staged = loaded, outputs
+        self._results: dict[str, Array] | None = None
+
+    def result(self) -> dict[str, Array]:
+        """Outputs by name: arrays of the caller's own."""
+        if self._results is None:
+            self._loaded.finish()
+        assert self._results is not None
+        return self._results
+
+    def take(self) -> None:
+        """Copy out of the pinned buffers, which the next run writes again."""
+        self._results = {name: array.copy() for name, array in self._staged.items()}
+
+
 class Loaded:
-    """An engine with its buffers; close it (or use `with`) to free them."""
+    """An engine with its buffers; close it (or use `with`) to free them.
+
+    Buffers on the device and in pinned memory of the host are made once for each tensor, and again only for a larger
+    shape. One run is in flight at a time: starting the next one waits for it.
+    """
 
     def __init__(self, package: Any, engine: Any, device: Memory, free_before: int | None = None) -> None:
         self._package = package
@@ -55,6 +104,9 @@ class Loaded:
         self._gpu = device
         self._graph: cuda_driver.Graph | None = None
         self._room: dict[str, tuple[int, int]] = {}  # tensor -> address and size of its buffer
+        self._staging: dict[str, Array] = {}  # tensor -> pinned bytes of the host
+        self._pending: Pending | None = None
+        self._profile = 0
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         mode = package.TensorIOMode.INPUT
         self.inputs = tuple(self._spec(name) for name in names if engine.get_tensor_mode(name) == mode)
@@ -67,19 +119,30 @@ class Loaded:
         Raises:
             ProfileError: names, shapes or types do not fit the engine.
         """
+        return self.submit(inputs).result()
+
+    def submit(self, inputs: Arrays) -> Pending:
+        """Start a forward pass and return at once; the inputs may be changed afterwards. Errors as `run`."""
         shapes = self.bind(inputs)
         self.enqueue()
-        results: dict[str, Array] = {}
+        staged: dict[str, Array] = {}
         for spec in self.outputs:
-            array = np.empty(shapes[spec.name], dtype=spec.dtype)
-            self._gpu.copy_out(array, self._room[spec.name][0])
-            results[spec.name] = array
+            staged[spec.name] = self._staged(spec.name, shapes[spec.name], spec.dtype)
+            self._gpu.copy_out(staged[spec.name], self._room[spec.name][0])
+        self._pending = Pending(self, staged)
+        return self._pending
+
+    def finish(self) -> None:
+        """Wait for the run that is in flight, if there is one."""
         self._gpu.wait()
-        return results
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.take()
 
     def bind(self, inputs: Arrays) -> dict[str, tuple[int, ...]]:
         """Set shapes, make room, copy the inputs in; returns the shape of every output. A recorded graph is dropped."""
         self._drop_graph()
+        self.finish()
         wanted = {spec.name for spec in self.inputs}
         if set(inputs) != wanted:
             raise ProfileError(
@@ -87,18 +150,21 @@ class Loaded:
                 fix="pass exactly the engine's inputs",
             )
         for spec in self.inputs:
-            array = np.ascontiguousarray(inputs[spec.name])
-            if array.dtype != spec.dtype:
+            if inputs[spec.name].dtype != spec.dtype:
                 raise ProfileError(
-                    f"input {spec.name!r} takes {spec.dtype}, not {array.dtype}", fix="convert the array"
+                    f"input {spec.name!r} takes {spec.dtype}, not {inputs[spec.name].dtype}", fix="convert the array"
                 )
+        self._choose_profile({name: tuple(array.shape) for name, array in inputs.items()})
+        for spec in self.inputs:
+            array = inputs[spec.name]
             if not self._context.set_input_shape(spec.name, tuple(array.shape)):
                 raise ProfileError(
                     f"the engine does not take {tuple(array.shape)} for {spec.name!r}; it was built for {spec.shape}",
                     fix="build it with an optimisation profile that contains this shape",
                 )
-            self._gpu.copy_in(self._make_room(spec.name, array.nbytes), array)
-            self._gpu.wait()
+            staged = self._staged(spec.name, tuple(array.shape), spec.dtype)
+            np.copyto(staged, array)
+            self._gpu.copy_in(self._make_room(spec.name, array.nbytes), staged)
         shapes: dict[str, tuple[int, ...]] = {}
         for spec in self.outputs:
             shape = tuple(int(size) for size in self._context.get_tensor_shape(spec.name))
@@ -110,6 +176,45 @@ class Loaded:
             shapes[spec.name] = shape
             self._make_room(spec.name, int(np.prod(shape, dtype=np.int64)) * spec.dtype.itemsize)
         return shapes
+
+    def profiles(self) -> list[dict[str, tuple[tuple[int, ...], ...]]]:
+        """For each optimisation profile: input with a dynamic shape -> smallest, typical and largest shape."""
+        return [
+            {
+                spec.name: tuple(
+                    tuple(int(size) for size in shape)
+                    for shape in self._engine.get_tensor_profile_shape(spec.name, index)
+                )
+                for spec in self.inputs
+                if None in spec.shape
+            }
+            for index in range(self._engine.num_optimization_profiles)
+        ]
+
+    def _choose_profile(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Use the first profile that contains the shapes.
+
+        Raises:
+            ProfileError: none does; the message has the ranges of each.
+        """
+        there = self.profiles()
+        order = [self._profile, *(index for index in range(len(there)) if index != self._profile)]
+        for index in order:
+            if all(_within(shapes[name], ranges) for name, ranges in there[index].items()):
+                if index != self._profile:
+                    self._context.set_optimization_profile_async(index, self._gpu.stream)
+                    self._gpu.wait()
+                    self._profile = index
+                return
+        name = next(name for name, ranges in there[order[0]].items() if not _within(shapes[name], ranges))
+        said = "; ".join(f"profile {index}: {one[name][0]} to {one[name][2]}" for index, one in enumerate(there))
+        largest = max(one[name][2][0] for one in there if one[name][2]) if shapes[name] else 0
+        fix = "build it with an optimisation profile that contains this shape (--batches, --dim, --profile)"
+        if shapes[name] and shapes[name][0] > largest > 0:
+            fix = f"pass at most {largest} rows at a time, or {fix}"
+        raise ProfileError(
+            f"input {name!r} of shape {shapes[name]} lies outside what the engine was built for ({said})", fix=fix
+        )
 
     def enqueue(self) -> None:
         """Start one forward pass on what was bound last.
@@ -183,13 +288,23 @@ class Loaded:
         np.copyto(made, array)
         return made
 
+    def _staged(self, name: str, shape: tuple[int, ...], dtype: "np.dtype[np.generic]") -> Array:
+        """An array in the pinned memory that the tensor keeps; made anew where it has grown."""
+        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        if name not in self._staging or self._staging[name].nbytes < size:
+            self._staging[name] = self._gpu.host((max(size, 1),), np.dtype(np.uint8))
+        made: Array = self._staging[name][:size].view(dtype).reshape(shape)
+        return made
+
     @property
     def buffers(self) -> str:
         """What the buffers were made with."""
         return self._gpu.name
 
     def close(self) -> None:
-        """Free the buffers."""
+        """Wait for what is in flight and free the buffers."""
+        if self._pending is not None:
+            self.finish()
         self._drop_graph()
         self._gpu.close()
 
@@ -201,7 +316,13 @@ class Loaded:
 
     def _spec(self, name: str) -> TensorSpec:
         shape = tuple(int(size) if size >= 0 else None for size in self._engine.get_tensor_shape(name))
-        return TensorSpec(name, shape, np.dtype(self._package.nptype(self._engine.get_tensor_dtype(name))))
+        kind = self._engine.get_tensor_dtype(name).name
+        if kind not in DATA_TYPES:
+            raise ProfileError(
+                f"tensor {name!r} of the engine is {kind}, which numpy has no type for",
+                fix="export it with a Cast to float32 at that end",
+            )
+        return TensorSpec(name, shape, np.dtype(DATA_TYPES[kind]))
 
     def _make_room(self, name: str, size: int) -> int:
         address, room = self._room.get(name, (0, 0))
@@ -212,14 +333,16 @@ class Loaded:
         return address
 
 
-def load(path: Path, *, threads: int = 1) -> Loaded:
-    """Open an engine.
+def load(path: Path, *, sha256: str | None = None, trust: bool = False, traits: Traits | None = None) -> Loaded:
+    """Open an engine on this machine's GPU, if somebody vouches for it.
 
     Args:
-        threads: not used; the GPU has its own.
+        sha256, trust: see `profiles.trust.check`.
+        traits: how it was built; None takes what the record beside it says.
 
     Raises:
-        ProfileError: TensorRT or the GPU is missing, or no installed TensorRT accepts the file.
+        UntrustedError: nobody vouches for the file, or it is not what was vouched for.
+        ProfileError: TensorRT or a GPU is missing, or every installed TensorRT refuses it.
     """
     reason = available()
     if reason is not None:
@@ -227,24 +350,59 @@ def load(path: Path, *, threads: int = 1) -> Loaded:
     path = Path(path)
     if not path.is_file():
         raise ProfileError(f"there is no file {path}", fix="build the engine first")
-    return open_engine(path.read_bytes(), path.name, memory())
+    vouched.check(path, sha256=sha256, trust=trust)
+    return open_engine(path.read_bytes(), path.name, memory(), traits or _traits(path))
 
 
-def open_engine(plan: bytes, name: str, device: Memory) -> Loaded:
+def open_engine(plan: bytes, name: str, device: Memory, traits: Traits | None = None) -> Loaded:
     """Give the plan to each installed TensorRT until one accepts it; `device` is the engine's from then on."""
+    known = traits or Traits()
     tried = []
     free = cuda_driver.free_bytes()
     for package_name in _installed():
         package = importlib.import_module(package_name)
-        runtime = package.Runtime(package.Logger(package.Logger.ERROR))
+        logger = package.Logger(package.Logger.ERROR)
+        runtime = package.Runtime(logger)
+        if known.host_code:
+            runtime.engine_host_code_allowed = True
+        if known.dla_core is not None:
+            runtime.DLA_core = known.dla_core
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is not None:
+            if known.weights is not None:
+                _refit(package, logger, engine, known.weights, device)
             return Loaded(package, engine, device, free)
         tried.append(f"{package_name} {package.__version__}")
     device.close()
     raise ProfileError(
         f"{name} is refused by {' and '.join(tried)}; engines run only on the GPU and version they were built for",
         fix=f"build it on this machine from its ONNX file: compress build {Path(name).stem}.onnx",
+    )
+
+
+def _refit(package: Any, logger: Any, engine: Any, weights: bytes, device: Memory) -> None:
+    """Give an engine that was built without weights those of its ONNX file (TensorRT 10.0 or later)."""
+    refitter = package.Refitter(engine, logger)
+    if not package.OnnxParserRefitter(refitter, logger).refit_from_bytes(weights) or not refitter.refit_cuda_engine():
+        device.close()
+        raise ProfileError("TensorRT cannot put this ONNX file's weights into the engine", fix="pass its own ONNX file")
+
+
+def _traits(path: Path) -> Traits:
+    """What the record beside an engine says of it."""
+    try:
+        told = json.loads(path.with_name(path.name + vouched.RECORD).read_text("utf-8"))
+    except (OSError, ValueError):
+        return Traits()
+    dla = told.get("dla") if isinstance(told, dict) else None
+    core = int(dla["core"]) if isinstance(dla, dict) and "core" in dla else None
+    return Traits(isinstance(told, dict) and bool(told.get("version_compatible")), core)
+
+
+def _within(shape: tuple[int, ...], ranges: Sequence[tuple[int, ...]]) -> bool:
+    low, high = ranges[0], ranges[2]
+    return len(shape) == len(low) and all(
+        first <= size <= last for first, size, last in zip(low, shape, high, strict=True)
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import profiles
-from profiles import jetson
+from profiles import jetson, trust
 from profiles.errors import ProfileError
 from profiles.runners import WrongDeviceError, cuda_driver, on_tensorrt
 
@@ -58,6 +58,7 @@ class Context:
         self.addresses: dict[str, int] = {}
         self.shape = (0, 3)
         self.runs = 0
+        self.profiles: list[int] = []
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self.shape = shape
@@ -65,6 +66,10 @@ class Context:
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return self.shape
+
+    def set_optimization_profile_async(self, index: int, stream: int) -> bool:
+        self.profiles.append(index)
+        return True
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address
@@ -81,6 +86,7 @@ class Context:
 
 class Engine:
     num_io_tensors = 2
+    num_optimization_profiles = 2
 
     def __init__(self, memory: Memory) -> None:
         self.context = Context(memory)
@@ -97,8 +103,11 @@ class Engine:
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return (-1, 3)
 
-    def get_tensor_dtype(self, name: str) -> str:
-        return "FLOAT"
+    def get_tensor_dtype(self, name: str) -> SimpleNamespace:
+        return SimpleNamespace(name="FLOAT")
+
+    def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
+        return [[(1, 3), (1, 3), (2, 3)], [(3, 3), (8, 3), (8, 3)]][profile]
 
 
 def package(memory: Memory, accepts: bool = True) -> Any:
@@ -119,7 +128,6 @@ def package(memory: Memory, accepts: bool = True) -> Any:
         Logger=Logger,
         Runtime=Runtime,
         TensorIOMode=SimpleNamespace(INPUT="in"),
-        nptype=lambda dtype: np.float32,
     )
 
 
@@ -134,6 +142,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Path, Memor
     monkeypatch.setattr(cuda_driver, "device_name", lambda: "Orin")
     path = tmp_path / "model.engine"
     path.write_bytes(b"plan")
+    trust.accept(path)
     return path, memory
 
 
@@ -147,12 +156,56 @@ def test_runs_by_name_and_grows_its_buffers(engine: tuple[Path, Memory]) -> None
     assert memory.closed
 
 
+def test_too_many_rows_are_answered_with_the_most_there_may_be(engine: tuple[Path, Memory]) -> None:
+    with on_tensorrt.load(engine[0]) as loaded, pytest.raises(ProfileError) as caught:
+        loaded.run({"x": np.zeros((9, 3), np.float32)})
+    assert caught.value.fix.startswith("pass at most 8 rows at a time")
+
+
+def test_the_profile_that_contains_a_shape_is_used(engine: tuple[Path, Memory]) -> None:
+    with on_tensorrt.load(engine[0]) as loaded:
+        for batch in (1, 2, 5, 8, 1):
+            loaded.run({"x": np.ones((batch, 3), np.float32)})
+        assert loaded._context.profiles == [1, 0], "changed only where it must be"
+
+
+def test_runs_are_started_without_waiting_and_pinned_memory_is_used_again(engine: tuple[Path, Memory]) -> None:
+    path, memory = engine
+    asked: list[int] = []
+    host = memory.host
+    memory.host = lambda shape, dtype: (asked.append(int(np.prod(shape))), host(shape, dtype))[1]  # type: ignore[method-assign]
+    with on_tensorrt.load(path) as loaded:
+        x = np.ones((2, 3), np.float32)
+        first = loaded.submit({"x": x})
+        x[...] = 7.0  # the caller may use its array again
+        second = loaded.submit({"x": np.full((2, 3), 5.0, np.float32)})
+        assert np.array_equal(second.result()["y"], np.full((2, 3), 10.0))
+        assert np.array_equal(first.result()["y"], np.full((2, 3), 2.0)), "kept when the next run took the buffer"
+        kept = loaded.run({"x": x})["y"]
+        loaded.run({"x": np.zeros((1, 3), np.float32)})
+        assert np.array_equal(kept, np.full((2, 3), 14.0)), "results are the caller's own"
+    assert asked == [24, 24], "one pinned buffer for each tensor"
+
+
+def test_an_engine_that_nobody_vouches_for_is_not_given_to_tensorrt(engine: tuple[Path, Memory]) -> None:
+    path, _ = engine
+    path.with_name("model.engine.sha256").unlink()
+    with pytest.raises(trust.UntrustedError, match=r"nobody vouches for model\.engine"):
+        on_tensorrt.load(path)
+    with on_tensorrt.load(path, trust=True):
+        pass
+    trust.accept(path)
+    path.write_bytes(b"plbn")  # one bit
+    with pytest.raises(trust.UntrustedError, match="is not the file that was made"):
+        on_tensorrt.load(path)
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
         ({"z": np.zeros((1, 3), np.float32)}, "takes x"),
         ({"x": np.zeros((1, 3), np.float64)}, "takes float32, not float64"),
-        ({"x": np.zeros((9, 3), np.float32)}, "does not take"),
+        ({"x": np.zeros((9, 3), np.float32)}, r"profile 0: \(1, 3\) to \(2, 3\); profile 1: \(3, 3\) to \(8, 3\)"),
     ],
 )
 def test_wrong_inputs_are_refused(engine: tuple[Path, Memory], given: dict[str, np.ndarray], said: str) -> None:
@@ -262,6 +315,7 @@ def test_another_gpu_than_the_targets_is_not_measured(engine: tuple[Path, Memory
 
 def test_an_engine_of_another_version_is_refused(engine: tuple[Path, Memory]) -> None:
     engine[0].write_bytes(b"other")
+    trust.accept(engine[0])
     with pytest.raises(ProfileError, match=r"is refused by tensorrt 10\.3\.0"):
         on_tensorrt.load(engine[0])
     assert engine[1].closed
