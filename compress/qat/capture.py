@@ -13,6 +13,7 @@ from torch.fx import GraphModule
 
 from compress.errors import RecipeError
 from compress.qat import attention
+from exporters import recurrent_shapes
 
 aten = torch.ops.aten
 BATCH = "batch"
@@ -58,7 +59,8 @@ def capture(model: nn.Module, example: tuple[Tensor, ...], input_names: Sequence
     inputs = tuple(torch.cat([tensor, tensor]) if tensor.shape[0] == 1 else tensor for tensor in example)
     shapes = _shapes(model, inputs, input_names, lengths)
     try:
-        program = torch.export.export(model, inputs, dynamic_shapes=shapes, strict=False)
+        with recurrent_shapes.shapes_only():
+            program = torch.export.export(model, inputs, dynamic_shapes=shapes, strict=False)
     except (torch._dynamo.exc.UserError, RuntimeError, ValueError) as error:
         sizes = "a free batch size" if not lengths else "a free batch size and free lengths"
         raise RecipeError(
