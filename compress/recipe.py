@@ -89,6 +89,10 @@ class QuantizePart:
     steps: Literal["observed", "learned"] = "observed"
     equalize: Literal["none", "weights", "activations"] = "none"  # channels of neighbouring layers, before all else
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    mixed: bool = True  # whether layers may stay in float where int8 alone exceeds the accuracy budget
+    accuracy_budget: float | None = None  # what quantising may cost, a fraction; None: half of budget.accuracy_drop
+    sensitivity_samples: int = 512  # validation examples at most for the analysis of layers; 0 leaves it out
+    float_modules: tuple[str, ...] = ()  # paths in the student that are never quantised
 
 
 @dataclass(frozen=True)
@@ -201,6 +205,17 @@ def check(recipe: Recipe, where: str) -> None:
     if drop is not None and not -1 <= drop <= 1:
         raise RecipeError(
             f"{where}: 'budget.accuracy_drop' is a fraction, and is {drop}", fix="write one point as 0.01"
+        )
+    allowed = recipe.quantize.accuracy_budget
+    if allowed is not None and not 0 <= allowed <= 1:
+        raise RecipeError(
+            f"{where}: 'quantize.accuracy_budget' is a fraction from 0 to 1, and is {allowed}",
+            fix="write one point as 0.01",
+        )
+    if recipe.quantize.sensitivity_samples < 0:
+        raise RecipeError(
+            f"{where}: 'quantize.sensitivity_samples' is {recipe.quantize.sensitivity_samples}",
+            fix="give a number of examples; 0 leaves the analysis out",
         )
     percentile = recipe.quantize.percentile
     if not 50 < percentile <= 100:
