@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from profiles import records
+from profiles import external_data, records
 from profiles.cost import Cost
 from profiles.errors import ProfileError
 from profiles.measure import Measurement
@@ -251,29 +251,9 @@ def _add(archive: zipfile.ZipFile, path: Path, folder: str) -> str:
     suffix = path.suffix if path.suffix[1:].isalnum() else ""
     archive.write(path, f"{folder}/model{suffix}")
     if suffix == ".onnx":
-        for location in _external(path):
+        for location in external_data.locations(path):
             archive.write(path.parent / location, f"{folder}/{location}")
     return f"model{suffix}"
-
-
-def _external(path: Path) -> list[str]:
-    """Files beside an ONNX file that hold its large tensors, relative to its folder."""
-    import onnx
-    from onnx import external_data_helper
-
-    model = onnx.load(str(path), load_external_data=False)
-    found = set()
-    for tensor in external_data_helper._get_all_tensors(model):
-        if external_data_helper.uses_external_data(tensor):
-            location = {entry.key: entry.value for entry in tensor.external_data}.get("location", "")
-            inside = (path.parent / location).resolve()
-            if not location or not inside.is_relative_to(path.parent.resolve()) or not inside.is_file():
-                raise ProfileError(
-                    f"{path.name} keeps {tensor.name!r} in {location!r}, which is no file in its folder",
-                    fix="save it again with its data beside it",
-                )
-            found.add(location)
-    return sorted(found)
 
 
 def _results(path: Path, remote: Remote, count: int) -> list[Measurement | Cost | ProfileError]:

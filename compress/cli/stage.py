@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from compress.cli import build_options
 from compress.cli.common import add_output
 from compress.progress import choose
 from compress.store import RUN, open_store, read_run
@@ -24,6 +25,8 @@ def add(commands: Any) -> None:
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         command.add_argument("folder", type=Path, metavar="RUN", help="folder of a run, as compress pipeline wrote it")
         command.add_argument("--remote", metavar="USER@HOST", help="build and measure there, by ssh")
+        if name == "build":
+            build_options.add(command)
         add_output(command)
         command.set_defaults(run=run, stage=name)
 
@@ -52,9 +55,18 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def _build(options: argparse.Namespace, recipe: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """Without torch: the export is there already, and the target's compiler is on this machine."""
     import profiles
+    from compress.stages import build_choices
     from compress.stages.build import build
     from compress.summary import summarize
+    from exporters.remote import Machine
 
+    remote = None
+    if options.remote is not None:
+        remote = Machine(options.remote, tuple(options.ssh_option), options.remote_python)
     with open_store(options.folder, frozenset({"build"})) as store:
-        build(store, profiles.target(recipe["target"], Path()), options.remote, choose(options.quiet))
+        given = build_options.choices(options)
+        if given or options.default:
+            build_choices.remember(store.folder, given)
+        target = profiles.target(recipe["target"], Path())
+        build(store, target, remote, choose(options.quiet), trust=options.trust)
         return summarize(store.folder, "build", tuple(store.repeated))

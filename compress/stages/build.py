@@ -9,14 +9,19 @@ import numpy as np
 
 from compress.errors import RunError
 from compress.progress import Progress
+from compress.stages import build_choices
 from compress.store import Store, digest, read_record
 from exporters import builder, parity
 from exporters.artifact import Artifact
+from exporters.remote import Machine, machine_of
+from profiles import external_data
+from profiles import trust as vouched
 from profiles.atomic import sha256
 from profiles.target import Target
 
 MODEL = "model.onnx"
 GOLDEN = "golden.npz"
+AHEAD = "onnx_to_rtx_engine"  # the builder that compiles for named compute capabilities
 
 
 @dataclass(frozen=True)
@@ -32,11 +37,19 @@ class Built:
     skipped: Mapping[str, str]
 
 
-def build(store: Store, target: Target, remote: str | None, progress: Progress) -> Built:
+def build(
+    store: Store, target: Target, remote: str | Machine | None, progress: Progress, *, trust: bool = False
+) -> Built:
     """Build the target's artifact with the first of its builders that can run here, and every check beside it.
+
+    Where compute capabilities were chosen (`build_choices`), an engine for them is compiled ahead of time as well.
+
+    Args:
+        trust: build from the exported files although the run's manifest does not list them as they are.
 
     Raises:
         RunError: the run has no exported model yet.
+        UntrustedError: the exported model, its data or its golden samples are not what the export wrote.
         ExportError: the model is refused by the target's compiler.
     """
     exported = store.path("export")
@@ -45,6 +58,10 @@ def build(store: Store, target: Target, remote: str | None, progress: Progress) 
             f"{store.folder} has no finished export, so there is nothing to build",
             fix=f"run: compress pipeline --out {store.folder} --until export",
         )
+    for name in (MODEL, GOLDEN, *external_data.locations(exported / MODEL)):
+        vouched.check(exported / name, trust=trust)
+    given = build_choices.recall(store.folder)
+    options = _options(exported, remote, build_choices.options(given), progress)
     skipped: dict[str, str] = {}
     chosen = None
     for name in target.builders:
@@ -60,24 +77,42 @@ def build(store: Store, target: Target, remote: str | None, progress: Progress) 
             checks.append(name)
         else:
             skipped[name] = reason
+    ahead = bool(options.capabilities)
+    if ahead and (reason := builder.load(AHEAD).can_run(target, remote=remote)) is not None:
+        raise RunError(f"no engine can be compiled for {', '.join(options.capabilities)}: {reason}", fix="install it")
     for name, reason in skipped.items():
         progress.say(f"build: {name} skipped: {reason}")
     inputs = {
         "model": sha256(exported / MODEL),
         "golden": sha256(exported / GOLDEN),
         "target": digest(target),
-        "builders": digest([chosen, checks, remote]),
-    }
+        "builders": digest([chosen, checks, None if remote is None else machine_of(remote).host]),
+    } | ({"choices": digest(given)} if given else {})
 
     def work(folder: Path) -> tuple[Mapping[str, Path], Mapping[str, Any]]:
-        options = _options(exported, remote)
         artifacts: list[Artifact] = []
         if chosen is not None:
             progress.say(f"build: {chosen} for {target.device}")
-            artifacts.append(builder.load(chosen).convert(exported / MODEL, target, folder, options=options))
+            own = replace(options, capabilities=())
+            artifacts.append(builder.load(chosen).convert(exported / MODEL, target, folder, options=own))
+        if ahead:
+            progress.say(f"build: {AHEAD} for compute capability {', '.join(options.capabilities)}")
+            runs_here = target.compute_capability in options.capabilities
+            named = "model_" + "_".join(f"sm{one.replace('.', '')}" for one in options.capabilities) + ".engine"
+            extra = replace(
+                options, purpose="artifact" if runs_here else "check", name=named, engine=_for_ahead(options)
+            )
+            artifacts.append(builder.load(AHEAD).convert(exported / MODEL, target, folder, options=extra))
         for name in checks:
             progress.say(f"build: check with {name}")
-            checking = replace(options, purpose="check", capability=target.check_capability or None, remote=None)
+            checking = replace(
+                options,
+                purpose="check",
+                capability=target.check_capability or None,
+                capabilities=(),
+                remote=None,
+                engine=_for_ahead(options),
+            )
             artifacts.append(builder.load(name).convert(exported / MODEL, target, folder, options=checking))
         files = {f"{artifact.purpose} ({artifact.kind})": artifact.path for artifact in artifacts}
         if len(files) < len(artifacts):  # two of one kind: name them by their files
@@ -105,15 +140,25 @@ def build(store: Store, target: Target, remote: str | None, progress: Progress) 
     return Built(artifacts, record.values["skipped"])
 
 
-def _options(exported: Path, remote: str | None) -> builder.BuildOptions:
+def _for_ahead(options: builder.BuildOptions) -> builder.EngineOptions:
+    """Of the choices, those that a compiler ahead of time has, too."""
+    chosen = options.engine
+    return builder.EngineOptions(workspace_mib=chosen.workspace_mib, tf32=chosen.tf32, memory_mib=chosen.memory_mib)
+
+
+def _options(
+    exported: Path, remote: str | Machine | None, base: builder.BuildOptions, progress: Progress
+) -> builder.BuildOptions:
     with np.load(exported / GOLDEN, allow_pickle=False) as golden:
         inputs = {name.removeprefix("input:"): golden[name] for name in golden.files if name.startswith("input:")}
         outputs = {name.removeprefix("output:"): golden[name] for name in golden.files if name.startswith("output:")}
-    return builder.BuildOptions(
+    return replace(
+        base,
         golden_inputs=inputs,
         golden_outputs=outputs,
         output_step=parity.output_step(exported / MODEL),
         remote=remote,
+        progress=lambda line: progress.say(f"build: {line}"),
     )
 
 

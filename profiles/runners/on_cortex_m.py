@@ -22,6 +22,7 @@ from profiles import energy
 from profiles.cost import Cost, LayerCost
 from profiles.errors import ProfileError
 from profiles.latency import cortex_m
+from profiles.measure import TensorSpec
 from profiles.runners.cortex_m import toolchain
 from profiles.runners.cortex_m.toolchain import Core, Footprint
 from profiles.target import Target
@@ -168,27 +169,71 @@ def measure(path: Path, target: Target, inputs: Mapping[str, Array] | None = Non
         return _cost(model, model.emulate(inputs), target)
 
 
-def run_on_host(path: Path, inputs: Mapping[str, Array], timeout_s: float = toolchain.TIMEOUT_S) -> Mapping[str, Array]:
-    """Compile the same C with this machine's compiler and run it: outputs (N, ...) by name.
+class HostLoaded:
+    """The same C, compiled for this machine. Its files go when it is closed (or leaves `with`), or is forgotten."""
 
-    The results equal the emulated core's bit for bit.
+    def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.facts = facts
+        self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+
+    def run(self, inputs: Mapping[str, Array], timeout_s: float = toolchain.TIMEOUT_S) -> Mapping[str, Array]:
+        """Outputs (N, ...) by name for inputs (N, ...) by name; equal to the emulated core's bit for bit.
+
+        Raises:
+            ProfileError: sizes do not fit the model, or the program failed or took longer than `timeout_s`.
+        """
+        count = _write_inputs(self.folder / "in.bin", self.facts, inputs)
+        toolchain.run([str(self.folder / "host")], self.folder, timeout_s)
+        return _read_outputs(self.folder / "out.bin", self.facts, count)
+
+    def close(self) -> None:
+        """Remove the program."""
+        self._remove()
+
+    def __enter__(self) -> "HostLoaded":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def load_on_host(path: Path, timeout_s: float = toolchain.TIMEOUT_S) -> HostLoaded:
+    """Compile generated C with this machine's compiler.
 
     Raises:
-        ProfileError: there is no C compiler, or sizes do not fit the model.
+        ProfileError: there is no C compiler, a file is missing, or the C does not compile.
     """
     compiler = toolchain.host_compiler()
     if compiler is None:
         raise ProfileError("this machine has no C compiler (cc, gcc, clang)", fix="apt-get install gcc")
     facts = _facts(path)
-    with tempfile.TemporaryDirectory(prefix="host-c-") as scratch:
-        work = Path(scratch)
+    work = Path(tempfile.mkdtemp(prefix="host-c-"))
+    try:
         for source in (path / "model.c", path / "model.h", toolchain.FOLDER / "host.c"):
             shutil.copyfile(source, work / source.name)
         flags = ("-O2", "-std=c99", "-ffp-contract=off", "-fno-math-errno")
         toolchain.run([compiler, *flags, "model.c", "host.c", "-o", "host", "-lm"], work, timeout_s)
-        count = _write_inputs(work / "in.bin", facts, inputs)
-        toolchain.run([str(work / "host")], work, timeout_s)
-        return _read_outputs(work / "out.bin", facts, count)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    return HostLoaded(work, facts)
+
+
+def run_on_host(path: Path, inputs: Mapping[str, Array], timeout_s: float = toolchain.TIMEOUT_S) -> Mapping[str, Array]:
+    """As `load_on_host` and `HostLoaded.run`, for one call."""
+    with load_on_host(path, timeout_s) as model:
+        return model.run(inputs, timeout_s)
+
+
+def specs(facts: Mapping[str, Any]) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Inputs (N, elements) and outputs (N, ...) of generated C, all float32, as its model.json says."""
+    single = np.dtype(np.float32)
+    inputs = tuple(TensorSpec(name, (None, int(size)), single) for name, size in facts["inputs"].items())
+    shapes = facts["output_shapes"]
+    return inputs, tuple(TensorSpec(name, (None, *map(int, shapes[name])), single) for name in facts["outputs"])
 
 
 def _cost(model: Loaded, run: Emulation, target: Target) -> Cost:

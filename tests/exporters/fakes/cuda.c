@@ -21,6 +21,15 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
 }
 int cuMemAlloc_v2(void **pointer, size_t size) { *pointer = malloc(size); return *pointer == 0; }
 int cuMemFree_v2(void *pointer) { free(pointer); return 0; }
+int cuMemAllocHost_v2(void **pointer, size_t size) { *pointer = malloc(size); return *pointer == 0; }
+int cuMemFreeHost(void *pointer) { free(pointer); return 0; }
+int cuMemcpyHtoDAsync_v2(void *to, const void *from, size_t size, void *stream) { memcpy(to, from, size); return stream == 0; }
+int cuMemcpyDtoHAsync_v2(void *to, const void *from, size_t size, void *stream) { memcpy(to, from, size); return stream == 0; }
+int cuMemGetInfo_v2(size_t *free, size_t *total) { *free = (size_t)4 << 30; *total = (size_t)8 << 30; return 0; }
+int cuDeviceTotalMem_v2(size_t *size, int device) { (void)device; *size = (size_t)8 << 30; return 0; }
+int cuEventDestroy_v2(void *event) { free(event); return 0; }
+int cuStreamDestroy_v2(void *stream) { return stream == 0; }
+int cuDevicePrimaryCtxRelease_v2(int device) { return device; }
 int cuMemcpyHtoD_v2(void *to, const void *from, size_t size) { memcpy(to, from, size); return 0; }
 int cuMemcpyDtoH_v2(void *to, const void *from, size_t size) { memcpy(to, from, size); return 0; }
 int cuStreamCreate(void **stream, unsigned flags) { *stream = (void *)(intptr_t)(flags + 1); return 0; }

@@ -84,6 +84,7 @@ class ILogger:
 
 class Logger(ILogger):
     WARNING = ILogger.Severity.WARNING
+    ERROR = ILogger.Severity.ERROR
 
     def __init__(self, severity: object) -> None:
         super().__init__()
@@ -363,6 +364,11 @@ class ICudaEngine:
 
     def get_tensor_dtype(self, name: str) -> enum.IntEnum:
         return globals()["DataType"].FLOAT
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        items = [*self._session.get_inputs(), *self._session.get_outputs()]
+        shape = next(item for item in items if item.name == name).shape
+        return tuple(size if isinstance(size, int) else -1 for size in shape)
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
         return [tuple(shape) for shape in self._told["profiles"][profile][name]]
