@@ -12,7 +12,8 @@ from pathlib import Path
 
 from exporters.artifact import Artifact
 from exporters.builder import BuildOptions
-from exporters.c import arena, emit, graph
+from exporters.c import arena, emit, graph, stack
+from exporters.c.context import Context
 from exporters.c.lower import lower
 from exporters.errors import ExportError
 from profiles.atomic import TEMPORARY_MARK, write_bytes, write_text
@@ -43,9 +44,10 @@ def convert(model: Path, target: Target, out: Path, *, options: BuildOptions | N
         options: its name, where it has one, is the folder's.
 
     Returns:
-        The folder, kind "c-library". Its facts: core, flash_bytes and static_ram_bytes of the model linked alone (None
-        without a compiler), arena_bytes, input_bytes (the caller's), weight_bytes, macs, kernels, fallback (nodes that
-        decode quantised tensors because no integer kernel fits). The same model and core give the same bytes.
+        The folder, kind "c-library". Its facts: core, flash_bytes and static_ram_bytes of the model linked alone and
+        stack_bytes, its deepest stack (None without a compiler), arena_bytes, input_bytes (the caller's),
+        weight_bytes, macs, kernels, fallback (nodes that decode quantised tensors because no integer kernel fits).
+        The same model and core give the same bytes.
 
     Raises:
         ExportError: the graph cannot be read, or a node has no kernel (the message names it).
@@ -69,7 +71,30 @@ def convert(model: Path, target: Target, out: Path, *, options: BuildOptions | N
     return Artifact(final, "c-library", purpose, note, facts)
 
 
-def _write(model: Path, target: Target, out: Path) -> tuple[str, dict[str, object]]:
+def stack_bytes(folder: Path, core: str) -> int | None:
+    """The deepest stack, in bytes, of generated C in `folder` compiled for a core.
+
+    Raises:
+        ProfileError: the core is unknown, or the cross-compiler fails.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in ("model.c", "model.h"):
+            shutil.copyfile(folder / name, Path(scratch) / name)
+        return stack.depth(toolchain.core_of(core), Path(scratch))
+
+
+def sources(model: Path, target: Target, out: Path) -> Path:
+    """Write the sources alone, with no compiler and no library, into the folder `out`; the folder.
+
+    Raises:
+        ExportError, ProfileError: as `convert`.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    _sources(model, target, out)
+    return out
+
+
+def _sources(model: Path, target: Target, out: Path) -> tuple[Context, arena.Plan, str]:
     core = toolchain.core_of(target.hardware.core)
     context = lower(graph.read(model))
     plan = arena.plan(context.program)
@@ -78,11 +103,18 @@ def _write(model: Path, target: Target, out: Path) -> tuple[str, dict[str, objec
     write_text(out / "model.h", emit.header(context, plan, name))
     write_text(out / "main.c", emit.example())
     write_text(out / "model.json", emit.table(context, plan, core.name))
+    return context, plan, name
+
+
+def _write(model: Path, target: Target, out: Path) -> tuple[str, dict[str, object]]:
+    core = toolchain.core_of(target.hardware.core)
+    context, plan, name = _sources(model, target, out)
     program = context.program
     facts: dict[str, object] = {
         "core": core.name,
         "flash_bytes": None,
         "static_ram_bytes": None,
+        "stack_bytes": None,
         "arena_bytes": plan.bytes,
         "input_bytes": sum(buffer.bytes for buffer in program.buffers if buffer.place == "input"),
         "weight_bytes": sum(values.nbytes for _, values in program.constants.values()),
@@ -104,6 +136,7 @@ def _write(model: Path, target: Target, out: Path) -> tuple[str, dict[str, objec
         folder = Path(scratch)
         built = toolchain.archive(core, out, folder, library)
         used = toolchain.footprint(core, folder)
+        deepest = stack.depth(core, folder)
         write_bytes(out / library, built.read_bytes())
-    facts.update(flash_bytes=used.flash, static_ram_bytes=used.ram, library=library)
+    facts.update(flash_bytes=used.flash, static_ram_bytes=used.ram, stack_bytes=deepest, library=library)
     return note, facts

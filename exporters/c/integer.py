@@ -140,13 +140,12 @@ def binary(context: Context, node: Node) -> bool:
     scale = ending.quant.scale
     scales = (a.quant.scale / scale, b.quant.scale / scale)
     if node.op == "Mul":
-        scales = (a.quant.scale, b.quant.scale)
+        scales = (a.quant.scale * b.quant.scale / scale, b.quant.scale)
     function = {"Add": "model_add", "Mul": "model_multiply"}[node.op]
     code = (
         f"static const model_binary_t p = {{.size = {target.size}, .inner = {inner}, .b_size = {period}, "
         f".a_zero = {a.quant.zero}, .b_zero = {b.quant.zero}, .out_zero = {ending.quant.zero}, .low = {low}, "
-        f".high = {high}, .a_scale = {literal(scales[0])}, .b_scale = {literal(scales[1])}, "
-        f".out_scale = {literal(scale)}}};\n"
+        f".high = {high}, .a_scale = {literal(scales[0])}, .b_scale = {literal(scales[1])}}};\n"
         f"{function}(&p, {first.token}, {second.token}, {target.token});"
     )
     context.program.add(
@@ -208,7 +207,7 @@ def average_pool(context: Context, node: Node) -> bool:
     code = (
         f"static const model_pool_t p = {{{frame.fields()}, .channels = {view.shape[1]}, "
         f".in_zero = {view.quant.zero}, .out_zero = {ending.quant.zero}, .low = {low}, .high = {high}, "
-        f".count_padding = {counted}, "
+        f".count_padding = {counted}, .in_floats = {int(node.op == 'AveragePool')}, "
         f".in_scale = {literal(view.quant.scale)}, .out_scale = {literal(ending.quant.scale)}}};\n"
         f"model_average_pool(&p, {source.token}, {target.token}, {sums.token});"
     )

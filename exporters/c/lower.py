@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from exporters.c import front_end, integer, pointwise, real
+from exporters.c import front_end, integer, pointwise, real, recurrent, resize
 from exporters.c.context import Context, quant_of
 from exporters.c.graph import Array, Graph, Node
 from exporters.c.program import Program, QuantConst, Step, View, copy_code, view_of
@@ -42,6 +42,8 @@ _REAL: dict[str, Callable[[Context, Node], None]] = {
     "Concat": real.concat,
     "Pad": real.pad,
     "STFT": front_end.stft,
+    "GRU": recurrent.layer,
+    "LSTM": recurrent.layer,
 }
 
 _ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min"})
@@ -50,7 +52,7 @@ _SAME = frozenset({"Identity", "Dropout", "Cast"})
 _UNARY = frozenset(
     {"Relu", "Clip", "Neg", "Abs", "Sqrt", "Reciprocal", "Floor", "Ceil", "Log", "Exp", "Sigmoid", "Tanh", "Softplus"}
 ) | {"Erf", "Gelu", "HardSwish", "HardSigmoid", "LeakyRelu", "Elu"}
-_VIEWS = frozenset({"Transpose", "Slice", "Gather", "Split", "Expand"})
+_VIEWS = frozenset({"Transpose", "Slice", "Gather", "Split", "Expand", "Resize", "DepthToSpace", "SpaceToDepth"})
 
 SUPPORTED = tuple(
     sorted(
@@ -188,6 +190,10 @@ def _moved(context: Context, node: Node, value: View) -> list[Array]:
         axis = int(node.attributes.get("axis", 0)) % index.ndim
         sizes = [context.graph.shape(name, node)[axis] for name in node.outputs]
         return list(np.split(index, np.cumsum(sizes)[:-1], axis=axis))
+    if node.op == "Resize":
+        return [resize.nearest(context, node, index)]
+    if node.op in ("DepthToSpace", "SpaceToDepth"):
+        return [resize.blocks(context, node, index)]
     starts, ends = (context.constant(node, at, "bounds").astype(np.int64).reshape(-1) for at in (1, 2))
     axes = np.arange(starts.size)
     if context.optional(node, 3) is not None:
