@@ -7,6 +7,7 @@ lets the product build there as `compress build RUN --remote user@host` does. Pr
     python tools/remote_loopback.py                       a small int8 network
     python tools/remote_loopback.py MODEL.onnx --target a100
     python tools/remote_loopback.py --keep FOLDER         keep the engine and its reports there
+    python tools/remote_loopback.py --linked              no download: link those packages out of this environment
 
 The environment is made once, in the cache folder (--environment), and used again.
 """
@@ -38,6 +39,17 @@ from exporters.remote import Machine
 from profiles import atomic
 
 PACKAGES = ("numpy", "onnx", "tensorrt-rtx-cu13>=1.7")
+LINKED = (  # those packages, and what they import, as they lie in site-packages
+    "numpy",
+    "numpy.libs",
+    "onnx",
+    "google",
+    "ml_dtypes",
+    "typing_extensions.py",
+    "tensorrt_rtx",
+    "tensorrt_rtx_libs",
+    "tensorrt_rtx_bindings",
+)
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "compress" / "device-environment"
 NEEDED = ("sshd", "ssh", "scp", "ssh-keygen")
 SEARCH = "/usr/sbin:/usr/bin:" + os.environ.get("PATH", "")
@@ -105,9 +117,23 @@ def environment(folder: Path) -> Path:
     if python.exists() and mark.is_file() and mark.read_text() == wanted:
         return python
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-    install = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *PACKAGES]
-    subprocess.run(install, check=True)
+    install = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", *PACKAGES]
+    plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run(install, check=True, env=plain)
     mark.write_text(wanted)
+    return python
+
+
+def linked_environment(folder: Path) -> Path:
+    """As `environment`, without a download: the packages and what they need are links to those of this Python."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    python = folder / "bin" / "python"
+    asked = [str(python), "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"]
+    goal = Path(subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip())
+    for name in LINKED:
+        for source in {Path(path) for path in sys.path if path.endswith("site-packages")}:
+            if (source / name).exists() and not (goal / name).exists():
+                (goal / name).symlink_to(source / name)
     return python
 
 
@@ -173,6 +199,7 @@ def main() -> int:
     parser.add_argument("model", type=Path, nargs="?", help="an ONNX file; a small int8 network where it is left out")
     parser.add_argument("--target", default="a100", help="gives the compute capability")
     parser.add_argument("--environment", type=Path, default=CACHE, help="folder of the device's virtual environment")
+    parser.add_argument("--linked", action="store_true", help="link the packages of this Python instead of installing")
     parser.add_argument("--keep", type=Path, help="folder for the engine and its reports")
     given = parser.parse_args()
     why = missing()
@@ -186,8 +213,8 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory(prefix="loopback-") as name:
         folder = Path(name)
-        python = environment(given.environment)
-        step(f"virtual environment {given.environment} with {', '.join(PACKAGES)}")
+        python = linked_environment(folder / "device") if given.linked else environment(given.environment)
+        step(f"virtual environment {python.parents[1]} with {', '.join(PACKAGES)}")
         with server(folder) as (host, options):
             machine = Machine(host, options, str(python))
             told = machine.run([str(python), "-c", _WITHOUT], seconds=60)
