@@ -157,7 +157,8 @@ def small_network(path: Path) -> Path:
 
     def weight(name: str, *shape: int) -> str:
         codes = constant(f"{name}_codes", rng.integers(-127, 128, shape).astype(np.int8))
-        scale = constant(f"{name}_scale", np.full(shape[0], 0.01, np.float32))
+        step = 1.0 / (73.0 * np.sqrt(np.prod(shape[1:])))  # codes spread by 73, so outputs spread as inputs do
+        scale = constant(f"{name}_scale", np.full(shape[0], step, np.float32))
         zero = constant(f"{name}_zero", np.zeros(shape[0], np.int8))
         nodes.append(helper.make_node("DequantizeLinear", [codes, scale, zero], [name], name=f"dq_{name}", axis=0))
         return name
