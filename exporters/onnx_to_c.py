@@ -33,8 +33,8 @@ def can_run(target: Target, *, remote: str | None = None) -> str | None:
 
 
 def convert(model: Path, target: Target, out: Path, *, options: BuildOptions | None = None) -> Artifact:
-    """Write a folder `c` below `out`: model.c, model.h, main.c, model.json and, where there is a cross-compiler,
-    lib<name>.a.
+    """Write a folder `c` below `out`: model.c, model.h, main.c, Makefile, CMakeLists.txt, model.json and, where
+    there is a cross-compiler, lib<name>.a.
 
     Args:
         model: ONNX with float32 inputs. int8 or uint8 activations with one scale, int8 weights with one scale per
@@ -102,6 +102,8 @@ def _sources(model: Path, target: Target, out: Path) -> tuple[Context, arena.Pla
     write_text(out / "model.c", emit.source(context, plan, name))
     write_text(out / "model.h", emit.header(context, plan, name))
     write_text(out / "main.c", emit.example())
+    write_text(out / "Makefile", emit.makefile(core.flags, toolchain.OPTIMISATION, core.name))
+    write_text(out / "CMakeLists.txt", emit.cmake(toolchain.OPTIMISATION))
     write_text(out / "model.json", emit.table(context, plan, core.name))
     return context, plan, name
 

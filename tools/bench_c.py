@@ -1,6 +1,6 @@
 """Generated C of the four MLPerf Tiny networks on emulated cores, in one table; and of random graphs on this machine.
 
-    python tools/bench_c.py [--inputs 16] [--cores cortex-m4,cortex-m55] [--emx PROGRAM]
+    python tools/bench_c.py [--inputs 16] [--cores cortex-m4,cortex-m55] [--emx PROGRAM] [--jobs 2]
     python tools/bench_c.py --graphs 500 [--board-graphs 8]         # random graphs instead of the table
 
 Columns of the table:
@@ -22,6 +22,7 @@ import argparse
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -156,45 +157,51 @@ def exact(path: Path, folder: Path, core: str, inputs: Mapping[str, NDArray[np.f
     return differ, total, ends / total
 
 
-def table(cores: Sequence[str], count: int, emx: bool) -> bool:
-    """Print the table; whether every bar is met."""
+def rows(name: str, cores: Sequence[str], count: int, emx: bool) -> tuple[list[str], bool]:
+    """The lines of one network; whether every bar is met."""
     target = profiles.target("hearing-aid")
+    lines, met = [], True
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        path = mlperf_tiny.write(name, folder)
+        net = emulate_cores.tapped(onnx.load(str(path)))
+        onnx.save(net.model, str(folder / "tapped.onnx"))
+        whole = onnx_to_c.sources(folder / "tapped.onnx", target, folder / "tapped")
+        plain = onnx_to_c.sources(path, target, folder / path.stem)
+        others = by_emx(path, folder, cores) if emx else {}
+        used = memory(path)
+        shape = onnx.load(str(path)).graph.input[0].type.tensor_type.shape
+        size = [count, *(dim.dim_value for dim in shape.dim[1:])]
+        x = {"x": np.random.default_rng(1).normal(size=size).astype(np.float32)}
+        for core in cores:
+            with on_cortex_m.load(plain, core) as board:
+                instructions = float(board.emulate({"x": x["x"][:1]}).instructions[0]) / 1e6
+                flash = board.footprint.flash
+            differ, total, ends = exact(path, whole, core, x)
+            stack = onnx_to_c.stack_bytes(plain, core) or 0
+            ratio = (used.arena + stack) / used.bound
+            wide = (used.arena + stack + used.caller) / (used.bound + used.caller)
+            tuned = VENDOR.get(core, {}).get(name)
+            times = others.get(core, 0.0) / instructions
+            met &= differ == 0 and wide <= 1.2 and (not times or times >= 4)
+            met &= tuned is None or instructions <= tuned * (1.1 if core == "cortex-m4" else 1.5)
+            lines.append(
+                f"{name:<24} {core:<11} {total - differ:>10,}/{total:>10,} {ends:>5.0%} {instructions:>8.3f} "
+                f"{f'{instructions / tuned:.2f}x' if tuned else '-':>7} {f'{times:.2f}x' if times else '-':>6} "
+                f"{used.arena:>7,} {stack:>6,} {used.bound:>7,} {ratio:>5.2f}x {wide:>9.3f}x {flash:>8,}"
+            )
+    return lines, met
+
+
+def table(cores: Sequence[str], count: int, emx: bool, jobs: int) -> bool:
+    """Print the table, networks beside each other; whether every bar is met."""
     head = f"{'network':<24} {'core':<11} {'codes equal':>21} {'ends':>5} {'Minstr':>8} {'vendor':>7} {'emx':>6}"
     print(f"{head} {'arena':>7} {'stack':>6} {'bound':>7} {'ratio':>6} {'caller too':>10} {'flash':>8}")
     met = True
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        for name in mlperf_tiny.NETWORKS:
-            path = mlperf_tiny.write(name, folder)
-            net = emulate_cores.tapped(onnx.load(str(path)))
-            onnx.save(net.model, str(folder / "tapped.onnx"))
-            whole = onnx_to_c.convert(folder / "tapped.onnx", target, folder / "tapped").path
-            plain = onnx_to_c.convert(path, target, folder / path.stem).path
-            others = by_emx(path, folder, cores) if emx else {}
-            used = memory(path)
-            rng = np.random.default_rng(1)
-            for core in cores:
-                with on_cortex_m.load(plain, core) as board:
-                    shape = mlperf_tiny.NETWORKS[name](np.random.default_rng(0)).graph.input[0].type.tensor_type.shape
-                    size = [count, *(dim.dim_value for dim in shape.dim[1:])]
-                    x = {"x": rng.normal(size=size).astype(np.float32)}
-                    instructions = float(board.emulate({"x": x["x"][:1]}).instructions[0]) / 1e6
-                    flash = board.footprint.flash
-                differ, total, ends = exact(path, whole, core, x)
-                stack = onnx_to_c.stack_bytes(plain, core) or 0
-                ratio = (used.arena + stack) / used.bound
-                wide = (used.arena + stack + used.caller) / (used.bound + used.caller)
-                tuned = VENDOR.get(core, {}).get(name)
-                times = others.get(core, 0.0) / instructions
-                met &= differ == 0 and wide <= 1.2
-                met &= tuned is None or instructions <= tuned * (1.1 if core == "cortex-m4" else 1.5)
-                met &= not times or times >= 4
-                print(
-                    f"{name:<24} {core:<11} {total - differ:>10,}/{total:>10,} {ends:>5.0%} {instructions:>8.3f} "
-                    f"{f'{instructions / tuned:.2f}x' if tuned else '-':>7} {f'{times:.2f}x' if times else '-':>6} "
-                    f"{used.arena:>7,} {stack:>6,} {used.bound:>7,} {ratio:>5.2f}x {wide:>9.3f}x {flash:>8,}",
-                    flush=True,
-                )
+    with ThreadPoolExecutor(jobs) as pool:
+        for lines, good in pool.map(lambda name: rows(name, cores, count, emx), mlperf_tiny.NETWORKS):
+            print("\n".join(lines), flush=True)
+            met &= good
     return met
 
 
@@ -217,6 +224,7 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=16)
     parser.add_argument("--cores", default=",".join(CORES))
     parser.add_argument("--emx", type=Path, help="emx-onnx-cgen's program, where it is not on the path")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="networks at a time")
     parser.add_argument("--graphs", type=int, help="compare this many random graphs instead")
     parser.add_argument("--board-graphs", type=int, default=0)
     given = parser.parse_args()
@@ -229,7 +237,7 @@ def main() -> int:
     if missing:
         print(missing)
     try:
-        return 0 if table(cores, given.inputs, emx=not missing) else 1
+        return 0 if table(cores, given.inputs, not missing, given.jobs) else 1
     except (ExportError, ProfileError) as error:
         print(error)
         return 1

@@ -3,6 +3,7 @@
 import json
 import re
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 from exporters.c.arena import Plan
@@ -68,17 +69,68 @@ void model_run({parameters})
 }}
 """
 
-_EXAMPLE = """/* Example: one inference on an input of zeros; put samples into `input` and use `output`. */
+_EXAMPLE = """/* Example: one inference on an input of zeros, and its result on standard output.
+ *
+ * Put samples into `input` (floats as the network was trained on, row-major, without the batch) and use `output`. Both
+ * belong to the caller; any address that a float may have will do. The model's own memory is one static array of
+ * MODEL_ARENA_BYTES in model.c, aligned for every type: no heap, so one inference at a time. To place it, give its
+ * section (.bss.model_arena with -fdata-sections) an address in the linker script.
+ */
 #include "model.h"
+
+#include <stdio.h>
 
 static float input[MODEL_INPUT_FLOATS];
 static float output[MODEL_OUTPUT_FLOATS];
 
 int main(void)
 {
+    int i;
     MODEL_CALL(input, output);
+    for (i = 0; i < MODEL_OUTPUT_FLOATS && i < 16; i++) {
+        printf("%g\\n", (double)output[i]);
+    }
     return 0;
 }
+"""
+
+_MAKEFILE = """# make                    builds and runs the example on this machine
+# make CROSS=arm-none-eabi-    builds the library and the example for {core}
+CROSS ?=
+OPTIMISE = {optimise}
+STRICT = -Wall -Wextra -Wpedantic
+ifeq ($(CROSS),)
+all: example
+\t./example
+else
+MACHINE = {flags}
+LINK = --specs=nano.specs --specs=nosys.specs
+all: example
+\t$(CROSS)size example
+endif
+
+example: main.o libexample.a
+\t$(CROSS)gcc $(MACHINE) $(LINK) main.o -L. -lexample -lm -o $@
+libexample.a: model.o
+\t$(CROSS)ar rcsD $@ $<
+%.o: %.c model.h Makefile
+\t$(CROSS)gcc $(MACHINE) $(OPTIMISE) $(STRICT) -c $< -o $@
+clean:
+\trm -f example libexample.a main.o model.o
+.PHONY: all clean
+"""
+
+_CMAKE = """cmake_minimum_required(VERSION 3.13)
+project(model C)
+# add_subdirectory(this folder), then target_link_libraries(firmware PRIVATE model)
+add_library(model STATIC model.c)
+target_include_directories(model PUBLIC ${{CMAKE_CURRENT_SOURCE_DIR}})
+target_compile_options(model PRIVATE {optimise})
+target_link_libraries(model PUBLIC m)
+if(CMAKE_SOURCE_DIR STREQUAL CMAKE_CURRENT_SOURCE_DIR)
+  add_executable(example main.c)
+  target_link_libraries(example PRIVATE model)
+endif()
 """
 
 
@@ -136,6 +188,16 @@ def example() -> str:
     return _EXAMPLE
 
 
+def makefile(flags: Sequence[str], optimise: Sequence[str], core: str) -> str:
+    """The text of Makefile: for this machine, and with CROSS for the core."""
+    return _MAKEFILE.format(flags=" ".join(flags), optimise=" ".join(optimise), core=core)
+
+
+def cmake(optimise: Sequence[str]) -> str:
+    """The text of CMakeLists.txt."""
+    return _CMAKE.format(optimise=" ".join(optimise))
+
+
 def table(context: Context, plan: Plan, core: str) -> str:
     """model.json: what the steps are, for whoever counts or measures them."""
     program = context.program
@@ -168,9 +230,11 @@ def table(context: Context, plan: Plan, core: str) -> str:
 
 
 def _output_shapes(context: Context) -> dict[str, list[int]]:
-    """Without the batch."""
+    """Without the batch; whole where the first axis is another."""
     values = {name: context.values[name] for name in context.graph.outputs}
-    return {name: list(value.shape[1:]) for name, value in values.items() if isinstance(value, View)}
+    return {
+        name: list(value.shape[value.shape[:1] == (1,) :]) for name, value in values.items() if isinstance(value, View)
+    }
 
 
 def _callers(program: Program, place: str) -> list[Buffer]:

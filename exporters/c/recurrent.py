@@ -128,9 +128,7 @@ def _start(context: Context, node: Node, position: int, number: int, units: int)
     return target
 
 
-def _weights(
-    context: Context, node: Node, number: int, gates: int, units: int, inputs: int
-) -> tuple[str, int, int]:
+def _weights(context: Context, node: Node, number: int, gates: int, units: int, inputs: int) -> tuple[str, int, int]:
     """(fields of the C structure, bytes stored, learned numbers)."""
     program = context.program
     fields, stored, params = [], 0, 0
@@ -175,11 +173,9 @@ def _refuse(context: Context, node: Node, directions: int) -> None:
             fix="use the layer's usual activations",
         )
     if node.attributes.get("clip", 0) or node.attributes.get("input_forget", 0) or len(node.inputs) > 7:
-        raise ExportError(
-            f"{node.describe()} has a clip, coupled gates or peepholes", fix="use a layer without them"
-        )
+        raise ExportError(f"{node.describe()} has a clip, coupled gates or peepholes", fix="use a layer without them")
     if context.optional(node, 4) is not None:
         lengths = context.value(node, 4)
         steps = context.view(node, 0).shape[1 if node.attributes.get("layout", 0) else 0]
-        if isinstance(lengths, View) or not np.array_equal(np.asarray(lengths).reshape(-1), [steps]):  # type: ignore[union-attr]
+        if isinstance(lengths, View) or not np.array_equal(np.asarray(lengths).reshape(-1), [steps]):
             raise ExportError(f"{node.describe()} has lengths per sequence", fix="export without sequence lengths")
