@@ -183,7 +183,14 @@ class Fused:
             return "int8" if self.family != "x86-cpu" or self._has_an_integer_kernel(item) else "fp32"
         if core.kind not in HEAVY and any(self.graph.ops[index].kind == "quantize" for index in item.ops):
             return "int8"
-        return _BY_TYPE.get(self.graph.edges[item.ends_at[0]].dtype, "fp32") if item.ends_at else "fp32"
+        return self._float_type(item) if item.ends_at else "fp32"
+
+    def _float_type(self, item: Group) -> Precision:
+        """The float format that a kernel computes in: of its result, or of what it rounds to codes at its end."""
+        made = self.graph.edges[item.ends_at[0]].dtype
+        if made not in FLOATS and self.graph.ops[item.core].outputs:
+            made = self.graph.edges[self.graph.ops[item.core].outputs[0]].dtype
+        return _BY_TYPE.get(made, "fp32")
 
     def _has_an_integer_kernel(self, item: Group) -> bool:
         """onnxruntime computes a convolution in integers where its result is rounded at once; else in floats.

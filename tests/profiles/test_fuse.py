@@ -501,3 +501,12 @@ def test_a_transform_leaves_what_its_window_also_makes() -> None:
     )
     kernels = fuse(built, "nvidia-gpu").kernels
     assert {name for kernel in kernels for name in kernel.writes} >= {"c", "d", "e"}
+
+
+@pytest.mark.parametrize(("dtype", "precision"), [("float32", "fp32"), ("float16", "fp16"), ("bfloat16", "bf16")])
+def test_a_float_kernel_that_rounds_at_its_end_computes_in_its_own_type(dtype: str, precision: Precision) -> None:
+    built = graph(CONV, op("QuantizeLinear", "quantize", "a", "y"), codes="y")
+    typed = {name: edge(name, item.shape, dtype) if name != "y" else item for name, item in built.edges.items()}
+    (kernel,) = fuse(replace(built, edges=typed), "nvidia-gpu").kernels
+    assert kernel.operators == ("Conv", "QuantizeLinear")
+    assert kernel.precision == precision
