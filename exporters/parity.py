@@ -174,6 +174,11 @@ class Comparison:
         self._add_spread(first[np.isfinite(first)])
         self._add_worst(first, second, difference)
 
+    @property
+    def compared(self) -> bool:
+        """Whether there is a result yet."""
+        return self._elements > 0
+
     def result(self) -> Parity:
         """What was found so far.
 
@@ -358,16 +363,17 @@ def explained_steps(model: ModelProto) -> dict[str, float]:
 
 def plain(found: Parity) -> dict[str, Any]:
     """As plain data for strict JSON: what is no finite number becomes a text ("nan", "inf", "-inf")."""
-    made = _plain(asdict(found))
+    made = strict(asdict(found))
     assert isinstance(made, dict)
     return made
 
 
-def _plain(value: object) -> Any:
+def strict(value: object) -> Any:
+    """Plain data in which every number is finite; the others become texts."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: strict(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [strict(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value

@@ -13,7 +13,7 @@ nothing is blamed.
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,20 +42,22 @@ class Stored:
 
     Attributes:
         axis: of the output channels in the weights.
+        adds: the node that adds the bias: the layer's own, or the Add behind a MatMul.
     """
 
     weights: str
     scale: str
     bias: str
     axis: int
+    adds: str
 
 
-def stored(model: ModelProto, node: NodeProto) -> Stored | None:
-    """Where a layer keeps its numbers; None where its weights are computed."""
+def stored(model: ModelProto, node: NodeProto, data: Collection[str]) -> Stored | None:
+    """Where a layer keeps its numbers; None where its weights are computed from `data`."""
     known, makers = graph.constants(model.graph), graph.producers(model.graph)
-    weights, scale = node.input[1], ""
+    weights, scale, adds = node.input[1], "", node.name
     while weights not in known:
-        if weights not in makers or not makers[weights].input:
+        if weights in data or weights not in makers or not makers[weights].input:
             return None
         if makers[weights].op_type == "DequantizeLinear":
             scale = makers[weights].input[1]
@@ -64,14 +66,15 @@ def stored(model: ModelProto, node: NodeProto) -> Stored | None:
     bias = node.input[place] if len(node.input) > place else ""
     if node.op_type == "MatMul":
         following = [other for other in graph.consumers(model.graph).get(node.output[0], []) if other.op_type == "Add"]
-        bias = next((name for other in following for name in other.input if name in known), "")
+        found = [(other.name, name) for other in following for name in other.input if name in known]
+        adds, bias = found[0] if found else ("", "")
     while bias and bias not in known:
         bias = makers[bias].input[0] if bias in makers else ""
     rank = len(known[weights].dims)
     transposed = node.op_type == "Gemm" and graph.attribute(node, "transB", 0) == 1
     last = node.op_type == "MatMul" or (node.op_type == "Gemm" and not transposed)
     axis = rank - 1 if last else 1 if node.op_type in ("ConvTranspose", "LSTM", "GRU") else 0
-    return Stored(weights, scale, bias, axis)
+    return Stored(weights, scale, bias, axis, adds)
 
 
 Fault = Callable[[ModelProto, Stored, np.random.Generator], bool]
@@ -194,15 +197,16 @@ def _broken(whole: ModelProto, name: str, seed: int) -> Iterator[tuple[str, str,
     """(fault, node, what a person calls it, the broken model)."""
     data = set(computed(whole))
     layers = [node for node in whole.graph.node if node.op_type in WEIGHTED and node.output[0] in data]
-    layers = [node for node in layers if stored(whole, node) is not None]
+    layers = [node for node in layers if stored(whole, node, data) is not None]
     for number, (fault, breaks) in enumerate(FAULTS.items()):
         rng = np.random.default_rng([seed, number, *name.encode()])
         for index in rng.permutation(len(layers)):
             node = layers[index]
             model = graph.copy(whole)
-            place = stored(model, node)
+            place = stored(model, node, data)
             if place is not None and breaks(model, place, rng):
-                yield fault, node.name, f"{module_name(node) or '-'} ({node.name})", model
+                at = place.adds if fault == "bias" else node.name
+                yield fault, at, f"{module_name(node) or '-'} ({at})", model
                 break
 
 

@@ -1,13 +1,21 @@
-"""Stage 6: run every artifact on the whole test split, compare it with the stage before, hold cost to budget."""
+"""Stage 6: run every artifact on the whole test split, compare it with the stage before, hold cost to budget.
+
+Where a comparison fails its gate, the layers of the two are compared one by one, and the gate names the first that
+rounding does not explain.
+"""
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -17,57 +25,32 @@ from compress import catalog
 from compress.contracts.batch import Batch
 from compress.contracts.signals import Signals
 from compress.job import Job
+from compress.qat import prepare as qat
+from compress.stages import diagnose, ledger
 from compress.stages.build import Built
 from compress.stages.distill import Distilled
 from compress.stages.export import Exported
+from compress.stages.gates import Gate, cost_gates, parity_gates
 from compress.stages.learned import Choice, Learned, learned_from
 from compress.stages.quantize import Quantized
 from compress.stages.select import budget_of, teacher_cost
 from compress.store import Record, digest
-from compress.training.evaluate import outputs_of
-from exporters import parity
+from exporters import check_onnx, for_tensorrt, parity
 from exporters.artifact import Artifact
+from exporters.errors import ExportError
 from exporters.estimate import estimate
 from profiles import runners
 from profiles.atomic import write_text
 from profiles.cost import Cost
+from profiles.errors import UserError
 from profiles.runners import on_onnxruntime
 
 CHECKS = "checks.json"
+LEDGER = "parity.json"
+FLOAT, FAKE, ONNX = "float student", "fake-quantised student", "ONNX"
 REWRITTEN = "ONNX, rewritten by onnxruntime"
+TENSORRT = "ONNX, rewritten for TensorRT"
 BATCH = 256
-
-
-@dataclass(frozen=True)
-class Gate:
-    """One bound that an artifact must keep.
-
-    Attributes:
-        stage: the one to blame where it fails.
-        origin: how `value` was obtained: measured, emulated or predicted.
-    """
-
-    name: str
-    stage: str
-    artifact: str
-    value: float
-    bound: float
-    unit: str
-    at_most: bool
-    origin: str
-
-    @property
-    def passed(self) -> bool:
-        """NaN never passes."""
-        return self.value <= self.bound if self.at_most else self.value >= self.bound
-
-    def sentence(self) -> str:
-        """What a person reads where it fails."""
-        relation = "above" if self.at_most else "below"
-        return (
-            f"{self.stage}: {self.name} of {self.artifact} is {_short(self.value)} {self.unit} ({self.origin}), "
-            f"{relation} the bound of {_short(self.bound)} {self.unit}"
-        )
 
 
 @dataclass(frozen=True)
@@ -103,9 +86,16 @@ def verify(
     }
 
     def work(folder: Path) -> tuple[Mapping[str, Path], Mapping[str, Any]]:
-        checks = _check(job, choice, student, quantized, exported, built)
+        shutil.rmtree(folder / diagnose.REPRODUCER, ignore_errors=True)  # of an attempt that was interrupted
+        checks = _check(job, choice, student, quantized, exported, built, folder)
         write_text(folder / CHECKS, json.dumps(checks, indent=1, default=str))
-        return {"checks": folder / CHECKS}, checks
+        kept = {name: checks[name] for name in ("examples", "step", "step_from", "accuracy", "bisect")}
+        rows = [_strict(row) for row in checks["parity"]]
+        write_text(folder / LEDGER, json.dumps({"format": 1, **kept, "parity": rows}, indent=1))
+        files = {"checks": folder / CHECKS, "parity ledger": folder / LEDGER}
+        if (folder / diagnose.REPRODUCER).is_dir():
+            files["reproducer of a failed gate"] = folder / diagnose.REPRODUCER
+        return files, checks
 
     record = job.store.once("verify", inputs, work)
     gates = [Gate(**{k: v for k, v in row.items() if k != "passed"}) for row in record.values["gates"]]
@@ -116,62 +106,43 @@ def verify(
 
 
 def _check(
-    job: Job, choice: Choice, student: Distilled, quantized: Quantized, exported: Exported, built: Built
+    job: Job,
+    choice: Choice,
+    student: Distilled,
+    quantized: Quantized,
+    exported: Exported,
+    built: Built,
+    folder: Path,
 ) -> dict[str, Any]:
     say = job.progress.say
-    labels = _labels(job)
-    accuracy: dict[str, float] = {"teacher": job.teacher.accuracy}
-    parities: list[dict[str, Any]] = []
-    gates: list[Gate] = []
-    bounds = job.recipe.verify
-    own_step = parity.output_step(exported.model)
+    sides = [ledger.torch_side(job, FLOAT, student.model), ledger.torch_side(job, FAKE, quantized.model)]
+    pairs = [ledger.Pair(FLOAT, FAKE, None)]
+    suspects: dict[str, Callable[[], diagnose.Suspect]] = {}
+    steps, own = _steps(job, exported, sides[1])
 
-    def enter(name: str, outputs: NDArray[np.generic]) -> None:
-        accuracy[name] = _score(job, outputs, labels)
-        say(f"verify: {name}: {job.task.metric} {100 * accuracy[name]:.2f} % on {len(labels)} test examples")
+    def add(side: ledger.Side, reference: str, stage: str | None, suspect: Callable[[], diagnose.Suspect]) -> None:
+        sides.append(side)
+        pairs.append(ledger.Pair(reference, side.name, stage))
+        suspects[side.name] = suspect
 
-    def compare(
-        reference: str, before: NDArray[np.generic], name: str, after: NDArray[np.generic], stage: str | None
-    ) -> None:
-        found = parity.compare(before, after, step)
-        parities.append({"reference": reference, "artifact": name, "stage": stage, **asdict(found)})
-        if stage is None:
-            return
-        change = abs(accuracy[reference] - accuracy[name])
-        gates.append(
-            Gate("change of " + job.task.metric, stage, name, change, bounds.accuracy_change, "", True, "measured")
+    add(
+        ledger.file_side(job, ONNX, on_onnxruntime.load(exported.model, as_written=True)),
+        FAKE,
+        "export",
+        lambda: diagnose.exported(job, ONNX, qat.convert(quantized.model), exported.model),
+    )
+    sides.append(ledger.file_side(job, REWRITTEN, on_onnxruntime.load(exported.model)))
+    pairs.append(ledger.Pair(ONNX, REWRITTEN, None))
+    form = _tensorrt_form(job, exported)
+    if form is not None:
+        add(
+            ledger.file_side(job, TENSORRT, form[1]),
+            ONNX,
+            "build",
+            lambda: diagnose.rewritten(TENSORRT, exported.model, form[0]),
         )
-        if found.top1_agreement is not None:
-            agreement = Gate(
-                "top-1 agreement", stage, name, found.top1_agreement, bounds.top1_agreement, "", False, "measured"
-            )
-            gates.append(agreement)
-        if found.within_one_step is not None:
-            share = found.within_one_step
-            gates.append(
-                Gate("share within one step", stage, name, share, bounds.within_one_step, "", False, "measured")
-            )
-        if stage == "build" and found.mean_steps is not None:
-            gates.append(
-                Gate("mean change", stage, name, found.mean_steps, bounds.mean_steps, "steps", True, "measured")
-            )
-
-    floats = _torch_outputs(job, student.model)
-    enter("float student", floats)
-    fake = _torch_outputs(job, quantized.model)
-    # A runtime that keeps the last layer's output in float gives it no step: the one that 8 bits would have stands in.
-    step = own_step if own_step is not None else float(np.abs(fake).max()) / 127
-    enter("fake-quantised student", fake)
-    compare("float student", floats, "fake-quantised student", fake, None)
-    onnx = _run(job, on_onnxruntime.load(exported.model, as_written=True))
-    enter("ONNX", onnx)
-    compare("fake-quantised student", fake, "ONNX", onnx, "export")
-    rewritten = _run(job, on_onnxruntime.load(exported.model))
-    enter(REWRITTEN, rewritten)
-    compare("ONNX", onnx, REWRITTEN, rewritten, None)
-
     artifacts = []
-    final = "ONNX"
+    final = ONNX
     for artifact in built.artifacts:
         name = artifact.path.name
         row: dict[str, Any] = {
@@ -186,9 +157,12 @@ def _check(
             row["run"] = f"built, not run here: {why}"
             say(f"verify: {name}: {row['run']}")
         else:
-            outputs = _run(job, runners.runner(runner).load(artifact.path))
-            enter(name, outputs)
-            compare("ONNX", onnx, name, outputs, "build")
+            add(
+                ledger.file_side(job, name, runners.runner(runner).load(artifact.path)),
+                ONNX,
+                "build",
+                partial(diagnose.shipped, job, artifact, exported.model, runner),
+            )
             row["run"] = f"run by {runner}"
             final = name if artifact.purpose == "artifact" else final
         artifacts.append(row)
@@ -196,6 +170,25 @@ def _check(
         artifacts.append(
             {"name": name, "kind": "", "purpose": "skipped", "note": "", "facts": {}, "run": f"not built: {why}"}
         )
+
+    scores, entries = ledger.keep(job, sides, pairs, steps)
+    accuracy = {"teacher": job.teacher.accuracy, **scores}
+    for side in sides:
+        shown = f"{100 * accuracy[side.name]:.2f} %"
+        say(f"verify: {side.name}: {job.task.metric} {shown} on {len(job.splits.test)} test examples")
+    gates: list[Gate] = []
+    found: list[dict[str, Any]] = []
+    for entry in entries:
+        failing = parity_gates(job, entry, accuracy)
+        if any(not gate.passed for gate in failing):
+            told = _bisected(job, entry, suspects[entry.pair.artifact], folder)
+            found.append(told)
+            first = next(index for index, gate in enumerate(failing) if not gate.passed)  # said once for each artifact
+            failing[first] = dataclasses.replace(failing[first], cause=told["sentence"])
+        gates.extend(failing)
+    explained = parity.explained_steps(check_onnx.load(exported.model))
+    # What rounding again explains is no bound on what quantising does.
+    parities = [row for entry in entries for row in entry.rows({} if entry.pair.artifact == FAKE else explained)]
 
     budget = budget_of(job)
     costs = _costs(job, student, exported, built)
@@ -205,20 +198,71 @@ def _check(
         gates.append(
             Gate(f"drop of {job.task.metric}", "quantize", final, drop, budget.accuracy_drop, "", True, "measured")
         )
-    gates.extend(_cost_gates(job, cost))
+    gates.extend(cost_gates(job, cost))
     return {
         "accuracy": accuracy,
         "final": final,
-        "step": step,
-        "step_from": "the output's own" if own_step is not None else "the output is float: its largest value / 127",
+        "step": steps[job.task.output_names[0]],
+        "step_from": "the output's own" if own else "the output is float: its largest value / 127",
         "parity": parities,
+        "bisect": found,
         "gates": [asdict(gate) | {"passed": gate.passed} for gate in gates],
         "costs": {name: _cost_json(value) for name, value in costs.items()},
         "budget": {k: v for k, v in asdict(budget).items() if v is not None},
         "artifacts": artifacts,
-        "examples": len(labels),
+        "examples": len(job.splits.test),
         "diagnostics": _diagnose(job, student),
     }
+
+
+def _steps(job: Job, exported: Exported, fake: ledger.Side) -> tuple[dict[str, float | None], bool]:
+    """(output -> the unit of its differences, whether the first output's is its own).
+
+    A runtime that keeps the last layer's output in float gives it no step: the one that 8 bits would have stands in.
+    """
+    known = parity.output_steps(check_onnx.load(exported.model))
+    steps = {name: known.get(name) for name in job.task.output_names}
+    own = steps[job.task.output_names[0]] is not None
+    if any(step is None for step in steps.values()):
+        largest = ledger.largest_outputs(job, fake)
+        for name, step in steps.items():
+            if step is None and largest.get(name, 0.0) > 0:
+                steps[name] = largest[name] / ledger.LEVELS
+    return steps, own
+
+
+def _tensorrt_form(job: Job, exported: Exported) -> tuple[onnx.ModelProto, runners.Loaded] | None:
+    """The graph as TensorRT's builders are given it, run node by node; None where the target has another runtime."""
+    if job.target.runtime != "tensorrt":
+        return None
+    try:
+        model = for_tensorrt.prepare(exported.model)
+    except ExportError as error:
+        job.progress.say(f"verify: {TENSORRT}: {error.what}")
+        return None
+    with tempfile.TemporaryDirectory(prefix="verify-") as scratch:
+        path = Path(scratch) / "model.onnx"
+        onnx.save(model, str(path))
+        return model, on_onnxruntime.load(path, as_written=True)
+
+
+def _bisected(job: Job, entry: ledger.Entry, suspect: Callable[[], diagnose.Suspect], folder: Path) -> dict[str, Any]:
+    """Which layer makes the difference; never an error of its own, for the gate has failed already."""
+    worst = [found for one in entry.outputs.values() for found in one.worst]
+    worst.sort(key=lambda found: -found.difference)
+    try:
+        told = diagnose.diagnose(suspect(), diagnose.samples(job, worst), folder)
+    except UserError as error:
+        told = {"artifact": entry.pair.artifact, "sentence": f"the layers could not be compared: {error.what}"}
+    job.progress.say(f"verify: {entry.pair.artifact}: {told['sentence']}")
+    return told
+
+
+def _strict(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row for strict JSON."""
+    made = parity.strict(dict(row))
+    assert isinstance(made, dict)
+    return made
 
 
 def _diagnose(job: Job, student: Distilled) -> dict[str, dict[str, float]]:
@@ -236,23 +280,6 @@ def _answers(job: Job, student: nn.Module) -> Iterator[tuple[Batch, Signals, Sig
         with torch.no_grad():
             output = student(*batch.inputs)
         yield batch, Signals(output), job.teacher.teacher.observe(batch)
-
-
-def _cost_gates(job: Job, cost: Cost) -> list[Gate]:
-    """Cost against budget. `select` is to blame: it chose the student."""
-    budget = budget_of(job)
-    limit = budget.latency_limit_ms(job.task.decision_period_ms)
-    rows: list[tuple[str, float, float | None, str, str]] = [
-        ("latency", cost.latency_ms, limit, "ms", cost.origin),
-        ("peak activation memory", cost.peak_activation_bytes, budget.peak_activation_bytes, "bytes", "counted"),
-        ("weights", cost.weight_bytes, budget.weight_bytes, "bytes", "counted"),
-        ("multiply-accumulates", cost.macs, budget.macs, "", "counted"),
-    ]
-    return [
-        Gate(name, "select", "int8 student", float(value), float(bound), unit, True, origin)
-        for name, value, bound, unit, origin in rows
-        if bound is not None
-    ]
 
 
 def _costs(job: Job, student: Distilled, exported: Exported, built: Built) -> dict[str, Cost]:
@@ -309,38 +336,5 @@ def _one_example(job: Job) -> dict[str, NDArray[np.generic]]:
     return {name: tensor.numpy() for name, tensor in zip(job.task.input_names, batch.inputs, strict=True)}
 
 
-def _labels(job: Job) -> torch.Tensor:
-    parts = []
-    for index in torch.split(torch.arange(len(job.splits.test)), BATCH):
-        labels = job.splits.test.batch(index).labels
-        if labels is not None:
-            parts.append(labels)
-    return torch.cat(parts)
-
-
-def _score(job: Job, outputs: NDArray[np.generic], labels: torch.Tensor) -> float:
-    return float(job.task.score(torch.from_numpy(np.ascontiguousarray(outputs)), labels).double().mean())
-
-
-def _torch_outputs(job: Job, model: nn.Module) -> NDArray[np.generic]:
-    outputs: NDArray[np.generic] = outputs_of(model, job.splits.test).numpy()
-    return outputs
-
-
-def _run(job: Job, loaded: runners.Loaded) -> NDArray[np.generic]:
-    """The first output for the whole test split."""
-    batches = torch.split(torch.arange(len(job.splits.test)), BATCH)
-    outputs = []
-    for index in batches:
-        batch = job.splits.test.batch(index)
-        inputs = {name: tensor.numpy() for name, tensor in zip(job.task.input_names, batch.inputs, strict=True)}
-        outputs.append(loaded.run(inputs)[job.task.output_names[0]])
-    return np.concatenate(outputs)
-
-
 def _cost_json(cost: Cost) -> dict[str, Any]:
     return asdict(cost) | {"flops": cost.flops}
-
-
-def _short(value: float) -> str:
-    return f"{value:.4g}" if abs(value) < 1e6 else f"{value:,.0f}"

@@ -88,7 +88,7 @@ def test_the_bounds_are_the_recipes_and_information_has_none(job: Any) -> None:
 def test_a_gate_says_what_was_at_fault() -> None:
     gate = gates.Gate("share within one step", "export", "ONNX", 0.5, 0.999, "", False, "measured", "module 'stem'")
     assert gate.sentence() == (
-        "export: share within one step of ONNX is 0.5  (measured), below the bound of 0.999; module 'stem'"
+        "export: share within one step of ONNX is 0.5 (measured), below the bound of 0.999; module 'stem'"
     )
 
 

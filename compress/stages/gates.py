@@ -1,0 +1,86 @@
+"""Bounds that artifacts must keep, and what a person reads where one does not."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from compress.job import Job
+from compress.stages import ledger
+from compress.stages.select import budget_of
+from profiles.cost import Cost
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One bound that an artifact must keep.
+
+    Attributes:
+        stage: the one to blame where it fails.
+        origin: how `value` was obtained: measured, emulated or predicted.
+        cause: where it failed, which layer is at fault, as a sentence; "" where that is not known.
+    """
+
+    name: str
+    stage: str
+    artifact: str
+    value: float
+    bound: float
+    unit: str
+    at_most: bool
+    origin: str
+    cause: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """NaN never passes."""
+        return self.value <= self.bound if self.at_most else self.value >= self.bound
+
+    def sentence(self) -> str:
+        """What a person reads where it fails."""
+        relation = "above" if self.at_most else "below"
+        value, bound = (" ".join((_short(number), self.unit)).rstrip() for number in (self.value, self.bound))
+        said = (
+            f"{self.stage}: {self.name} of {self.artifact} is {value} ({self.origin}), {relation} the bound of {bound}"
+        )
+        return f"{said}; {self.cause}" if self.cause else said
+
+
+def parity_gates(job: Job, entry: ledger.Entry, accuracy: Mapping[str, float]) -> list[Gate]:
+    """The bounds of one comparison: of the accuracy, and of every output."""
+    stage, name, bounds = entry.pair.stage, entry.pair.artifact, job.recipe.verify
+    if stage is None:
+        return []
+    change = abs(accuracy[entry.pair.reference] - accuracy[name])
+    gates = [Gate("change of " + job.task.metric, stage, name, change, bounds.accuracy_change, "", True, "measured")]
+    for output, found in entry.outputs.items():
+        of = name if len(entry.outputs) == 1 else f"{name}, output {output}"
+        if found.top1_agreement is not None:
+            agreed = found.top1_agreement
+            gates.append(Gate("top-1 agreement", stage, of, agreed, bounds.top1_agreement, "", False, "measured"))
+        if found.within_one_step is not None:
+            share = found.within_one_step
+            gates.append(Gate("share within one step", stage, of, share, bounds.within_one_step, "", False, "measured"))
+        if stage == "build" and found.mean_steps is not None:
+            mean = found.mean_steps
+            gates.append(Gate("mean change", stage, of, mean, bounds.mean_steps, "steps", True, "measured"))
+    return gates
+
+
+def cost_gates(job: Job, cost: Cost) -> list[Gate]:
+    """Cost against budget. `select` is to blame: it chose the student."""
+    budget = budget_of(job)
+    limit = budget.latency_limit_ms(job.task.decision_period_ms)
+    rows: list[tuple[str, float, float | None, str, str]] = [
+        ("latency", cost.latency_ms, limit, "ms", cost.origin),
+        ("peak activation memory", cost.peak_activation_bytes, budget.peak_activation_bytes, "bytes", "counted"),
+        ("weights", cost.weight_bytes, budget.weight_bytes, "bytes", "counted"),
+        ("multiply-accumulates", cost.macs, budget.macs, "", "counted"),
+    ]
+    return [
+        Gate(name, "select", "int8 student", float(value), float(bound), unit, True, origin)
+        for name, value, bound, unit, origin in rows
+        if bound is not None
+    ]
+
+
+def _short(value: float) -> str:
+    return f"{value:.4g}" if abs(value) < 1e6 else f"{value:,.0f}"
