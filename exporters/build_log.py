@@ -11,11 +11,25 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 HEAVY = ("correlation", "gemm", "deconv")
+ATTENTION = "_gemm_mha"  # both products of attention and the softmax between them: a `kgen` kernel of the library's own
 
+# Steps that a generated kernel's name is put together from, where it computes nothing but other scales and layouts.
+CONVERSIONS = frozenset({"Cast", "Mul", "Div", "Min", "Max", "Roun", "Conc", "Resh", "Tran", "Move", "Repl", "Slic"})
+
+_STEP = re.compile(r"[A-Z][a-z0-9]*")
 _KERNEL = re.compile(r"^(?:VERBOSE )?Name: (?P<name>[^,]*), LayerType: (?P<type>[^,]*), Inputs: (?P<rest>.*)$")
-_TYPE = re.compile(r"Datatype: (\w+)")
+_TENSOR = re.compile(r"Name: (?P<name>[^,]*), Dimensions: \[(?P<dims>[^\]]*)\].*?Datatype: (?P<type>\w+)")
 _NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 _TIME = re.compile(r"\b\d+(?:\.\d+)?(?:e[-+]?\d+)? ?(?=(?:seconds|milliseconds|ms)\b)")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input, constant or output of a kernel; a dimension of -1 is dynamic."""
+
+    name: str
+    dims: tuple[int, ...]
+    type: str  # Int8, Float, Half, ...
 
 
 @dataclass(frozen=True)
@@ -24,13 +38,33 @@ class Kernel:
 
     name: str
     type: str  # correlation, gemm, deconv, kgen, ...
-    input_type: str  # of its first input: Int8, Float, Half, ...; '' where it has none
     nodes: tuple[str, ...]  # ONNX nodes that it computes
+    inputs: tuple[Tensor, ...] = ()
+    constants: tuple[Tensor, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
+
+    @property
+    def input_type(self) -> str:
+        """Of its first input: Int8, Float, Half, ...; '' where it has none."""
+        return self.inputs[0].type if self.inputs else ""
 
     @property
     def heavy(self) -> bool:
-        """Whether it is a convolution or matrix product of the library."""
-        return self.type in HEAVY
+        """Whether it is a convolution or matrix product of the library, or its fused attention."""
+        return self.type in HEAVY or self.name.startswith(ATTENTION)
+
+    @property
+    def requantises(self) -> bool:
+        """Whether it only brings int8 tensors to other scales or another layout, and rounds while it does."""
+        tensors = (*self.inputs, *self.outputs)
+        steps = _STEP.findall(self.name.removeprefix("__myl_").partition("_")[0])
+        return (
+            self.type == "kgen"
+            and bool(self.inputs)
+            and all(tensor.type == "Int8" for tensor in tensors)
+            and "Roun" in steps
+            and set(steps) <= CONVERSIONS
+        )
 
 
 @dataclass(frozen=True)
@@ -58,18 +92,36 @@ def kernels(log: str) -> list[Kernel]:
         if match is None:
             continue
         rest = match["rest"]
-        inputs, _, _ = rest.partition("Constants: [")
-        first = _TYPE.search(inputs)
+        inputs, _, rest = rest.partition("Constants: [")
+        constants, _, rest = rest.partition("Outputs: [")
+        outputs, _, rest = rest.partition("TacticName: ")
         _, _, metadata = rest.rpartition("Metadata: ")
         found.append(
             Kernel(
                 name=match["name"],
                 type=match["type"],
-                input_type=first[1] if first else "",
                 nodes=tuple(_NODE.findall(metadata)),
+                inputs=_tensors(inputs),
+                constants=_tensors(constants),
+                outputs=_tensors(outputs),
             )
         )
     return found
+
+
+def _tensors(text: str) -> tuple[Tensor, ...]:
+    return tuple(
+        Tensor(match["name"], tuple(int(size) for size in match["dims"].split(",") if size.strip()), match["type"])
+        for match in _TENSOR.finditer(text)
+    )
+
+
+def types_of(found: Iterable[Kernel]) -> dict[str, str]:
+    """ONNX node -> type of the first input of the heavy kernel that computes it; nodes in no heavy kernel are absent.
+
+    A fused bias or activation may lie in a kernel behind; the heavy kernel is what a weighted node is judged by.
+    """
+    return {node: kernel.input_type for kernel in found if kernel.heavy for node in kernel.nodes}
 
 
 def int8_share(found: Iterable[Kernel], weighted: Iterable[str], quantised: Iterable[str]) -> Int8Share:

@@ -7,10 +7,11 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto
 
-from exporters import graph
+from exporters import graph, large
 from exporters.errors import ExportError
 
 LARGEST_BYTES = 2**31 - 1  # protobuf's limit
+_FAILURES = (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError)
 CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
 
 
@@ -28,23 +29,62 @@ def load(path: Path) -> ModelProto:
             missing, it has operators of another domain or control flow, or it fails onnx's full check.
     """
     path = Path(path)
+    model = _contents(path)
+    _check_operators(model, path)
+    try:
+        onnx.checker.check_model(large.skeleton(model), full_check=True)
+    # A garbled name makes onnx fail while it writes its own message (UnicodeDecodeError, a ValueError).
+    except _FAILURES as error:
+        raise ExportError(
+            f"{path.name} fails onnx's check: {_sentence(error)}", fix="export the model again"
+        ) from error
+    return model
+
+
+def read(path: Path) -> ModelProto:
+    """Read an ONNX file of any operators, for whoever only looks at it.
+
+    Args:
+        path: as `load` takes it.
+
+    Returns:
+        A model with all its data inside, whose nodes are in order. Shapes and types may contradict each other, and
+        operators may be of any domain.
+
+    Raises:
+        ExportError: there is no such file, it is not (a whole) ONNX file, its external data leaves the folder or is
+            missing, or its nodes are not in order.
+    """
+    path = Path(path)
+    model = _contents(path)
+    _check_order(model, path)
+    return model
+
+
+def _check_order(model: ModelProto, path: Path) -> None:
+    """Every tensor is made once, before it is read: what whoever follows a graph relies on."""
+    there = {value.name for value in model.graph.input} | {tensor.name for tensor in model.graph.initializer}
+    there |= {tensor.values.name for tensor in model.graph.sparse_initializer} | {""}
+    for node in model.graph.node:
+        missing = [name for name in node.input if name not in there]
+        twice = [name for name in node.output if name and name in there]
+        if missing or twice or not any(node.output):
+            what = f"reads {missing[0]!r} before it is made" if missing else "makes nothing"
+            what = f"makes {twice[0]!r} again" if twice else what
+            raise ExportError(f"{path.name}: {node.op_type} node {node.name!r} {what}", fix="export the model again")
+        there.update(node.output)
+
+
+def _contents(path: Path) -> ModelProto:
     model = _read(path)
     _check_text(model, path)
     _check_external(model, path)
-    _check_operators(model, path)
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         raise ExportError(
             f"external data of {path.name} cannot be read: {_sentence(error)}",
             fix="copy the data files beside the model, or save it as one file",
-        ) from error
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    # A garbled name makes onnx fail while it writes its own message (UnicodeDecodeError, a ValueError).
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
-        raise ExportError(
-            f"{path.name} fails onnx's check: {_sentence(error)}", fix="export the model again"
         ) from error
     return model
 

@@ -59,3 +59,32 @@ def test_durations_are_removed_and_nothing_else() -> None:
     assert build_log.without_times(text) == (
         "took 0 ms to assign 1 blocks\nin 0 seconds.\nbatch 8, 0 milliseconds, 22151168 bytes"
     )
+
+
+def test_tensors_of_a_kernel() -> None:
+    kernel = build_log.kernels(LOG)[1]
+    assert [(t.name, t.dims, t.type) for t in kernel.inputs] == [("a", (-1, 16), "Int8")]
+    assert [(t.name, t.type) for t in kernel.constants] == [("w", "Float")]
+    assert [t.name for t in kernel.outputs] == ["w"]
+
+
+def kernel(name: str, inputs: str, outputs: str, kind: str = "kgen") -> build_log.Kernel:
+    sides = [(build_log.Tensor("t", (1,), type_),) for type_ in (inputs, outputs)]
+    return build_log.Kernel(name, kind, (), inputs=sides[0], outputs=sides[1])
+
+
+def test_a_kernel_that_only_requantises() -> None:
+    """Cast, multiply, clamp, round: yes. A mean, a float side or a plain copy: no."""
+    assert kernel("__myl_CastMulMulMinMaxRounCastConc_myl0_7", "Int8", "Int8").requantises
+    assert not kernel("__myl_CastMulMeanMulMinMaxRounCast_myl0_7", "Int8", "Int8").requantises
+    assert not kernel("__myl_MulMinMaxRounCast_myl0_1", "Float", "Int8").requantises
+    assert not kernel("__myl_Tran_myl0_9", "Int8", "Int8").requantises
+
+
+def test_fused_attention_is_a_heavy_kernel() -> None:
+    """As a vision transformer's log has it: both products and the softmax in one kernel of type kgen."""
+    fused = line("_gemm_mha_v2_myl0_8", "kgen", "Int8", "qk", "softmax", "pv")
+    found = build_log.kernels(fused)
+    assert found[0].heavy
+    assert build_log.int8_share(found, ["qk", "pv"], ["qk", "pv"]).share == 1.0
+    assert build_log.types_of(found) == {"qk": "Int8", "softmax": "Int8", "pv": "Int8"}
