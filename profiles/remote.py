@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from profiles import external_data, records
+from profiles import external_data, records, trust
 from profiles.cost import Cost
 from profiles.errors import ProfileError
 from profiles.measure import Measurement
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from profiles.measured import Model
 
 PACKAGE = Path(__file__).parent
+ENGINES = (".engine", ".plan", ".trt")
 SECONDS = 900.0  # for everything that runs there
 COPY_SECONDS = 600.0
 LARGEST_ANSWER = 1 << 24  # bytes
@@ -250,6 +251,11 @@ def _add(archive: zipfile.ZipFile, path: Path, folder: str) -> str:
         raise ProfileError(f"there is no file {path}", fix="pass the path of an ONNX file, an engine or a C folder")
     suffix = path.suffix if path.suffix[1:].isalnum() else ""
     archive.write(path, f"{folder}/model{suffix}")
+    if suffix in ENGINES:  # code: what is vouched for here is vouched for there, and what is said of it goes along
+        archive.writestr(f"{folder}/model{suffix}{trust.CHECKSUM}", f"{trust.check(path)}  model{suffix}\n")
+        record = path.with_name(path.name + trust.RECORD)
+        if record.is_file():
+            archive.write(record, f"{folder}/model{suffix}{trust.RECORD}")
     if suffix == ".onnx":
         for location in external_data.locations(path):
             archive.write(path.parent / location, f"{folder}/{location}")

@@ -100,11 +100,11 @@ def _check_request(api: Api, request: dict[str, Any], version: str) -> None:
         (bool(request.get("strip_weights")) and not api.strip_weights, "engines without weights (10.0)"),
         (
             bool(request.get("only_cached_timings")) and not api.cache_miss_flag,
-            "a build that refuses to time kernels (10.0)",
+            "build that refuses to time kernels (10.0)",
         ),
         (
             request.get("optimisation_level") is not None and not api.optimisation_level,
-            "a builder optimisation level (8.6)",
+            "builder optimisation level (8.6)",
         ),
         (
             dla is not None and not api.dla_by_calibration and not api.dla_by_graph,

@@ -7,12 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from profiles import cores, meters, resident
 from profiles.errors import ProfileError
-from profiles.measure import Array, Measurement, Setup, TensorSpec, cpu, example_inputs, wall_clock
-from profiles.measure import measure as measure_sample
-from profiles.runners import Arrays, WrongDeviceError, batch_of
-from profiles.runners.processor import misfit, said
+from profiles.measure import Array, Measurement, Setup, TensorSpec, cpu
+from profiles.runners import Arrays, batch_of, session
 from profiles.target import Target
 
 DTYPES = {
@@ -134,18 +131,17 @@ def measure(
         WrongDeviceError: this processor is not of the target's kind.
         ProfileError: as `load`, the model's batch is fixed at another, or the runs spread too wide.
     """
-    wrong = misfit(target) if target is not None else None
-    if wrong is not None:
-        raise WrongDeviceError(wrong, fix="measure on the device itself")
-    with cores.pinned(cores.choose(threads) if pin else ()) as on:
-        with resident.peak() as memory:
-            loaded = load(path, threads=threads)
-            given = example_inputs(loaded.inputs, batch) if inputs is None else dict(inputs)
-            batch_of(given, batch if inputs is None else None)
-            loaded.run(given)  # checks names, shapes and types once
-        where = setup(given, threads, on)
-        found = measure_sample(wall_clock(timed(loaded, given)), where, seconds, meter=meters.of_processor())
-    return said(found, memory.extra_bytes, target)
+    return session.measure(
+        lambda: load(path, threads=threads),
+        timed,
+        setup,
+        target,
+        inputs,
+        batch=batch,
+        threads=threads,
+        seconds=seconds,
+        pin=pin,
+    )
 
 
 def timed(loaded: Loaded, inputs: Arrays) -> Any:

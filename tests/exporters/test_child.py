@@ -85,3 +85,16 @@ def test_the_environment_is_plain(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["EXTRA"] == "1"
     assert found["PYTHONHASHSEED"] == "0"
     assert found["PATH"] == os.environ["PATH"]
+
+
+def test_what_a_child_says_is_handed_on_and_silence_is_filled(tmp_path: Path) -> None:
+    said: list[str] = []
+    program = "import sys, time; print('one', flush=True); time.sleep(1.0); print('two'); sys.stdout.write('half')"
+    found = child.run(
+        [sys.executable, "-c", program], folder=tmp_path, seconds=30, memory_bytes=GIB, progress=said.append, every=0.3
+    )
+    assert found.why() is None
+    between = [line for line in said if line not in ("one", "two")]
+    assert said.index("one") < said.index(between[-1]) < said.index("two")
+    assert between
+    assert all(line.endswith("MiB") for line in between)

@@ -3,6 +3,7 @@ small stand-in for TensorRT and the CUDA driver that computes with onnxruntime o
 
 import ast
 import hashlib
+import io
 import json
 import os
 import re
@@ -12,13 +13,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from exporters import bundle, golden, onnx_to_deploy_bundle, parity
 from exporters.builder import BuildOptions, EngineOptions
-from exporters.device import check, engine, files, main
+from exporters.device import check, files, main, plan
 from exporters.device.api import api_of
 from exporters.errors import ExportError
 from profiles.target import Target
@@ -301,24 +303,24 @@ def test_every_choice_reaches_the_builder(int8_model, orin: Target, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("chosen", "version", "said"),
+    ("asked", "version", "said"),
     [
-        (EngineOptions(version_compatible=True), "8.5.2", "TensorRT 8.5.2 has no version-compatible engines"),
-        (EngineOptions(strip_weights=True), "8.6.1", "has no engines without weights"),
-        (EngineOptions(hardware="same_compute_capability"), "10.7.0", "'same_compute_capability'"),
-        (EngineOptions(optimisation_level=3), "8.5.2", "has no a builder optimisation level"),
-        (EngineOptions(dla_core=0), "10.9.0", "there is none from 10.8 to 11.4.0"),
+        ({"version_compatible": True}, "8.5.2", "TensorRT 8.5.2 has no version-compatible engines"),
+        ({"strip_weights": True}, "8.6.1", "has no engines without weights"),
+        ({"hardware": "same_compute_capability"}, "10.7.0", "'same_compute_capability'"),
+        ({"hardware": "ampere_plus"}, "8.5.2", "'ampere_plus'"),
+        ({"optimisation_level": 3}, "8.5.2", "has no builder optimisation level"),
+        ({"only_cached_timings": True, "timing_cache": "x"}, "8.6.1", "refuses to time kernels"),
+        ({"only_cached_timings": True}, "10.3.0", "that without a timing cache"),
+        ({"dla": {"core": 0}}, "10.9.0", "there is none from 10.8 to 11.4.0"),
+        ({"dla": {"core": 0}}, "11.4.0", "there is none from 10.8 to 11.4.0"),
     ],
 )
-def test_what_a_release_lacks_is_refused_by_name(
-    int8_model, orin: Target, tmp_path: Path, start: Start, chosen: EngineOptions, version: str, said: str
-) -> None:
-    device = replace(orin, runtime_version=version)
-    given = replace(options(int8_model), engine=chosen)
-    made = onnx_to_deploy_bundle.convert(int8_model.path, device, tmp_path, options=given)
-    found = start(made.path, FAKE_TENSORRT=version)
-    assert found.returncode == 2
-    assert said in found.stderr
+def test_what_a_release_lacks_is_refused_by_name(asked: dict[str, object], version: str, said: str) -> None:
+    """Before TensorRT is asked for anything: this stand-in has nothing but a name and a version."""
+    library = SimpleNamespace(__name__="tensorrt", __version__=version)
+    with pytest.raises(files.RefusedError, match=re.escape(said)):
+        plan.build(library, b"", {"profiles": [], **asked}, io.StringIO())
 
 
 @pytest.mark.parametrize(("version", "calibrated"), [("8.5.2", True), ("10.3.0", True), ("11.4.1", False)])
@@ -415,13 +417,18 @@ def test_timings_are_kept_for_each_release_and_gpu(made, start: Start, tmp_path:
     assert result["timings_before"] == "none"
     start(made.path, "--rebuild", "--timing-cache", str(tmp_path / "kept"))
     assert json.loads((made.path / "result.json").read_text())["timings_before"] == "used"
-    start(made.path, "--timing-cache", str(tmp_path / "kept"), FAKE_TENSORRT="11.1.0")
-    assert len(list((tmp_path / "kept").iterdir())) == 2
+    names = {timing_name("10.3.0", "Orin"), timing_name("11.1.0", "Orin"), timing_name("10.3.0", "Orin NX")}
+    assert len(names) == 3
     cache = tmp_path / "kept" / "timing-10.3.0-Fake-Orin-8.7-12060.cache"
     cache.write_bytes(b"timings of 80")  # of another GPU: refused, not used with wrong timings
     start(made.path, "--rebuild", "--timing-cache", str(tmp_path / "kept"))
     assert json.loads((made.path / "result.json").read_text())["timings_before"] == "none"
     assert cache.read_bytes() == b"timings of 87"
+
+
+def timing_name(version: str, device: str) -> str:
+    machine = {"tensorrt": version, "device": {"name": device, "capability": "8.7", "driver": 12060}}
+    return main.timing_cache(Path("x"), machine).name
 
 
 def test_a_build_says_how_far_it_is_and_ends_at_its_limits(made, start: Start) -> None:
@@ -457,8 +464,3 @@ def test_the_script_judges_as_the_pipeline_does() -> None:
 def test_golden_arrays_are_what_was_given(made, int8_model) -> None:
     stored = golden.read(made.path / "golden_outputs.npz")
     np.testing.assert_array_equal(stored["logits"], int8_model.onnx_outputs())
-
-
-def test_percentiles_by_nearest_rank() -> None:
-    found = engine.percentiles([float(value) for value in range(101)])
-    assert (found["p5_ms"], found["median_ms"], found["p95_ms"], found["runs"]) == (5.0, 50.0, 95.0, 101)

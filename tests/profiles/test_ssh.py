@@ -3,6 +3,7 @@
 import shutil
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,20 @@ def test_input_stays_open_only_where_asked(server: Machine) -> None:
     read = ["sh", "-c", "timeout 0.5 cat; echo $?"]
     assert server.run(read, seconds=30).stdout.strip() == "0"  # the end of its input came at once
     assert server.run(read, seconds=30, stays_with_us=True).stdout.strip() == "124"  # it waited for more
+
+
+def test_lines_are_handed_on_as_they_come(ssh_server: tuple[str, tuple[str, ...]]) -> None:
+    told: list[tuple[float, str]] = []
+    command = ["sh", "-c", "echo first >&2; sleep 2; echo second >&2; printf third >&2; echo out"]
+    done = Machine(*ssh_server).run(command, seconds=30, told=lambda line: told.append((time.monotonic(), line)))
+    assert [line for _, line in told] == ["first", "second"]
+    assert told[1][0] - told[0][0] > 1.0, "the first line did not wait for the end"
+    assert (done.returncode, done.stdout, done.stderr) == (0, "out\n", "first\nsecond\nthird")
+
+
+def test_the_time_limit_holds_while_lines_come(ssh_server: tuple[str, tuple[str, ...]]) -> None:
+    told: list[str] = []
+    command = ["sh", "-c", "echo begun >&2; sleep 30"]
+    with pytest.raises(ProfileError, match="did not end within 2 s"):
+        Machine(*ssh_server).run(command, seconds=2, told=told.append)
+    assert told == ["begun"]

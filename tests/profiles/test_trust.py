@@ -1,11 +1,12 @@
 """Only what somebody vouches for is loaded: one bit, a swapped file, a link and a way out of the folder are refused."""
 
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from profiles import atomic, trust
+from profiles import atomic, remote, trust
 from profiles.errors import ProfileError
 
 
@@ -113,3 +114,17 @@ def test_what_a_device_built_in_its_bundle_has_a_record(tmp_path: Path) -> None:
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match="there is no file"):
         trust.check(tmp_path / "absent")
+
+
+def test_an_engine_that_is_measured_elsewhere_goes_with_what_vouches_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "mine.engine"
+    path.write_bytes(b"engine")
+    sent = zipfile.ZipFile(tmp_path / "sent.zip", "w")
+    with sent as archive, pytest.raises(trust.UntrustedError, match=r"nobody vouches for mine\.engine"):
+        remote._add(archive, path, "artifact0")
+    trust.accept(path)
+    with zipfile.ZipFile(tmp_path / "sent.zip", "w") as archive:
+        assert remote._add(archive, path, "artifact0") == "model.engine"
+    with zipfile.ZipFile(tmp_path / "sent.zip") as archive:
+        archive.extractall(tmp_path / "there")
+    trust.check(tmp_path / "there" / "artifact0" / "model.engine")
