@@ -3,13 +3,16 @@
 Its optimiser forms QLinearConv, QLinearAdd and their kin only from operators with Q/DQ on all inputs and on the
 output; uint8 activations with int8 weights are what its x86 kernels are fast at (u8s8 on VNNI, which also makes a
 reduced weight range needless). Source: ONNX Runtime documentation, "Quantize ONNX Models"; measured in both
-directions, see the module's tests. The network's output stays float: a last Gemm with integer inputs gives it directly.
+directions, see the module's tests. The network's output stays float: a last Gemm with integer inputs, and a bias
+stored as int32, gives it directly.
 """
 
 import torch
 
 from compress.qat import integer_domain
 from compress.qat import quantizer as q
+from exporters.passes import bias_to_int32, drop_unused
+from exporters.rewrite import named
 
 
 def mark(placement: q.Placement) -> list[q.Site]:
@@ -17,4 +20,11 @@ def mark(placement: q.Placement) -> list[q.Site]:
     return integer_domain.mark(placement, network_output=False)
 
 
-RULES = q.Rules(dtype=torch.uint8, low_code=0, high_code=255, symmetric=False, mark=mark)
+RULES = q.Rules(
+    dtype=torch.uint8,
+    low_code=0,
+    high_code=255,
+    symmetric=False,
+    mark=mark,
+    passes=(named(bias_to_int32), named(drop_unused)),
+)

@@ -24,6 +24,8 @@ from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
 from compress.errors import RecipeError
 from compress.qat.fake_quantize import WEIGHT_CODE
 from compress.qat.rounding import Rounding
+from exporters.half.formats import HalfFormat
+from exporters.rewrite import Pass
 
 aten = torch.ops.aten
 
@@ -111,6 +113,13 @@ class Rules:
         low_code, high_code: grid of activations.
         symmetric: zero point 0.
         mark: places the marks; returns the sites in graph order.
+        ships: the number format of the layers that it marks, or of the whole network where it marks none: int8, fp8,
+            int4, fp16, bf16, fp32.
+        least_opset: of the ONNX that the format is written in.
+        rounding: modules that round, where the grid is not the int8 one that recipes choose for.
+        half: what everything that is not marked is written in; None leaves that to the target.
+        fine_tunes: whether training with it can mend anything; what only rounds to 16 bits needs none.
+        passes: rewrites of the exported graph that this runtime alone wants, behind all others.
     """
 
     dtype: torch.dtype
@@ -118,6 +127,12 @@ class Rules:
     high_code: int
     symmetric: bool
     mark: Callable[["Placement"], list[Site]]
+    ships: str = "int8"
+    least_opset: int = 13
+    rounding: Rounding | None = None
+    half: HalfFormat | None = None
+    fine_tunes: bool = True
+    passes: tuple[Pass, ...] = ()
 
 
 def names() -> tuple[str, ...]:
@@ -154,6 +169,7 @@ class Placement:
     """
 
     def __init__(self, model: GraphModule, grid: Rules, rounding: Rounding, float_modules: tuple[str, ...]) -> None:
+        rounding = grid.rounding or rounding
         self._parameters = dict(model.named_parameters(remove_duplicate=False))
         self.nodes = [
             node
