@@ -33,6 +33,8 @@ class Prepared(nn.Module):
         self.quantizer = quantizer
         self.sites = sites
         self._batchnorm_frozen = False
+        # By name: a training over several processes exchanges the operator for one that sees all of them.
+        self._batchnorms = frozenset(node.name for node in graph.graph.nodes if node.target is BATCH_NORM)
         self.eval()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Prepared":
@@ -41,7 +43,7 @@ class Prepared(nn.Module):
             # torch warns about the way a copy rebuilds its own tree specifications.
             warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
             twin = Prepared(copy.deepcopy(self.graph, memo), self.quantizer, self.sites)
-        twin._batchnorm_frozen = self._batchnorm_frozen
+        twin._batchnorm_frozen, twin._batchnorms = self._batchnorm_frozen, self._batchnorms
         return twin.train(self.training)
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -53,7 +55,7 @@ class Prepared(nn.Module):
         super().train(mode)
         changed = False
         for node in self.graph.graph.nodes:
-            if node.target is BATCH_NORM:
+            if node.name in self._batchnorms:
                 changed |= _set(node, _TRAINING_ARGUMENT, mode and not self._batchnorm_frozen)
             elif node.target in DROPOUTS:
                 changed |= _set(node, _DROPOUT_ARGUMENT, mode)

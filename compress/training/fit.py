@@ -69,7 +69,8 @@ def fit(
 
     The same call under `torchrun --nproc-per-node n` splits every batch over n processes and, but for the order in
     which sums are rounded, trains the same weights: batch statistics and gradients are those of the whole batch.
-    (Dropout draws differently in every process, and an exported graph's batch norm sees its own process alone.)
+    (Dropout draws differently in every process, and ranges that are observed are those of its own part of the batch
+    until the epoch ends, when the first process's hold for all.)
 
     The same seed gives the same bits on the same machine with the same number of threads and processes; on a GPU as far
     as the kernels in use repeat themselves.

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from compress.qat.prepare import prepare
 from compress.training.global_batchnorm import GlobalBatchNorm, global_batchnorm
 
 SCRIPT = """
@@ -26,7 +27,21 @@ from compress.objectives.labels import Labels
 from compress.objectives.soft_targets import SoftTargets
 from compress.training.fit import fit
 from compress.training.global_batchnorm import GlobalBatchNorm
+from compress.qat.prepare import calibrate, prepare
 answers = []
+examples = toy.splits(train=99).train.batch(torch.arange(99)).inputs
+fake = prepare(toy.network(8).eval(), (examples[0][:2],), "tensorrt")
+calibrate(fake, [examples])
+for module in [*fake.activations(), *fake.weights()]:
+    module.disable_observer()  # observed ranges are each process's own: with them fixed, only batch norm sees others
+fit(
+    method=METHOD, students={{"student": fake}}, teachers={{"teacher": toy.teacher()}},
+    objectives={{"soft_targets": SoftTargets(2.0), "labels": Labels()}}, weights={{}}, splits=toy.splits(train=99),
+    task=toy.ToyTask(), numbers=replace(toy.NUMBERS, epochs=2, learning_rate=2e-3), seed=3, precision="fp32",
+    before_step=lambda clock: fake.freeze_batchnorm(clock.progress >= 0.5),
+)
+assert any(node.target is torch.ops.aten.batch_norm.default for node in fake.graph.graph.nodes)
+norms = {{name: value.tolist() for name, value in fake.state_dict().items() if "running" in name}}
 for task in (toy.NoisyTask(), toy.ToyTask()):  # batches that are cut after and before the strategy saw them
     student = toy.network(8)
     outcome = fit(
@@ -45,7 +60,7 @@ if int(os.environ.get("RANK", "0")) == 0:  # the process group is open: training
         objectives={{"soft_targets": SoftTargets(2.0), "labels": Labels()}}, weights={{}}, splits=toy.splits(train=99),
         task=toy.ToyTask(), numbers=replace(toy.NUMBERS, epochs=1), seed=3, precision="fp32", together=False,
     )
-    print(json.dumps(answers))
+    print(json.dumps([*answers, {{"norms": norms}}]))
 """
 
 
@@ -80,6 +95,10 @@ def test_two_processes_follow_the_curve_of_one(toy: ModuleType, tmp_path: Path) 
     # Sums over a batch are rounded differently when they are taken in two halves: 2^-24 relative each, growing over
     # the 12 steps through Adam's division by small second moments.
     ROUNDING = 1e-5
+    norms = [answer.pop()["norms"] for answer in (together, alone)]
+    assert norms[0].keys() == norms[1].keys() != set()
+    for name, value in norms[1].items():  # a code that rounds the other way moves a mean a little
+        torch.testing.assert_close(torch.tensor(norms[0][name]), torch.tensor(value), rtol=5e-3, atol=2e-3)
     for two, one in zip(together, alone, strict=True):
         for ours, theirs in zip(two["curve"], one["curve"], strict=True):
             assert ours["loss"] == pytest.approx(theirs["loss"], rel=ROUNDING)
@@ -138,6 +157,29 @@ def test_gradients_of_gradients_flow() -> None:
 
     # Statistics are float32 in both directions of the one, float64 in the other.
     torch.testing.assert_close(penalty(whole), penalty(exact), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.usefixtures("_one_process")
+def test_an_exported_graph_computes_the_same_inside_and_is_put_back() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, momentum=0.3), nn.ReLU())
+    values = torch.randn(4, 1, 6, 6)
+    whole, own = (prepare(net, (values[:2],), "tensorrt", float_modules=("0", "1", "2")) for _ in range(2))
+    with global_batchnorm([whole]):
+        assert not any(node.target is torch.ops.aten.batch_norm.default for node in whole.graph.graph.nodes)
+        results = []
+        for frozen in (False, True):
+            for model in (whole.train(), own.train()):
+                model.freeze_batchnorm(frozen)
+                results.append(model(values))
+        for model in (whole.eval(), own.eval()):
+            results.append(model(values))
+    assert any(node.target is torch.ops.aten.batch_norm.default for node in whole.graph.graph.nodes)
+    for ours, theirs in zip(results[::2], results[1::2], strict=True):
+        torch.testing.assert_close(ours, theirs)
+    for name, value in own.state_dict().items():
+        torch.testing.assert_close(whole.state_dict()[name], value)
+    assert not torch.equal(results[0], results[4])
 
 
 def test_modules_are_put_back_with_their_statistics() -> None:
