@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from exporters.artifact import Artifact
@@ -32,7 +33,15 @@ def can_run(target: Target, *, remote: str | None = None) -> str | None:
     return None
 
 
-def convert(model: Path, target: Target, out: Path, *, options: BuildOptions | None = None) -> Artifact:
+def convert(
+    model: Path,
+    target: Target,
+    out: Path,
+    *,
+    options: BuildOptions | None = None,
+    cmsis_nn: bool = False,
+    sizes: Mapping[str, int] | None = None,
+) -> Artifact:
     """Write a folder `c` below `out`: model.c, model.h, main.c, Makefile, CMakeLists.txt, model.json and, where
     there is a cross-compiler, lib<name>.a.
 
@@ -42,6 +51,8 @@ def convert(model: Path, target: Target, out: Path, *, options: BuildOptions | N
         target: its core decides the compiler's flags.
         out: folder; made where it is missing. A folder of the same name in it is replaced.
         options: its name, where it has one, is the folder's.
+        cmsis_nn: call the user's own CMSIS-NN for convolutions and products; no library is built then.
+        sizes: dynamic dimension's name -> the size that the C is for.
 
     Returns:
         The folder, kind "c-library". Its facts: core, flash_bytes and static_ram_bytes of the model linked alone and
@@ -61,7 +72,7 @@ def convert(model: Path, target: Target, out: Path, *, options: BuildOptions | N
     partial = Path(tempfile.mkdtemp(prefix=f".{final.name}{TEMPORARY_MARK}", dir=out))
     try:
         partial.chmod(0o755)
-        note, facts = _write(Path(model), target, partial)
+        note, facts = _write(Path(model), target, partial, cmsis_nn, sizes or {})
         if final.exists():
             shutil.rmtree(final)
         os.replace(partial, final)
@@ -83,20 +94,24 @@ def stack_bytes(folder: Path, core: str) -> int | None:
         return stack.depth(toolchain.core_of(core), Path(scratch))
 
 
-def sources(model: Path, target: Target, out: Path) -> Path:
+def sources(
+    model: Path, target: Target, out: Path, *, cmsis_nn: bool = False, sizes: Mapping[str, int] | None = None
+) -> Path:
     """Write the sources alone, with no compiler and no library, into the folder `out`; the folder.
 
     Raises:
         ExportError, ProfileError: as `convert`.
     """
     out.mkdir(parents=True, exist_ok=True)
-    _sources(model, target, out)
+    _sources(model, target, out, cmsis_nn, sizes or {})
     return out
 
 
-def _sources(model: Path, target: Target, out: Path) -> tuple[Context, arena.Plan, str]:
+def _sources(
+    model: Path, target: Target, out: Path, cmsis_nn: bool, sizes: Mapping[str, int]
+) -> tuple[Context, arena.Plan, str]:
     core = toolchain.core_of(target.hardware.core)
-    context = lower(graph.read(model))
+    context = lower(graph.read(model, sizes), cmsis_nn)
     plan = arena.plan(context.program)
     name = re.sub(r"[^A-Za-z0-9_]", "_", model.stem)
     write_text(out / "model.c", emit.source(context, plan, name))
@@ -108,9 +123,11 @@ def _sources(model: Path, target: Target, out: Path) -> tuple[Context, arena.Pla
     return context, plan, name
 
 
-def _write(model: Path, target: Target, out: Path) -> tuple[str, dict[str, object]]:
+def _write(
+    model: Path, target: Target, out: Path, cmsis_nn: bool, sizes: Mapping[str, int]
+) -> tuple[str, dict[str, object]]:
     core = toolchain.core_of(target.hardware.core)
-    context, plan, name = _sources(model, target, out)
+    context, plan, name = _sources(model, target, out, cmsis_nn, sizes)
     program = context.program
     facts: dict[str, object] = {
         "core": core.name,
@@ -126,6 +143,11 @@ def _write(model: Path, target: Target, out: Path) -> tuple[str, dict[str, objec
     }
     library = f"lib{name}.a"
     note = "the caller holds the input and output arrays; static RAM is the model's own"
+    if cmsis_nn:
+        note = (
+            "model.c calls your CMSIS-NN: add its sources and its Include folder to the build; codes may differ by one"
+        )
+        return note, facts
     absent = toolchain.missing("arm-none-eabi-gcc", "arm-none-eabi-ar", "arm-none-eabi-size")
     if absent is not None:
         flags = " ".join((*core.flags, *toolchain.OPTIMISATION))

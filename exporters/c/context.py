@@ -38,6 +38,7 @@ class Context:
     """State of one lowering."""
 
     graph: Graph
+    cmsis_nn: bool = False  # convolutions and products call the user's CMSIS-NN
     program: Program = field(default_factory=Program)
     values: dict[str, Value] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)  # nodes that an earlier kernel swallowed

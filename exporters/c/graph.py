@@ -59,8 +59,8 @@ class Graph:
         return self.shapes[name]
 
 
-def read(path: Path) -> Graph:
-    """Read `path`; every dynamic first dimension becomes 1.
+def read(path: Path, sizes: Mapping[str, int] | None = None) -> Graph:
+    """Read `path`; every dynamic first dimension becomes 1, and others what `sizes` says of their names.
 
     Raises:
         ExportError: the file is no ONNX model, an input is not float32 or has a dynamic dimension other than the first.
@@ -76,7 +76,7 @@ def read(path: Path) -> Graph:
                 fix="export with standard Q/DQ pairs and no runtime-specific operators",
             )
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    inputs = _fix_batch(model, constants)
+    inputs = _fix_batch(model, constants, sizes or {})
     nodes = list(model.graph.node)
     shapes: dict[str, tuple[int, ...]] = {}
     while True:
@@ -103,7 +103,7 @@ def evaluate(nodes: list[Node], feeds: Mapping[str, Array], constants: Mapping[s
     return values[wanted]
 
 
-def _fix_batch(model: onnx.ModelProto, constants: Mapping[str, Array]) -> tuple[str, ...]:
+def _fix_batch(model: onnx.ModelProto, constants: Mapping[str, Array], sizes: Mapping[str, int]) -> tuple[str, ...]:
     names = []
     for value in model.graph.input:
         if value.name in constants:
@@ -113,11 +113,14 @@ def _fix_batch(model: onnx.ModelProto, constants: Mapping[str, Array]) -> tuple[
             found = onnx.TensorProto.DataType.Name(tensor.elem_type)
             raise ExportError(f"graph input {value.name!r} is {found}", fix="export a graph with float32 inputs")
         for axis, dimension in enumerate(tensor.shape.dim):
+            if not dimension.HasField("dim_value") and dimension.dim_param in sizes:
+                dimension.dim_value = sizes[dimension.dim_param]
             if not dimension.HasField("dim_value") or dimension.dim_value <= 0:
                 if axis:
                     raise ExportError(
                         f"dimension {axis} of graph input {value.name!r} is not fixed",
-                        fix="export with fixed sizes in every dimension but the batch",
+                        fix="export with fixed sizes in every dimension but the batch, or name the size: "
+                        f"convert(..., sizes={{{dimension.dim_param or 'name'!r}: 100}})",
                     )
                 dimension.Clear()
                 dimension.dim_value = 1

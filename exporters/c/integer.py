@@ -7,15 +7,18 @@ Arithmetic: int32 sums of int8 products, the input's zero point folded into the 
 round_half_even(sum * (s_x * s_w / s_y)) + z_y in float32, which is what onnxruntime's integer kernels compute.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from exporters.c import cmsis_nn
 from exporters.c.context import Context, Ending
 from exporters.c.graph import Array, Node
 from exporters.c.program import (
     Buffer,
     Index,
+    Program,
     Quant,
     QuantConst,
     Step,
@@ -363,6 +366,9 @@ def _general(
     ending: Ending | None,
 ) -> None:
     program = context.program
+    if context.cmsis_nn and groups == 1 and ending is not None:
+        _cmsis_nn(context, node, linear, frame, source, target, quant, ending, cmsis_nn.convolution)
+        return
     outputs, kh, kw, count = linear.codes.shape
     length = kh * kw * count
     depth = (length + 3) // 4 * 4
@@ -422,6 +428,9 @@ def _depthwise(
 ) -> None:
     assert ending is not None
     program = context.program
+    if context.cmsis_nn:
+        _cmsis_nn(context, node, linear, frame, source, target, quant, ending, cmsis_nn.depthwise)
+        return
     kh, kw = frame.kernel
     padded = (groups + 3) // 4 * 4
     weight = np.zeros((kh * kw, padded), dtype=np.int16)
@@ -453,5 +462,37 @@ def _depthwise(
             macs=frame.size_out[0] * frame.size_out[1] * groups * kh * kw,
             weight_bytes=weight.nbytes + 8 * eights,
             params=linear.codes.size + groups,
+        )
+    )
+
+
+def _cmsis_nn(
+    context: Context,
+    node: Node,
+    linear: _Linear,
+    frame: Window,
+    source: Buffer,
+    target: Buffer,
+    quant: Quant,
+    ending: Ending,
+    place: Callable[[Program, cmsis_nn.Layer, Buffer, Buffer, str], tuple[str, Buffer]],
+) -> None:
+    outputs = linear.codes.shape[0]
+    sums = linear.codes.astype(np.int64).reshape(outputs, -1).sum(axis=1)
+    bias = (linear.bias.astype(np.int64) + quant.zero * sums).astype(np.int32)
+    layer = cmsis_nn.Layer(linear.codes, bias, linear.multiplier, frame, quant, ending)
+    code, scratch = place(context.program, layer, source, target, node.name)
+    context.program.add(
+        Step(
+            node.name,
+            (node.op, *ending.ops),
+            code,
+            (source,),
+            (target,),
+            (scratch,),
+            kernels=frozenset({"cmsis_nn"}),
+            macs=frame.size_out[0] * frame.size_out[1] * linear.codes.size,
+            weight_bytes=linear.codes.size + 12 * outputs,
+            params=linear.codes.size + outputs,
         )
     )

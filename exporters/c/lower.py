@@ -61,13 +61,13 @@ SUPPORTED = tuple(
 )
 
 
-def lower(graph: Graph) -> Context:
-    """The graph as a program.
+def lower(graph: Graph, cmsis_nn: bool = False) -> Context:
+    """The graph as a program; `cmsis_nn`: convolutions and products call the user's CMSIS-NN.
 
     Raises:
         ExportError: an operator (named, with its node) has no kernel for how it is used.
     """
-    context = Context(graph)
+    context = Context(graph, cmsis_nn)
     context.values.update(graph.constants)
     for name in graph.inputs:
         shape = graph.shapes[name]
