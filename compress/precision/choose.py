@@ -19,7 +19,7 @@ TIGHTEN = 0.8  # at least this much smaller becomes the solver's budget after a 
 # rates of two formats against each other, is assumed to be known within this much. Closer figures are a tie.
 PREDICTED_TIE = 0.05
 
-Precision = Literal["int8", "mixed", "fp16", "fp32"]
+Precision = Literal["int8", "mixed", "fp8", "int4", "fp16", "bf16", "fp32"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Assignment:
 
     floats: tuple[str, ...]
     drop: float
-    drop_error: float
+    drop_error: float | None
     keeps: bool
     bound_ms: float | None
     gap: float | None

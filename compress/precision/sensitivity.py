@@ -39,10 +39,10 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over samples and its standard error; infinite where one sample says nothing of the spread."""
+    """A mean over samples and its standard error; None where one sample says nothing of the spread."""
 
     mean: float
-    standard_error: float
+    standard_error: float | None
 
 
 @dataclass(frozen=True)
@@ -331,7 +331,7 @@ class _Table:
 
 def _estimate(mean: float, spread: float, count: int) -> Estimate:
     """Mean and standard error from Welford's sums."""
-    return Estimate(mean, math.sqrt(spread / (count - 1) / count) if count > 1 else math.inf)
+    return Estimate(mean, math.sqrt(spread / (count - 1) / count) if count > 1 else None)
 
 
 def _key(

@@ -1,0 +1,77 @@
+"""`compress sensitivity`: the table and what is missing, without torch."""
+
+import json
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compress.cli import sensitivity
+from compress.errors import RunError
+from tests.compress.page.test_precision import content
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    (tmp_path / "run.json").write_text(json.dumps({"format": 1, "recipe": {}}))
+    return tmp_path
+
+
+def _found() -> dict[str, Any]:
+    found: dict[str, Any] = content()["quantize"]["precision"]
+    return found | {
+        "target": "jetson",
+        "float_layers": ["block.0"],
+        "float_score": 0.95,
+        "quantized": found["layers"][0]["alone"],
+        "accuracy_budget": 0.01,
+        "accuracy_budget_from": "quantize.accuracy_budget",
+        "layers_origin": {"latency_ms": "predicted"},
+    }
+
+
+def test_prints_a_row_for_each_layer_and_the_decision(run_folder: Path) -> None:
+    (run_folder / "3_quantize").mkdir()
+    (run_folder / "3_quantize" / "precision.json").write_text(json.dumps(_found()))
+    result, text = sensitivity.run(Namespace(folder=run_folder))
+    assert result == _found()
+    header, first, second, *_ = text.splitlines()
+    assert header.split("  ")[0] == "layer"
+    assert first.split()[:3] == ["block.0", "conv2d", "fp16"]
+    assert second.split()[:3] == ["block.1", "conv2d", "int8"]
+    assert "94.00 ± 0.2 %" in first
+    assert "0.0123" in first
+    assert "mixed ships for jetson." in text
+    assert "In float: block.0." in text
+
+
+def test_says_where_layers_were_not_analysed(run_folder: Path) -> None:
+    (run_folder / "3_quantize").mkdir()
+    found = _found() | {"layers": [], "samples": None, "quantized": None, "float_score": None, "float_layers": []}
+    (run_folder / "3_quantize" / "precision.json").write_text(json.dumps(found))
+    _, text = sensitivity.run(Namespace(folder=run_folder))
+    assert "The layers were not analysed" in text
+
+
+@pytest.mark.parametrize("left", [None, "", "{"])
+def test_a_run_without_the_stage_is_told_what_to_do(run_folder: Path, left: str | None) -> None:
+    if left is not None:
+        (run_folder / "3_quantize").mkdir()
+        (run_folder / "3_quantize" / "precision.json").write_text(left)
+    with pytest.raises(RunError, match="no finished quantize stage") as refused:
+        sensitivity.run(Namespace(folder=run_folder))
+    assert f"compress quantize {run_folder}" in str(refused.value.fix)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is not a run"):
+        sensitivity.run(Namespace(folder=tmp_path))
+
+
+def test_loads_no_torch() -> None:
+    code = "import compress.cli.sensitivity, sys; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
