@@ -11,8 +11,9 @@ from compress.errors import RunError
 from compress.progress import Progress
 from compress.stages import build_choices
 from compress.store import Store, digest, read_record
-from exporters import builder, parity
+from exporters import builder, loading, parity
 from exporters.artifact import Artifact
+from exporters.lint import gate
 from exporters.remote import Machine, machine_of
 from profiles import external_data
 from profiles import trust as vouched
@@ -114,6 +115,8 @@ def build(
                 engine=_for_ahead(options),
             )
             artifacts.append(builder.load(name).convert(exported / MODEL, target, folder, options=checking))
+        found = gate.built(exported / MODEL, target, artifacts)
+        gate.write(found, folder)
         files = {f"{artifact.purpose} ({artifact.kind})": artifact.path for artifact in artifacts}
         if len(files) < len(artifacts):  # two of one kind: name them by their files
             files = {f"{artifact.purpose} ({artifact.path.name})": artifact.path for artifact in artifacts}
@@ -129,8 +132,13 @@ def build(
                 for artifact in artifacts
             ],
             "skipped": skipped,
+            "lint": gate.summary(found) | {"int8_share": found.int8_share},
         }
 
+    stale = _stale(store, exported / MODEL) if remote is None and (chosen is not None or ahead) else []
+    if stale:
+        progress.say(f"build: again, for {'; '.join(stale)}")
+        store.redo |= {"build"}
     record = store.once("build", inputs, work)
     folder = store.path("build")
     artifacts = tuple(
@@ -138,6 +146,18 @@ def build(
         for row in record.values["artifacts"]
     )
     return Built(artifacts, record.values["skipped"])
+
+
+def _stale(store: Store, model: Path) -> list[str]:
+    """Engines of an earlier build here that this machine cannot use any more, and why: another TensorRT, or GPU."""
+    old = read_record(store.path("build"))
+    rows = old.values["artifacts"] if old is not None else []
+    reasons = []
+    for row in rows:
+        path = store.path("build") / row["path"]
+        if row["kind"] == "engine" and row["facts"].get("remote") is None and path.is_file():
+            reasons += [f"{path.name}: {reason}" for reason in loading.misfits(path, model)]
+    return reasons
 
 
 def _for_ahead(options: builder.BuildOptions) -> builder.EngineOptions:

@@ -4,7 +4,7 @@ import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnxruntime
@@ -83,6 +83,23 @@ def test_engines_for_several_capabilities_are_built_and_remembered(
         build(store, profiles.target("a100"), None, Quiet())
         assert store.repeated == ["build"]
     assert identity.misfits(identity.read(engine), engine=engine) == []
+    # So is one that another release of the compiler made.
+    record = identity.read(engine)
+    identity.write(engine, {**record, "tensorrt": "1.6.0"})
+    heard = Heard()
+    with open_store(run) as store:
+        build(store, profiles.target("a100"), None, heard)
+        assert store.repeated == ["build"]
+    assert any("model.engine: it was built by tensorrt_rtx 1.6.0, here is 1.7" in line for line in heard.lines)
+
+
+class Heard(Quiet):
+    """Remembers what was said."""
+
+    lines: ClassVar[list[str]] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "golden.npz"])
