@@ -6,8 +6,8 @@ Each network of tools/networks is trained (or read from the cache), quantised af
 layer with weights, drawn by the seed, is changed in the file in one way at a time: a few codes of one output channel,
 the sign of one weight, one channel's scale by 1.05, its bias dropped. The bisect compares the file with the torch
 module that was exported, and with the unbroken file; with --c also generated C of the broken file with the unbroken
-one. A row is right where the first layer found is the broken one, by the name of its node, and with no fault where
-nothing is blamed.
+one. A row is right where the first layer found has the broken node, and with no fault where nothing is blamed. (One
+layer of torch may be two nodes, such as MatMul and Add.)
 """
 
 import argparse
@@ -189,7 +189,8 @@ def rows(name: str, quantizer: str, samples: int, seed: int, with_c: bool, train
                 break
             first = found.first
             said = "nothing" if first is None else f"{first.layer.module or '-'} ({first.layer.node})"
-            right = first is None if fault == "none" else first is not None and first.layer.node == node
+            inside = () if first is None else (model.graph.node[index].name for index in first.layer.nodes)
+            right = first is None if fault == "none" else node in inside
             yield Row(name, fault, against, path_of, said, right, time.monotonic() - start)
 
 

@@ -1,6 +1,6 @@
 """What was checked: gates, artifacts, parity between stages."""
 
-from compress.page import numbers
+from compress.page import agreement, numbers
 from compress.page.html import Markup, details, facts, join, table, tag
 from compress.page.reading import Row, number, part, rows, word
 
@@ -14,13 +14,14 @@ PARITY = {  # columns in this order; others follow
     "spread": "spread of the outputs",
     "not_a_number": "not a number on one side",
     "elements": "outputs compared",
+    "explained_steps": "rounding explains, steps",
 }
 SHARES = frozenset({"within_one_step", "top1_agreement"})
 COUNTS = frozenset({"not_a_number", "elements"})
 
 
 def gates(content: Row) -> Markup | None:
-    """Every bound: passed or failed, with the number."""
+    """Every bound: passed or failed, with the number; and the layer at fault where artifacts do not agree."""
     found = rows(content, "verify", "gates")
     if not found:
         return None
@@ -46,7 +47,7 @@ def gates(content: Row) -> Markup | None:
         ("stage to blame", ""),
     )
     marks = ["" if gate.get("passed") is True else "broken" for gate in found]
-    return table(columns, cells, label="Gates", row_classes=marks)
+    return join((table(columns, cells, label="Gates", row_classes=marks), agreement.faults(content) or ""))
 
 
 def gate_number(gate: Row, name: str) -> str:
@@ -104,12 +105,13 @@ def parity(content: Row) -> Markup | None:
     found = rows(content, "verify", "parity")
     if not found:
         return None
-    fixed = ("reference", "artifact", "stage", "step")
+    fixed = ("reference", "artifact", "stage", "step", "output", "histogram", "worst")
+    several = len({word(row, "output") for row in found}) > 1
     keys = list(dict.fromkeys((*PARITY, *(key for row in found for key in row if key not in fixed))))
     keys = [key for key in keys if any(number(row, key) is not None for row in found)]
     cells = [
         (
-            word(row, "artifact"),
+            f"{word(row, 'artifact')}, {word(row, 'output')}" if several else word(row, "artifact"),
             word(row, "reference"),
             *(_compared(key, number(row, key)) for key in keys),
             "gated" if row.get("stage") is not None else "for information",
@@ -130,7 +132,8 @@ def parity(content: Row) -> Markup | None:
         else f"One step is {numbers.significant(step, 4)} ({source})."
     )
     note = join((said, " All of the test data ", numbers.origin("measured"), "."))
-    return join((table(columns, cells, label="Parity between stages"), tag("p", note, cls="note")))
+    shown = table(columns, cells, label="Parity between stages")
+    return join((shown, tag("p", note, cls="note"), agreement.ledger(content) or ""))
 
 
 def _compared(key: str, value: float | None) -> str:

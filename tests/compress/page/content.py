@@ -306,6 +306,25 @@ def _parity(
         "spread": 5.31,
         "not_a_number": 0,
         "elements": 100_000,
+        "output": "logits",
+        "explained_steps": 4.5,
+        "histogram": {
+            "unit": "steps",
+            "edges": [-math.inf, -0.5, 0.5, 1.5, math.inf],
+            "counts": [10, 300, 25, 0],
+            "equal": 99_664,
+            "unordered": 1,
+        },
+        "worst": [
+            {
+                "sample": 4711,
+                "element": [3],
+                "reference": 1.5,
+                "candidate": math.nan,
+                "difference": 9.0,
+                "steps": largest,
+            }
+        ],
     }
 
 
