@@ -52,6 +52,10 @@ class LintReport:
         """Level -> findings, every level."""
         return {level: sum(finding.level == level for finding in self.findings) for level in LEVELS}
 
+    def in_words(self) -> str:
+        """How many findings of which level, such as "1 slow, 2 note"; "nothing to say" where there are none."""
+        return ", ".join(f"{count} {level}" for level, count in self.counts().items() if count) or "nothing to say"
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         compiler = None
