@@ -11,11 +11,11 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from compress import __version__
-from compress.cli import doctor, init, listing, pipeline, profile, stage, targets
+from compress.cli import bisect, doctor, init, lint, listing, parity, pipeline, profile, sensitivity, stage, targets
 from compress.errors import GateError
 from profiles.errors import UserError
 
-COMMANDS = (pipeline, stage, profile, targets, init, listing, doctor)
+COMMANDS = (pipeline, stage, sensitivity, parity, bisect, profile, lint, targets, init, listing, doctor)
 GATE_FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Start with: compress pipeline --target jetson",
     )
     top.add_argument("--version", action="version", version=f"compress {__version__}")
+    top.set_defaults(code=0)  # a command that has an answer and fails all the same sets another
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in COMMANDS:
         module.add(commands)
@@ -53,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0; 1 where a finished run failed a gate; 2 for what the user can mend; 130 after Ctrl-C.
+        0; 1 where a finished run failed a gate, or a target refuses the model that was linted; 2 for what the user
+        can mend; 130 after Ctrl-C.
     """
     if arguments is None:
         _name_interrupts()
@@ -64,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result, text = options.run(options)
         if result:  # only one of several processes speaks
             print(json.dumps(result, indent=1, default=str) if as_json else text, flush=True)
-        return 0
+        return int(options.code)
     except GateError as error:
         _complain(error, as_json)
         return GATE_FAILED
