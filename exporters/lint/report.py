@@ -24,6 +24,7 @@ class LintReport:
         target: its name.
         findings: the gravest first.
         compiler: None where nothing was compiled, and then `not_compiled` says why.
+        others: verdicts of further runtimes that the target may use.
         dla: each node's verdict; None where nobody asked.
         checklist: C1 to C12.
         facts: opset, nodes, products, quantised (products), device.
@@ -34,6 +35,7 @@ class LintReport:
     findings: tuple[Finding, ...]
     compiler: Verdict | None = None
     not_compiled: str = ""
+    others: tuple[Verdict, ...] = ()
     dla: tuple[OnDla, ...] | None = None
     checklist: tuple[Item, ...] = ()
     facts: Mapping[str, object] = field(default_factory=dict)
@@ -58,15 +60,6 @@ class LintReport:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        compiler = None
-        if self.compiler is not None:
-            verdict = self.compiler
-            compiler = dataclasses.asdict(verdict) | {
-                "types": verdict.types,
-                "int8_share": verdict.share(),
-                "intended": verdict.intended,
-                "silently_float": [run.node for run in verdict.silent],
-            }
         return {
             "model": self.model,
             "target": self.target,
@@ -74,7 +67,8 @@ class LintReport:
             "counts": self.counts(),
             "findings": [dataclasses.asdict(finding) for finding in self.findings],
             "int8_share": self.int8_share,
-            "compiler": compiler,
+            "compiler": None if self.compiler is None else _plain(self.compiler),
+            "others": [_plain(verdict) for verdict in self.others],
             "not_compiled": self.not_compiled,
             "dla": None if self.dla is None else [dataclasses.asdict(row) for row in self.dla],
             "checklist": [dataclasses.asdict(item) for item in self.checklist],
@@ -87,7 +81,10 @@ class LintReport:
             f"{self.model} for {self.target} ({facts.get('device', '')}): opset {facts.get('opset')}, "
             f"{facts.get('nodes')} nodes, {facts.get('products')} products, {facts.get('quantised')} of them quantised"
         )
-        parts = [head, "\n".join(self._findings()), "\n".join(self._compiler())]
+        parts = [head, "\n".join(self._findings())]
+        parts += ["\n".join(_answer(verdict)) for verdict in (self.compiler, *self.others) if verdict is not None]
+        if self.compiler is None:
+            parts.append(f"not compiled: {self.not_compiled}")
         if self.dla is not None:
             parts.append("\n".join(self._dla()))
         parts.append(self._checklist())
@@ -108,34 +105,6 @@ class LintReport:
                 yield f"{'':13}and {len(found) - SHOWN} more"
             for fix in dict.fromkeys(finding.fix for finding in found):
                 yield from _wrapped(f"{'':13}fix: ", fix)
-
-    def _compiler(self) -> Iterator[str]:
-        verdict = self.compiler
-        if verdict is None:
-            yield f"not compiled: {self.not_compiled}"
-            return
-        if not verdict.accepted:
-            at = f" at {verdict.refused_node}" if verdict.refused_node else ""
-            at += f" (module {verdict.refused_module})" if verdict.refused_module else ""
-            yield from _wrapped("", f"{verdict.compiler} for {verdict.built_for}: refused{at}: {verdict.refusal}")
-        else:
-            yield f"{verdict.compiler} for {verdict.built_for}: accepted"
-            kinds = ", ".join(f"{count} {kind}" for kind, count in verdict.types.items()) or "none"
-            share = f"int8 share {verdict.share():.0%}" if verdict.runs else "no products"
-            yield f"  {share}: of {len(verdict.runs)} products run {kinds}; the graph quantises {verdict.intended}"
-            for run in verdict.runs:
-                if run.type in FLOATS and (run.intended or run.rule):
-                    module = f" (module {run.module})" if run.module else ""
-                    rule = f"{run.rule}: " if run.rule else ""
-                    yield from _wrapped(f"  {run.type:<8}", f"{run.node}{module}: {rule}{run.why}")
-            for row in verdict.padded[:SHOWN]:
-                yield f"  padded  {row.node}: {row.channels} -> {row.padded} channels"
-            if len(verdict.padded) > SHOWN:
-                yield f"  padded  and {len(verdict.padded) - SHOWN} more"
-            if verdict.requantise:
-                yield f"  {len(verdict.requantise)} kernels only requantise: {', '.join(verdict.requantise[:3])}"
-        for note in verdict.notes:
-            yield from _wrapped("  - ", note)
 
     def _dla(self) -> Iterator[str]:
         rows = self.dla or ()
@@ -162,6 +131,40 @@ class LintReport:
             states.setdefault(item.state, []).append(said)
         lines = [f"{state} {', '.join(ids)}" for state, ids in states.items()]
         return "\n".join(_wrapped("checklist: ", "; ".join(lines)))
+
+
+def _answer(verdict: Verdict) -> Iterator[str]:
+    if not verdict.accepted:
+        at = f" at {verdict.refused_node}" if verdict.refused_node else ""
+        at += f" (module {verdict.refused_module})" if verdict.refused_module else ""
+        yield from _wrapped("", f"{verdict.compiler} for {verdict.built_for}: refused{at}: {verdict.refusal}")
+    else:
+        yield f"{verdict.compiler} for {verdict.built_for}: accepted"
+        kinds = ", ".join(f"{count} {kind}" for kind, count in verdict.types.items()) or "none"
+        share = f"int8 share {verdict.share():.0%}" if verdict.runs else "no products"
+        yield f"  {share}: of {len(verdict.runs)} products run {kinds}; the graph quantises {verdict.intended}"
+        for run in verdict.runs:
+            if run.type in FLOATS and (run.intended or run.rule):
+                module = f" (module {run.module})" if run.module else ""
+                rule = f"{run.rule}: " if run.rule else ""
+                yield from _wrapped(f"  {run.type:<8}", f"{run.node}{module}: {rule}{run.why}")
+        for row in verdict.padded[:SHOWN]:
+            yield f"  padded  {row.node}: {row.channels} -> {row.padded} channels"
+        if len(verdict.padded) > SHOWN:
+            yield f"  padded  and {len(verdict.padded) - SHOWN} more"
+        if verdict.requantise:
+            yield f"  {len(verdict.requantise)} kernels only requantise: {', '.join(verdict.requantise[:3])}"
+    for note in verdict.notes:
+        yield from _wrapped("  - ", note)
+
+
+def _plain(verdict: Verdict) -> dict[str, Any]:
+    return dataclasses.asdict(verdict) | {
+        "types": verdict.types,
+        "int8_share": verdict.share(),
+        "intended": verdict.intended,
+        "silently_float": [run.node for run in verdict.silent],
+    }
 
 
 def _wrapped(first: str, text: str) -> list[str]:

@@ -9,7 +9,7 @@ from onnx import ModelProto, TensorProto
 
 from exporters import check_onnx, graph, large, tensorrt_form
 from exporters.errors import ExportError
-from exporters.lint import checklist, on_c, on_onnxruntime, on_tensorrt
+from exporters.lint import checklist, on_c, on_onnxruntime, on_openvino, on_tensorrt
 from exporters.lint.dla import verdicts as dla_verdicts
 from exporters.lint.finding import LEVELS, Finding
 from exporters.lint.report import LintReport
@@ -77,6 +77,7 @@ def lint(
         findings=tuple(findings),
         compiler=verdict,
         not_compiled=why,
+        others=_others(target, seen) if compile else (),
         dla=rows,
         checklist=checklist_of(findings, seen, verdict),
         facts={
@@ -147,6 +148,13 @@ def _mended(findings: list[Finding], seen: View) -> list[Finding]:
         else finding
         for finding in findings
     ]
+
+
+def _others(target: Target, seen: View) -> tuple[Verdict, ...]:
+    """OpenVINO, where the target may run on it and it is installed."""
+    if "on_openvino" not in target.runners or on_openvino.missing(seen.model) is not None:
+        return ()
+    return (on_openvino.verdict(seen.model, [], seen),)
 
 
 def _compiled(

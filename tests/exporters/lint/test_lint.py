@@ -17,7 +17,7 @@ from onnx import ModelProto, TensorProto, helper
 import profiles
 from exporters import onnx_to_rtx_engine
 from exporters.errors import ExportError
-from exporters.lint import lint, on_onnxruntime, on_tensorrt
+from exporters.lint import lint, on_onnxruntime, on_openvino, on_tensorrt
 from exporters.lint.checklist import CHECKLIST
 from exporters.lint.view import Device, view
 from tests.exporters.lint.graphs import Writer, good, good_for_onnxruntime, unsigned, write
@@ -196,6 +196,29 @@ def test_names_that_onnxruntime_changes_are_found_again() -> None:
     optimised.graph.node[1].name = f"{relu}_nchwc"
     verdict = on_onnxruntime.from_graph(optimised, "", "", [], seen)
     assert {run.node: run.type for run in verdict.runs} == {"first": "float", "second": "int8"}
+
+
+def test_openvino_layers_are_read_by_the_nodes_in_them() -> None:
+    """Rows as OpenVINO 2026.4 writes them for a u8s8 residual network; `second` runs in bfloat16."""
+    g = Writer()
+    middle = g.pair(g.int8_conv(g.pair("x"), "first"))
+    model = g.model(g.op("MatMul", g.pair(g.int8_conv(middle, "second")), g.weight(8, 8, axis=1), name="head"))
+    layers = [
+        on_openvino.Layer("Reorder", "u8", ("",)),
+        on_openvino.Layer("Convolution", "u8", ("first", "node_add_70")),
+        on_openvino.Layer("Convolution", "bf16", ("second",)),
+        on_openvino.Layer("FullyConnected", "u8", ("head/WithoutBiases/DequantizationMultiply", "output")),
+    ]
+    verdict = on_openvino.from_layers(layers, "", "", [], view(model, Device("onnxruntime")))
+    assert {run.node: run.type for run in verdict.runs} == {"first": "int8", "second": "bfloat16", "head": "int8"}
+    assert [run.node for run in verdict.silent] == ["second"]
+    assert verdict.facts == {"heavy_layers": 3, "heavy_layers_int8": 2}
+
+
+def test_openvino_answers_beside_onnxruntime(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    report = lint(write(good_for_onnxruntime(), tmp_path), X86)
+    assert [verdict.share() for verdict in report.others] == [1.0]
 
 
 def test_the_report_prints_and_is_json(tmp_path: Path) -> None:
