@@ -59,9 +59,12 @@ class Checked:
         """Whether rounding does not explain its error."""
         return self.verdict.score > FAULT
 
+    def named(self) -> str:
+        """The torch module and the node."""
+        return f"module {self.layer.module!r}, node {self.layer.node!r}" if self.layer.module else self.layer.node
+
     def sentence(self) -> str:
         """What a person reads."""
-        where = f"module {self.layer.module!r}, node {self.layer.node!r}" if self.layer.module else self.layer.node
         score = "beyond any rounding" if math.isinf(self.verdict.score) else f"{self.verdict.score:.3g} times"
         size = ""
         if self.parity is not None:
@@ -69,7 +72,7 @@ class Checked:
             if self.parity.max_steps is not None:
                 size = f", largest error {self.parity.max_steps:.3g} steps, mean {self.parity.mean_steps:.3g}"
         explained = score if math.isinf(self.verdict.score) else f"{score} what rounding explains"
-        text = f"{where} ({' '.join(self.layer.operators)}): {explained}{size}"
+        text = f"{self.named()} ({' '.join(self.layer.operators)}): {explained}{size}"
         return text if not self.constants else f"{text}; {'; '.join(self.constants)}"
 
 
@@ -100,10 +103,17 @@ class Finding:
         """Faulty layers, the largest score first."""
         return sorted((one for one in self.layers if one.faulty), key=lambda one: -one.verdict.score)
 
+    @property
+    def stored(self) -> list[Checked]:
+        """Layers whose stored numbers differ without an effect on these inputs that rounding does not explain."""
+        return [one for one in self.layers if one.constants and not one.faulty]
+
     def sentence(self) -> str:
         """What a person reads."""
         if self.first is None:
-            return f"no layer of {len(self.layers)} differs by more than rounding explains ({self.runtime})"
+            said = f"no layer of {len(self.layers)} differs by more than rounding explains ({self.runtime})"
+            stored = self.stored
+            return f"{said}, but stored numbers do: {stored[0].named()}, {stored[0].constants[0]}" if stored else said
         more = sum(one.faulty for one in self.layers) - 1
         others = f"; {more} more behind it" if more else ""
         return f"first layer that differs ({self.runtime}): {self.first.sentence()}{others}"

@@ -7,7 +7,8 @@ layer with weights, drawn by the seed, is changed in the file in one way at a ti
 the sign of one weight, one channel's scale by 1.05, its bias dropped. The bisect compares the file with the torch
 module that was exported, and with the unbroken file; with --c also generated C of the broken file with the unbroken
 one. A row is right where the first layer found has the broken node, and with no fault where nothing is blamed. (One
-layer of torch may be two nodes, such as MatMul and Add.)
+layer of torch may be two nodes, such as MatMul and Add.) A star: rounding to 8 bits hides the fault on these inputs,
+and the layer is known by its stored numbers alone.
 """
 
 import argparse
@@ -131,7 +132,11 @@ FAULTS: dict[str, Fault] = {"codes": codes, "sign": sign, "scale": scale, "bias"
 
 @dataclass(frozen=True)
 class Row:
-    """One network, one fault, one pair of sides."""
+    """One network, one fault, one pair of sides.
+
+    Attributes:
+        hidden: rounding would explain the effect on these inputs; the layer is known by its stored numbers alone.
+    """
 
     network: str
     fault: str
@@ -140,10 +145,11 @@ class Row:
     found: str
     right: bool
     seconds: float
+    hidden: bool = False
 
     def text(self) -> str:
         """One line of the table."""
-        mark = "right" if self.right else "WRONG"
+        mark = "right" + self.hidden * "*" if self.right else "WRONG"
         return (
             f"{self.network:<15} {self.fault:<6} {self.against:<12} {self.broken:<34} {self.found:<34} "
             f"{mark:<6} {self.seconds:6.2f}"
@@ -188,10 +194,12 @@ def rows(name: str, quantizer: str, samples: int, seed: int, with_c: bool, train
                 yield Row(name, fault, against, path_of, f"not run: {error.what[:60]}", False, 0.0)
                 break
             first = found.first
-            said = "nothing" if first is None else f"{first.layer.module or '-'} ({first.layer.node})"
-            inside = () if first is None else (model.graph.node[index].name for index in first.layer.nodes)
-            right = first is None if fault == "none" else node in inside
-            yield Row(name, fault, against, path_of, said, right, time.monotonic() - start)
+            named = first or next(iter(found.stored), None)
+            said = "nothing" if named is None else f"{named.layer.module or '-'} ({named.layer.node})"
+            inside = () if named is None else (model.graph.node[index].name for index in named.layer.nodes)
+            right = named is None if fault == "none" else node in inside
+            hidden = first is None and named is not None
+            yield Row(name, fault, against, path_of, said, right, time.monotonic() - start, hidden)
 
 
 def _broken(whole: ModelProto, name: str, seed: int) -> Iterator[tuple[str, str, str, ModelProto]]:
