@@ -9,6 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from exporters.artifact import Artifact
@@ -22,6 +23,16 @@ from profiles.runners.cortex_m import toolchain
 from profiles.target import Target
 
 FOLDER = "c"
+SOFT = "-mfloat-abi=soft"  # a core without a floating-point unit
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What `convert` can be asked for; see there."""
+
+    cmsis_nn: bool
+    sizes: Mapping[str, int]
+    fixed_point: bool | None
 
 
 def can_run(target: Target, *, remote: str | None = None) -> str | None:
@@ -41,6 +52,7 @@ def convert(
     options: BuildOptions | None = None,
     cmsis_nn: bool = False,
     sizes: Mapping[str, int] | None = None,
+    fixed_point: bool | None = None,
 ) -> Artifact:
     """Write a folder `c` below `out`: model.c, model.h, main.c, Makefile, CMakeLists.txt, model.json and, where
     there is a cross-compiler, lib<name>.a.
@@ -53,6 +65,7 @@ def convert(
         options: its name, where it has one, is the folder's.
         cmsis_nn: call the user's own CMSIS-NN for convolutions and products; no library is built then.
         sizes: dynamic dimension's name -> the size that the C is for.
+        fixed_point: compute a spectral front-end in integers; None: where the core has no floating-point unit.
 
     Returns:
         The folder, kind "c-library". Its facts: core, flash_bytes and static_ram_bytes of the model linked alone and
@@ -72,7 +85,7 @@ def convert(
     partial = Path(tempfile.mkdtemp(prefix=f".{final.name}{TEMPORARY_MARK}", dir=out))
     try:
         partial.chmod(0o755)
-        note, facts = _write(Path(model), target, partial, cmsis_nn, sizes or {})
+        note, facts = _write(Path(model), target, partial, Choices(cmsis_nn, sizes or {}, fixed_point))
         if final.exists():
             shutil.rmtree(final)
         os.replace(partial, final)
@@ -95,7 +108,13 @@ def stack_bytes(folder: Path, core: str) -> int | None:
 
 
 def sources(
-    model: Path, target: Target, out: Path, *, cmsis_nn: bool = False, sizes: Mapping[str, int] | None = None
+    model: Path,
+    target: Target,
+    out: Path,
+    *,
+    cmsis_nn: bool = False,
+    sizes: Mapping[str, int] | None = None,
+    fixed_point: bool | None = None,
 ) -> Path:
     """Write the sources alone, with no compiler and no library, into the folder `out`; the folder.
 
@@ -103,15 +122,14 @@ def sources(
         ExportError, ProfileError: as `convert`.
     """
     out.mkdir(parents=True, exist_ok=True)
-    _sources(model, target, out, cmsis_nn, sizes or {})
+    _sources(model, target, out, Choices(cmsis_nn, sizes or {}, fixed_point))
     return out
 
 
-def _sources(
-    model: Path, target: Target, out: Path, cmsis_nn: bool, sizes: Mapping[str, int]
-) -> tuple[Context, arena.Plan, str]:
+def _sources(model: Path, target: Target, out: Path, choices: Choices) -> tuple[Context, arena.Plan, str]:
     core = toolchain.core_of(target.hardware.core)
-    context = lower(graph.read(model, sizes), cmsis_nn)
+    fixed = SOFT in core.flags if choices.fixed_point is None else choices.fixed_point
+    context = lower(graph.read(model, choices.sizes), choices.cmsis_nn, fixed)
     plan = arena.plan(context.program)
     name = re.sub(r"[^A-Za-z0-9_]", "_", model.stem)
     write_text(out / "model.c", emit.source(context, plan, name))
@@ -123,11 +141,9 @@ def _sources(
     return context, plan, name
 
 
-def _write(
-    model: Path, target: Target, out: Path, cmsis_nn: bool, sizes: Mapping[str, int]
-) -> tuple[str, dict[str, object]]:
+def _write(model: Path, target: Target, out: Path, choices: Choices) -> tuple[str, dict[str, object]]:
     core = toolchain.core_of(target.hardware.core)
-    context, plan, name = _sources(model, target, out, cmsis_nn, sizes)
+    context, plan, name = _sources(model, target, out, choices)
     program = context.program
     facts: dict[str, object] = {
         "core": core.name,
@@ -143,7 +159,7 @@ def _write(
     }
     library = f"lib{name}.a"
     note = "the caller holds the input and output arrays; static RAM is the model's own"
-    if cmsis_nn:
+    if choices.cmsis_nn:
         note = (
             "model.c calls your CMSIS-NN: add its sources and its Include folder to the build; codes may differ by one"
         )

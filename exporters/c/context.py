@@ -39,6 +39,7 @@ class Context:
 
     graph: Graph
     cmsis_nn: bool = False  # convolutions and products call the user's CMSIS-NN
+    fixed_point: bool = False  # the spectral front-end runs in integers
     program: Program = field(default_factory=Program)
     values: dict[str, Value] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)  # nodes that an earlier kernel swallowed

@@ -12,7 +12,7 @@ from exporters.c.graph import Array
 from exporters.c.program import TOKEN, Buffer, Program, Step, View, literal
 
 KERNELS = Path(__file__).parent / "kernels"
-ORDER = ("math", "conv", "depthwise", "cmsis_nn", "binary", "pool", "spectrum", "real", "recurrent")
+ORDER = ("math", "conv", "depthwise", "cmsis_nn", "binary", "pool", "spectrum", "spectrum_fixed", "real", "recurrent")
 
 _HEADER = """/* {title}: inference at batch 1. Generated; do not edit.
  *

@@ -1,4 +1,7 @@
-"""STFT, and what follows it (power or magnitude, mel bands), as one kernel that holds one frame at a time."""
+"""STFT, and what follows it (power or magnitude, mel bands), as one kernel that holds one frame at a time.
+
+In floats where the core has a unit for them; else, or where asked for, in 32-bit integers.
+"""
 
 from dataclasses import dataclass
 
@@ -86,6 +89,8 @@ def _place(
     matrix: Array | None,
 ) -> Buffer:
     program = context.program
+    if context.fixed_point and kind != 0 and (matrix is None or (matrix.min() >= 0 and matrix.max() > 0)):
+        return _place_fixed(context, node, nodes, signal, window, hop, frames, kind, matrix)
     length = len(window)
     half = length // 2
     angles = 2 * np.pi * np.arange(half) / length
@@ -124,6 +129,72 @@ def _place(
             (target,),
             (work,),
             kernels=frozenset({"spectrum"}),
+            macs=macs,
+            weight_bytes=stored,
+            integer=False,
+        )
+    )
+    return target
+
+
+def _place_fixed(
+    context: Context,
+    node: Node,
+    nodes: tuple[Node, ...],
+    signal: Buffer,
+    window: Array,
+    hop: int,
+    frames: int,
+    kind: int,
+    matrix: Array | None,
+) -> Buffer:
+    """The same in integers: window and roots with 30 bits of fraction, weights of bands with 16 bits."""
+    program = context.program
+    length = len(window)
+    half = length // 2
+    largest = float(np.abs(window).max())
+    if largest > 1:
+        raise ExportError(
+            f"{node.describe()} has a window that reaches {largest:.3g}; in fixed point the most is 1",
+            fix="scale the window, or pass fixed_point=False",
+        )
+    angles = 2 * np.pi * np.arange(half) / length
+    bits = half.bit_length() - 1
+    reversed_ = [int(format(k, f"0{bits}b")[::-1], 2) for k in range(half)]
+    roots = np.rint(np.stack([np.cos(angles), -np.sin(angles)], axis=1) * 2.0**30)
+    fields = (
+        f".frames = {frames}, .hop = {hop}, .length = {length}, .kind = {kind}, "
+        f".window = {program.constant(np.rint(window * 2.0**30), 'int32_t')}, "
+        f".roots = {program.constant(roots, 'int32_t')}, "
+        f".reversed = {program.constant(np.array(reversed_), 'uint16_t')}"
+    )
+    width, stored, macs = half + 1, 8 * length + 2 * half, frames * (length + 2 * half * bits)
+    if matrix is not None:
+        width = matrix.shape[1]
+        first, count, weights = _sparse(matrix)
+        weight_bits = 15 - int(np.floor(np.log2(weights.max())))
+        whole = np.minimum(np.rint(weights.astype(np.float64) * 2.0**weight_bits), 65535)
+        fields += (
+            f", .bands = {width}, .weight_bits = {weight_bits}, .first = {program.constant(first, 'uint16_t')}, "
+            f".count = {program.constant(count, 'uint16_t')}, .weights = {program.constant(whole, 'uint16_t')}"
+        )
+        stored += 2 * len(weights) + 4 * width
+        macs += frames * len(weights)
+    target = program.buffer("float", frames * width, label=node.name)
+    work = program.buffer("int32_t", 2 * length + 4, label=f"{node.name}_frame")
+    code = (
+        f"static const model_spectrum_fixed_t p = {{{fields}}};\n"
+        f"model_spectrum_fixed(&p, {signal.token}, {target.token}, {work.token});"
+    )
+    program.add(
+        Step(
+            node.name,
+            tuple(one.op for one in nodes),
+            code,
+            (signal,),
+            (target,),
+            (work,),
+            kernels=frozenset({"spectrum_fixed"}),
             macs=macs,
             weight_bytes=stored,
             integer=False,

@@ -61,13 +61,17 @@ SUPPORTED = tuple(
 )
 
 
-def lower(graph: Graph, cmsis_nn: bool = False) -> Context:
-    """The graph as a program; `cmsis_nn`: convolutions and products call the user's CMSIS-NN.
+def lower(graph: Graph, cmsis_nn: bool = False, fixed_point: bool = False) -> Context:
+    """The graph as a program.
+
+    Args:
+        cmsis_nn: convolutions and products call the user's CMSIS-NN.
+        fixed_point: a spectral front-end runs in integers.
 
     Raises:
         ExportError: an operator (named, with its node) has no kernel for how it is used.
     """
-    context = Context(graph, cmsis_nn)
+    context = Context(graph, cmsis_nn, fixed_point)
     context.values.update(graph.constants)
     for name in graph.inputs:
         shape = graph.shapes[name]

@@ -22,7 +22,7 @@ from exporters.c.graph import read
 from exporters.c.lower import lower
 from exporters.c.program import Program, Step, _affine
 from exporters.errors import ExportError
-from exporters.onnx_to_c import can_run, convert
+from exporters.onnx_to_c import can_run, convert, sources
 from profiles.runners import on_cortex_m
 from profiles.runners.cortex_m import toolchain
 from profiles.target import Target, target
@@ -570,6 +570,42 @@ def test_log_mel_equals_numpy_and_onnxruntime(power: str, tmp_path: Path, hearin
 
 
 @needs_host
+@pytest.mark.parametrize("power", ["pow", "magnitude"])
+def test_log_mel_in_integers(power: str, tmp_path: Path) -> None:
+    """A core without a floating-point unit. The graph divides log-mel by 3: differences here are a third of them."""
+    net = Net(np.random.default_rng(0), (1, RATE))
+    spectral(net, power, RATE)
+    net.qdq(0.02, 0)
+    model = net.save(tmp_path / "mel.onnx")
+    inputs = waveforms(RATE, 1)
+    m3 = target("cortex-m3")
+    folder = sources(model, m3, tmp_path / "codes")
+    assert "model_spectrum_fixed" in (folder / "model.c").read_text()
+    assert "model_spectrum_fixed" not in (sources(model, m3, tmp_path / "f", fixed_point=False) / "model.c").read_text()
+    expected = reference_log_mel(inputs["x"], power == "magnitude").reshape(CLIPS, -1)
+    ours = output_of(on_cortex_m.run_on_host(folder, inputs))
+    codes = np.clip(np.rint(expected / 0.02), -128, 127) * 0.02
+    assert (np.abs(ours - codes) > 0.01).mean() < 0.002  # codes of the first layer that differ, by one:
+    assert np.abs(ours - codes).max() < 0.021
+    plain = Net(np.random.default_rng(0), (1, RATE))
+    spectral(plain, power, RATE)
+    floats = output_of(on_cortex_m.run_on_host(sources(plain.save(tmp_path / "p.onnx"), m3, tmp_path / "p"), inputs))
+    assert 3 * np.abs(floats - expected).max() < 5e-3
+    assert 3 * np.abs(floats - expected).mean() < 1e-4
+
+
+@needs_host
+def test_a_silent_frame_in_integers_is_zero(tmp_path: Path) -> None:
+    net = Net(np.random.default_rng(0), (1, RATE))
+    spectral(net, "pow", RATE)
+    folder = sources(net.save(tmp_path / "mel.onnx"), target("cortex-m3"), tmp_path / "c")
+    quiet = {"x": np.zeros((CLIPS, RATE), np.float32)}
+    quiet["x"][0, 4000] = 1e-30  # a frame whose largest sample is tiny
+    ours = output_of(on_cortex_m.run_on_host(folder, quiet))
+    np.testing.assert_allclose(ours, (np.log(1e-6) + 5) / 3, rtol=1e-5)
+
+
+@needs_host
 @pytest.mark.parametrize("frame", [8, 16, 32, 64, 512, 1024])
 def test_spectrum_of_every_length(frame: int, tmp_path: Path, hearing_aid: Target) -> None:
     net = Net(np.random.default_rng(0), (1, 2 * frame + 5, 1))
@@ -657,8 +693,8 @@ def test_the_same_model_gives_the_same_bytes(tmp_path: Path, hearing_aid: Target
 def test_the_library_links_and_its_size_is_told(tmp_path: Path, hearing_aid: Target) -> None:
     _, model = build(residual, tmp_path, SHAPE, 1)
     artifact = convert(model, hearing_aid, tmp_path)
-    sources = {"main.c", "model.c", "model.h", "model.json", "Makefile", "CMakeLists.txt"}
-    assert set(contents(artifact)) == {"libnet.a", *sources}
+    written = {"main.c", "model.c", "model.h", "model.json", "Makefile", "CMakeLists.txt"}
+    assert set(contents(artifact)) == {"libnet.a", *written}
     flash, ram = artifact.facts["flash_bytes"], artifact.facts["static_ram_bytes"]
     assert isinstance(flash, int)
     assert isinstance(ram, int)
