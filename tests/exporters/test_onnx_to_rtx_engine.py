@@ -1,6 +1,9 @@
 """Engines ahead of time: built for real where TensorRT for RTX is installed, and refused with the node's name."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +87,40 @@ def test_one_engine_for_several_generations(int8_model, a100: Target, tmp_path: 
         assert (identity.misfits(record, engine=found.path, device=device) == []) is fits
     with pytest.raises(ExportError, match="name one twice"):
         onnx_to_rtx_engine.convert(int8_model.path, a100, tmp_path, options=BuildOptions(capabilities=("8.0", "8.0")))
+
+
+POLYGRAPHY = """
+import sys
+import tensorrt_rtx as trt
+from polygraphy.backend.trt import CreateConfig, Profile, engine_bytes_from_network, network_from_onnx_path
+profile = Profile().add("input", (1, 3, 16, 16), (8, 3, 16, 16), (64, 3, 16, 16))
+settings = CreateConfig(profiles=[profile], profiling_verbosity=trt.ProfilingVerbosity.DETAILED)
+def config(builder, network):
+    made = settings(builder, network)
+    made.num_compute_capabilities = 1
+    made.set_compute_capability(trt.ComputeCapability.SM80, 0)
+    made.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, 1 << 30)
+    return made
+plan = engine_bytes_from_network(network_from_onnx_path(sys.argv[1], strongly_typed=True), config=config)
+print(len(bytes(plan)))
+"""
+
+
+@needs_rtx
+@pytest.mark.skipif(importlib.util.find_spec("polygraphy") is None, reason="Polygraphy is not installed")
+def test_polygraphy_builds_the_same_engine(int8_model, a100: Target, tmp_path: Path) -> None:
+    """Its loaders are not used, since a device has none; what they make of the same graph is held against ours.
+
+    The bytes differ where addresses do, so sizes are compared.
+    """
+    found = onnx_to_rtx_engine.convert(int8_model.path, a100, tmp_path, options=BuildOptions())
+    graph = for_tensorrt.prepare(int8_model.path)
+    (tmp_path / "graph.onnx").write_bytes(graph.SerializeToString(deterministic=True))
+    environment = {**os.environ, "POLYGRAPHY_USE_TENSORRT_RTX": "1"}
+    command = [sys.executable, "-c", POLYGRAPHY, str(tmp_path / "graph.onnx")]
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
+    assert int(told.stdout.split()[-1]) == found.facts["bytes"]
 
 
 @needs_rtx
