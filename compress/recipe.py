@@ -80,6 +80,8 @@ class DistillPart:
 class QuantizePart:
     """How the student learns to live with 8 bits."""
 
+    # What ships. "target" is the format that the target's quantizer writes.
+    format: Literal["target", "fp32", "fp16", "bf16", "int8", "fp8", "int4"] = "target"
     epochs: int = 4
     learning_rate: float = 5e-4
     calibration_batches: int = 8

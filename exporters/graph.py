@@ -7,9 +7,10 @@ where a rewrite would need to see into their bodies; the networks that this proj
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+
+from exporters import large
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -71,7 +72,7 @@ def shapes(model: ModelProto) -> dict[str, list[int | str]]:
 
     A symbolic size is its name, such as 'batch'.
     """
-    inferred = onnx.shape_inference.infer_shapes(model)
+    inferred = large.infer_shapes(model)
     known: dict[str, list[int | str]] = {t.name: [int(d) for d in t.dims] for t in inferred.graph.initializer}
     for value in (*inferred.graph.input, *inferred.graph.output, *inferred.graph.value_info):
         tensor = value.type.tensor_type

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, TensorProto, helper
 
 from profiles import atomic
 
@@ -29,17 +29,28 @@ def bytes_of(model: ModelProto) -> int:
 
 
 def skeleton(model: ModelProto) -> ModelProto:
-    """The model without the data of its large initializers: enough for shape inference, small enough to serialise.
+    """The model with its large initializers as inputs: enough for shape inference and for onnx's check of the graph.
 
-    Those tensors keep name, type and dims and claim to lie elsewhere. The result cannot be run.
+    A model that fits into one message is handed back as it is.
     """
     if bytes_of(model) <= ONE_FILE_BYTES:
         return model
-    return _light(model, {tensor.name: (0, 0) for tensor in model.graph.initializer if _is_large(tensor)}, "absent")
+    placed = {tensor.name: (0, 0) for tensor in model.graph.initializer if _is_large(tensor)}
+    bare = _light(model, placed, "")
+    hollow = [tensor for tensor in bare.graph.initializer if tensor.name in placed]
+    given = {value.name for value in bare.graph.input}
+    for tensor in hollow:
+        if tensor.name not in given:
+            bare.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    kept = [tensor for tensor in bare.graph.initializer if tensor.name not in placed]
+    del bare.graph.initializer[:]
+    bare.graph.initializer.extend(kept)
+    return bare
 
 
 def infer_shapes(model: ModelProto, **options: Any) -> ModelProto:
-    """onnx's shape inference for a model of any size; large initializers come back without their data."""
+    """onnx's shape inference for a model of any size; of one too large for a message, large initializers come back as
+    inputs."""
     return onnx.shape_inference.infer_shapes(skeleton(model), **options)
 
 

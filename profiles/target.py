@@ -93,7 +93,7 @@ class Target:
     runtime: str  # tensorrt, c, onnxruntime
     runtime_version: str
     precision: Precision  # what the pipeline ships
-    quantizer: str  # file of compress/qat
+    quantizer: str  # file of compress/qat: the number format that ships
     opset: int  # of the exported ONNX
     width_multiple: int  # channels that the runtime's int8 kernels want
     builders: tuple[str, ...]  # files of exporters; the first that can run here builds the artifact
@@ -104,6 +104,7 @@ class Target:
     budget: Budget
     hardware: Hardware
     sources: Mapping[str, str]
+    leftovers: Literal["fp32", "fp16", "bf16"] = "fp32"  # what the layers that are not quantised are written in
     aliases: tuple[str, ...] = ()
     description: str = ""
     latency: Mapping[str, Any] = field(default_factory=dict)  # constants of a calibration; see profiles.latency.models

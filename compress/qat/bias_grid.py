@@ -159,6 +159,8 @@ def _quantizers(
         return None
     activation, quantizer = (graph.get_submodule(str(found.target)) for found in (source, weight))
     if isinstance(activation, ActivationFakeQuantize) and isinstance(quantizer, WeightFakeQuantizePerChannel):
+        if not (activation.integer and quantizer.integer):
+            return None
         parameter = weight.args[0]
         assert isinstance(parameter, Node)
         return activation, quantizer, parameter

@@ -13,7 +13,7 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
 from compress.errors import RunError
 from compress.qat import bias_grid
-from compress.qat.fake_quantize import WEIGHT_CODE, ActivationFakeQuantize, WeightFakeQuantizePerChannel
+from compress.qat.fake_quantize import ActivationFakeQuantize, WeightFakeQuantizePerChannel
 from compress.qat.prepared import Prepared
 from compress.qat.quantizer import BATCH_NORM, DROPOUTS, only_reader
 
@@ -21,7 +21,7 @@ _ADD = torch.ops.aten.add.Tensor
 _FOLDABLE = bias_grid.WEIGHTED
 
 
-def convert(prepared: Prepared) -> nn.Module:
+def convert(prepared: Prepared) -> GraphModule:
     """The student as standard operators around quantize/dequantize pairs, for torch.onnx.export(dynamo=True).
 
     Args:
@@ -75,7 +75,8 @@ def _fold(graph: GraphModule, node: Node) -> None:
     norm = only_reader(node)
     factor: Tensor | None = None
     bias = _bias_of(graph, node)
-    if norm is not None and norm.target is BATCH_NORM and norm.args[0] is node:
+    folds = fake_quantize is None or fake_quantize.folds
+    if norm is not None and norm.target is BATCH_NORM and norm.args[0] is node and folds:
         factor, bias = _folded(graph, norm, bias)
         norm.replace_all_uses_with(node)
         graph.graph.erase_node(norm)
@@ -87,7 +88,7 @@ def _fold(graph: GraphModule, node: Node) -> None:
         assert isinstance(source, Node)
         step = _activation_scale(graph, source)
         scale = bias_grid.final_scale(fake_quantize.scales(weight), factor, bias, step)
-        _store(graph, node, 1, _on_grid(fake_quantize, weight, factor, scale))
+        _store(graph, node, 1, fake_quantize.on_grid(weight, factor, scale))
         if bias is not None and step is not None:
             bias = bias_grid.on_grid(bias, step, scale)
     if bias is not None and (factor is not None or fake_quantize is not None):
@@ -116,33 +117,9 @@ def _snap_alone(graph: GraphModule, node: Node) -> None:
         assert isinstance(source, Node)
         weight = graph.get_parameter(str(source.target)).detach().clone()
         scale = bias_grid.final_scale(module.scales(weight), None, None, None)
-        parameter = _parameter(graph, f"{node.name}_weight", _on_grid(module, weight, None, scale))
+        parameter = _parameter(graph, f"{node.name}_weight", module.on_grid(weight, None, scale))
         with graph.graph.inserting_before(node):
             node.update_arg(0, _get_attr(graph, parameter, source))
-
-
-def _on_grid(
-    fake_quantize: WeightFakeQuantizePerChannel, weight: Tensor, factor: Tensor | None, final: Tensor
-) -> Tensor:
-    """codes * final scale, exactly: what torchao's own rounding then turns into those codes.
-
-    The codes are those of training; the fold multiplies the scale alone, unless the folded scale falls below the
-    floor (or below what the bias needs), where codes are computed again on the final scale.
-    """
-    trained = fake_quantize.scales(weight)
-    scale = trained if factor is None else trained * factor.abs()
-    broadcast = fake_quantize.broadcast
-    codes = (weight * broadcast(1.0 / trained, weight)).round_().clamp_(-WEIGHT_CODE, WEIGHT_CODE)
-    if factor is not None:
-        codes = codes * broadcast(factor.sign(), weight)
-    moved = final != scale
-    if bool(moved.any()):
-        again = (codes * broadcast(scale / final, weight)).round()
-        codes = torch.where(broadcast(moved, weight), again, codes)
-    fake_quantize.enable_observer(False)
-    fake_quantize.scale = final
-    fake_quantize.zero_point = torch.zeros_like(final, dtype=torch.int32)
-    return codes * broadcast(final, weight)
 
 
 def _as_affine(graph: GraphModule, norm: Node) -> None:
@@ -189,7 +166,7 @@ def _weight_of(graph: GraphModule, node: Node) -> tuple[Node | None, WeightFakeQ
 def _activation_scale(graph: GraphModule, source: Node) -> float | None:
     if source.op == "call_module":
         module = graph.get_submodule(str(source.target))
-        if isinstance(module, ActivationFakeQuantize):
+        if isinstance(module, ActivationFakeQuantize) and module.integer:
             return float(module.scale)
     return None
 

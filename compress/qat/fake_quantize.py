@@ -117,6 +117,8 @@ class ActivationFakeQuantize(FakeQuantizeBase, ABC):
         observer: gives what finds the range.
     """
 
+    integer = True  # kernels add its codes in 32-bit integers, so the bias stands on their grid
+
     scale: Tensor
     zero_point: Tensor
     observer: RangeObserver
@@ -222,6 +224,9 @@ class WeightFakeQuantizePerChannel(FakeQuantizeBase, ABC):
             largest magnitude that the grid covers.
     """
 
+    integer = True
+    folds = True  # a factor per channel moves no code, so batch norm folds into the scales
+
     scale: Tensor
     zero_point: Tensor
     shrink: Tensor
@@ -273,6 +278,35 @@ class WeightFakeQuantizePerChannel(FakeQuantizeBase, ABC):
     def broadcast(self, scale: Tensor, weight: Tensor) -> Tensor:
         """(C,) -> the shape that multiplies `weight` channel by channel."""
         return scale.reshape([-1 if dim == self.ch_axis else 1 for dim in range(weight.dim())])
+
+    def to_codes(self, scaled: Tensor) -> Tensor:
+        """The nearest numbers of the grid, for a weight already divided by its scales."""
+        return scaled.round().clamp_(-WEIGHT_CODE, WEIGHT_CODE)
+
+    def on_grid(self, weight: Tensor, factor: Tensor | None, final: Tensor) -> Tensor:
+        """codes * final scale, exactly; the scales are the final ones from now on, and frozen.
+
+        The codes are those of training; the fold multiplies the scale alone, unless the folded scale falls below the
+        floor (or below what the bias needs), where codes are computed again on the final scale.
+
+        Args:
+            weight: as it trained.
+            factor: (C,) of the batch norm that folds into it; None without one.
+            final: the scales that ship.
+        """
+        trained = self.scales(weight)
+        scale = trained if factor is None else trained * factor.abs()
+        codes = self.to_codes(weight * self.broadcast(1.0 / trained, weight))
+        if factor is not None:
+            codes = codes * self.broadcast(factor.sign(), weight)
+        moved = final != scale
+        if bool(moved.any()):
+            again = self.to_codes(codes * self.broadcast(scale / final, weight))
+            codes = torch.where(self.broadcast(moved, weight), again, codes)
+        self.enable_observer(False)
+        self.scale = final
+        self.zero_point = torch.zeros_like(final, dtype=torch.int32)
+        return codes * self.broadcast(final, weight)
 
     def calculate_qparams(self) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """(scale, zero_point), each (C,): what torchao's convert writes into the graph."""

@@ -70,7 +70,7 @@ class Desk:
     @property
     def float_precision(self) -> Literal["fp16", "fp32"]:
         """What float layers run in on the target."""
-        return "fp16" if self.job.target.family == "nvidia-gpu" and not half_missing() else "fp32"
+        return "fp16" if self.job.target.leftovers == "fp16" else "fp32"
 
 
 def desk(job: Job, student: Distilled) -> Desk:
@@ -90,11 +90,6 @@ def accuracy_budget(given: float | None, whole: float | None) -> tuple[float, st
         share = max(0.0, whole) * QUANTISING_SHARE
         return share, f"{100 * QUANTISING_SHARE:.0f} % of the run's accuracy_drop of {100 * whole:.2f} points"
     return WITHOUT_BUDGET, "the default where a run has no accuracy_drop"
-
-
-def half_missing() -> str:
-    """Why no float16 file can be written; "" where it can."""
-    return "the export stage writes float32 and int8"
 
 
 def samples(job: Job, layers: int) -> int:
@@ -148,7 +143,7 @@ def drop(desk: Desk, model: nn.Module) -> Estimate:
             score = desk.job.task.score
             differences.append(score(exact, batch.labels).double() - score(rounded, batch.labels).double())
     values = torch.cat(differences)
-    error = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else math.inf
+    error = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else None
     return Estimate(float(values.mean()), error)
 
 
@@ -159,10 +154,9 @@ def candidates(desk: Desk, model: Prepared) -> tuple[list[Candidate], list[str]]
     """
     job = desk.job
     rivals = FLOATS.get(job.target.family, ())
-    found = [choose.predicted("int8", desk.pricer.assignment(), None)]
+    found = [choose.predicted("int8", desk.pricer.assignment((), desk.float_precision), None)]
     for precision in rivals:
-        missing = half_missing() if precision == "fp16" else ""
-        found.append(choose.predicted(precision, desk.pricer.floating(precision), 0.0, missing=missing))  # type: ignore[arg-type]
+        found.append(choose.predicted(precision, desk.pricer.floating(precision), 0.0))
     notes: list[str] = []
     if rivals:
         reason = why_not(job.target, job.remote)
@@ -183,10 +177,9 @@ def candidates(desk: Desk, model: Prepared) -> tuple[list[Candidate], list[str]]
     return [replace(item, broken=_broken(desk, item)) for item in found], notes
 
 
-def mixed(desk: Desk, model: Prepared, found: Study, budget: float) -> tuple[Assignment, tuple[LayerCosts, ...]]:
+def mixed(desk: Desk, model: Prepared, found: Study, budget: float) -> Assignment:
     """The layers to keep in float so that the score's drop keeps `budget`."""
     job = desk.job
-    costs = desk.pricer.by_layer()
     layers = [row.layer for row in found.rows]
     measurer = Measurer(
         model,
@@ -197,15 +190,14 @@ def mixed(desk: Desk, model: Prepared, found: Study, budget: float) -> tuple[Ass
         distance=desk.distance,
         float_modules=desk.float_modules,
     )
-    assignment = choose.assign(
+    return choose.assign(
         found,
-        costs,
+        desk.pricer.by_layer(),
         desk.float_precision,
         budget,
         measurer,
         lambda floats: desk.pricer.assignment(modules_of(layers, floats), desk.float_precision),
     )
-    return assignment, costs
 
 
 def mixed_candidate(desk: Desk, modules: tuple[str, ...], loss: Estimate) -> Candidate:
@@ -235,7 +227,7 @@ def content(
     """What `precision.json` and the report show."""
     by_layer = {item.layer.name: item for item in costs}
     rows = [] if study is None else study.rows
-    whole = decision.precision in ("fp16", "fp32")
+    whole = decision.precision in ("fp16", "bf16", "fp32")
     return {
         "format": 1,
         "target": desk.job.target.name,

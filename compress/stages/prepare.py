@@ -22,6 +22,7 @@ from compress.errors import TaskError, TeacherError
 from compress.job import Job, TeacherSide
 from compress.network import Model
 from compress.progress import Progress
+from compress.qat import formats
 from compress.recipe import Recipe, TaskPart, TeacherPart
 from compress.store import Store, digest
 from compress.teachers import loading
@@ -40,7 +41,7 @@ def prepare(recipe: Recipe, store: Store, progress: Progress, remote: str | None
     Raises:
         TaskError, TeacherError, ProfileError: what does not fit, and what to do.
     """
-    target = profiles.target(recipe.target, Path())
+    target = formats.chosen(profiles.target(recipe.target, Path()), recipe.quantize.format)
     task = load_task(recipe.task)
     splits = task.load(recipe.task.data)
     data_checks.check_splits(task, splits)

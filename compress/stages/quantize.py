@@ -1,5 +1,6 @@
 """Stage 3: fine-tune with simulated 8-bit arithmetic, the teacher in the loop; choose the precision that ships."""
 
+import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from compress.precision.sensitivity import Estimate, Study
 from compress.qat import prepare as qat
 from compress.qat.equalize import equalized
 from compress.qat.prepared import Prepared
+from compress.qat.quantizer import rules
 from compress.qat.rounding import rounding
 from compress.stages import precision
 from compress.stages.distill import CURVE, STUDENT, Distilled
@@ -87,9 +89,15 @@ def quantize(job: Job, choice: Choice, student: Distilled) -> Quantized:
         qat.calibrate(model, _calibration(job))
         before = evaluate(model, job.splits.val, job.task).score
         job.progress.say(f"quantize: {100 * before:.2f} % after calibration with {job.target.quantizer} rules")
-        study = precision.study(desk, model)
-        options, notes = precision.candidates(desk, model)
-        found = _settled(desk, model, options, study, folder)
+        study: Study | None = None
+        options: list[Candidate] = []
+        notes: list[str] = []
+        if rules(job.target.quantizer).ships == "int8":
+            study = precision.study(desk, model)
+            options, notes = precision.candidates(desk, model)
+            found = _settled(desk, model, options, study, folder)
+        else:
+            found = _as_asked(desk, model, folder)
         costs = desk.pricer.by_layer() if study is not None else ()
         content = precision.content(
             desk,
@@ -139,8 +147,8 @@ def _settled(
     speed = choose.decide(options, desk.budget)  # of accuracy nothing is known yet, so int8 gives way to speed alone
     if speed.precision != "int8":
         return _in_float(desk, model, options, speed, folder)
-    _tune(desk.job, model, folder, "")
-    loss = precision.drop(desk, model)
+    calibrated = copy.deepcopy(model)
+    model, loss = _tuned(desk, model, folder, "")
     options = [_with_drop(item, loss) if item.precision == "int8" else item for item in options]
     if loss.mean <= desk.budget or len(options) == 1:
         return _Outcome(model, choose.decide(options, desk.budget), options, loss)
@@ -149,43 +157,62 @@ def _settled(
         if decision.precision != "int8":
             return _in_float(desk, model, options, decision, folder)
         return _Outcome(model, decision, options, loss)
-    return _with_float_layers(desk, model, options, loss, folder)
+    return _with_float_layers(desk, calibrated, study, _Outcome(model, speed, options, loss), folder)
+
+
+def _as_asked(desk: precision.Desk, model: Prepared, folder: Path) -> _Outcome:
+    """The format that the target or the recipe names: nothing else was asked for, so nothing competes."""
+    job, form = desk.job, rules(desk.job.target.quantizer)
+    why = (
+        f"{form.ships} is what {'the recipe' if job.recipe.quantize.format != 'target' else job.target.name} asks for."
+    )
+    decision = Decision(form.ships, (why,))  # type: ignore[arg-type]
+    if not form.fine_tunes:
+        write_text(folder / CURVE, json.dumps([]))
+        return _Outcome(model, decision, [], Estimate(0.0, 0.0))
+    _tune(job, model, folder, "")
+    return _Outcome(model, decision, [], precision.drop(desk, model))
 
 
 def _with_float_layers(
-    desk: precision.Desk, model: Prepared, options: list[Candidate], loss: Estimate, folder: Path
+    desk: precision.Desk, calibrated: Prepared, study: Study, integers: _Outcome, folder: Path
 ) -> _Outcome:
-    """Keep the layers in float that int8 loses its accuracy by, and fine-tune again."""
-    job, budget = desk.job, desk.budget
-    study = precision.study(desk, model)
-    assert study is not None
+    """Keep the layers in float that int8 loses its accuracy by, and fine-tune again, from the float student.
+
+    Layers are judged before fine-tuning, where nothing but rounding sets them apart from the float student. As
+    fine-tuning heals a share of the loss, the calibrated student may lose as much more.
+    """
+    job, options, layers = desk.job, integers.options, [row.layer for row in study.rows]
+    healed = study.quantized.drop.mean / integers.loss.mean
+    allowed = desk.budget * max(1.0, healed)
     assignment: Assignment | None = None
-    best: tuple[Prepared, Estimate, tuple[str, ...], Candidate] | None = None
+    best: _Outcome | None = None
     for number in range(1, ROUNDS + 1):
-        assignment, _ = precision.mixed(desk, model, study, budget)
-        modules = modules_of([row.layer for row in study.rows], assignment.floats)
+        assignment = precision.mixed(desk, calibrated, study, allowed)
         job.progress.say(
-            f"quantize: int8 loses {100 * loss.mean:.2f} points, more than {100 * desk.budget:.2f}; in float: "
+            f"quantize: int8 loses {100 * integers.loss.mean:.2f} points, more than {100 * desk.budget:.2f}; in float: "
             f"{', '.join(assignment.floats) or 'nothing'}"
         )
-        if not assignment.floats or len(assignment.floats) == len(study.rows):
+        if not assignment.floats or len(assignment.floats) == len(layers):
             break
-        twin = _continued(job, desk, model, modules)
-        _tune(job, twin, folder, f"-{number}")
-        found = precision.drop(desk, twin)
-        best = twin, found, modules, precision.mixed_candidate(desk, modules, found)
-        if found.mean <= desk.budget:
+        modules = modules_of(layers, assignment.floats)
+        twin = _prepared(job, desk.student, modules)
+        qat.calibrate(twin, _calibration(job))
+        twin, loss = _tuned(desk, twin, folder, f"-{number}")
+        mixed = [*options, precision.mixed_candidate(desk, modules, loss)]
+        if best is None or loss.mean < best.loss.mean:
+            decision = choose.decide(mixed, desk.budget)
+            best = _Outcome(twin, decision, mixed, loss, modules, assignment.floats, assignment)
+        if loss.mean <= desk.budget:
             break
-        budget *= min(choose.TIGHTEN, desk.budget / found.mean)
-    if best is not None:
-        options = [*options, best[3]]
+        allowed *= min(choose.TIGHTEN, desk.budget / loss.mean)
+    if best is not None and best.decision.precision == "mixed":
+        return best
+    options = options if best is None else best.options
     decision = choose.decide(options, desk.budget)
-    if decision.precision == "mixed" and best is not None and assignment is not None:
-        twin, found, modules, _ = best
-        return _Outcome(twin, decision, options, found, modules, assignment.floats, assignment)
     if decision.precision == "int8":
-        return _Outcome(model, decision, options, loss, assignment=assignment)
-    return _in_float(desk, model, options, decision, folder, assignment)
+        return replace(integers, decision=decision, options=options, assignment=assignment)
+    return _in_float(desk, integers.model, options, decision, folder, assignment)
 
 
 def _in_float(
@@ -206,6 +233,22 @@ def _in_float(
 
 def _with_drop(item: Candidate, loss: Estimate) -> Candidate:
     return replace(item, drop=loss.mean)
+
+
+def _tuned(desk: precision.Desk, model: Prepared, folder: Path, name: str) -> tuple[Prepared, Estimate]:
+    """The fine-tuned student and what it loses; the calibrated one where fine-tuning made it worse."""
+    calibrated = copy.deepcopy(model)
+    qat.enter(calibrated, qat.phase(1.0))
+    calibrated.eval()
+    before = precision.drop(desk, calibrated)
+    _tune(desk.job, model, folder, name)
+    after = precision.drop(desk, model)
+    if after.mean <= before.mean:
+        return model, after
+    desk.job.progress.say(
+        f"quantize: fine-tuning lost {100 * (after.mean - before.mean):.2f} points; the calibrated student is kept"
+    )
+    return calibrated, before
 
 
 def _tune(job: Job, model: Prepared, folder: Path, name: str) -> None:
@@ -231,27 +274,6 @@ def _tune(job: Job, model: Prepared, folder: Path, name: str) -> None:
     qat.enter(model, qat.phase(1.0))
     model.eval()
     write_text(folder / CURVE, json.dumps(plain(outcome.curve)))
-
-
-def _continued(job: Job, desk: precision.Desk, model: Prepared, modules: tuple[str, ...]) -> Prepared:
-    """The fine-tuned weights with more modules in float, ranges found anew."""
-    twin = _prepared(job, desk.student, modules)
-    own = {name for name, _ in twin.graph.named_modules() if name}
-    rounding = tuple(f"graph.{name}." for name in own if _is_rounding(twin, name))
-    trained = model.state_dict()
-    kept = {
-        name: trained[name]
-        for name, value in twin.state_dict().items()
-        if not name.startswith(rounding) and name in trained and trained[name].shape == value.shape
-    }
-    twin.load_state_dict(kept, strict=False)
-    qat.calibrate(twin, _calibration(job))
-    return twin
-
-
-def _is_rounding(prepared: Prepared, name: str) -> bool:
-    module = prepared.graph.get_submodule(name)
-    return any(module is found for found in (*prepared.activations(), *prepared.weights()))
 
 
 def _prepared(job: Job, student: Distilled, modules: tuple[str, ...] = ()) -> Prepared:

@@ -11,7 +11,7 @@ Ensures: the same outputs, bit for bit, under the same names. Identities between
 import onnx
 from onnx import ModelProto, NodeProto
 
-from exporters import graph
+from exporters import graph, large
 
 LARGEST_CHANGE = 0.0  # bit for bit
 
@@ -54,7 +54,7 @@ def _hands_on(node: NodeProto, main: onnx.GraphProto, types: dict[str, int], out
 
 
 def _types(model: ModelProto) -> dict[str, int]:
-    inferred = onnx.shape_inference.infer_shapes(model)
+    inferred = large.infer_shapes(model)
     known = {tensor.name: tensor.data_type for tensor in inferred.graph.initializer}
     for value in (*inferred.graph.input, *inferred.graph.output, *inferred.graph.value_info):
         known[value.name] = value.type.tensor_type.elem_type

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import onnxsim
 import pytest
 import torch
 from onnx import TensorProto
 from torch import Tensor, nn
 
-from exporters import graph, torch_to_onnx
+from exporters import check_onnx, graph, torch_to_onnx
 from exporters.errors import ExportError
+from profiles import atomic
 
 # Sums of some hundred products in another order.
 FLOAT_ROUNDING = 2e-6
@@ -120,8 +122,12 @@ def test_opset_is_the_one_asked_for(opset: int, int8_model, tmp_path: Path, run_
 
 
 def test_an_opset_that_cannot_be_had_is_refused(tmp_path: Path) -> None:
-    module = nn.Sequential(nn.LayerNorm(4))
-    with pytest.raises(ExportError, match="opset 16 has no LayerNormalization"):
+    class Bits(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.bitwise_not(x.int()).float()
+
+    module = Bits()
+    with pytest.raises(ExportError, match="opset 16 has no BitwiseNot"):
         convert(module, torch.randn(2, 4), tmp_path / "m.onnx", 16)
     with pytest.raises(ExportError, match="opset 11"):
         convert(module, torch.randn(2, 4), tmp_path / "m.onnx", 11)
@@ -233,3 +239,27 @@ def test_a_log_mel_front_end_keeps_the_standard_operator(
         found = run_onnx(model, {"input": samples[:batch].numpy()})[0]
         # Two implementations of the transform: float32 rounding of 256-term sums, seen through the logarithm.
         np.testing.assert_allclose(found, module(samples[:batch]).numpy(), atol=2e-4)
+
+
+def test_large_weights_go_into_a_data_file_beside_the_model(tmp_path: Path) -> None:
+    """With a threshold of 1 kB: the model's file is small, both hashes are told, and whoever opens it reads both."""
+    module = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 4)).eval()
+    x = torch.randn(3, 64)
+    out = tmp_path / "model.onnx"
+    arguments = {"opset": 18, "input_names": ["x"], "output_names": ["y"], "metadata": {}}
+    made = torch_to_onnx.convert(module, (x,), out, one_file_bytes=1000, **arguments)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "model.onnx.data"]
+    assert out.stat().st_size < 2500
+    assert made.facts["files"] == {path.name: atomic.sha256(path) for path in tmp_path.iterdir()}
+    session = onnxruntime.InferenceSession(str(out))
+    np.testing.assert_allclose(session.run(None, {"x": x.numpy()})[0], module(x).detach().numpy(), atol=1e-6)
+    whole = check_onnx.load(out)
+    assert {t.data_location for t in whole.graph.initializer} == {onnx.TensorProto.DEFAULT}
+    again = torch_to_onnx.convert(module, (x,), tmp_path / "b" / "model.onnx", one_file_bytes=1000, **arguments)
+    assert again.facts["files"] == made.facts["files"]
+    small = torch_to_onnx.convert(module, (x,), out, **arguments)
+    assert [path.name for path in sorted(tmp_path.glob("model*"))] == ["model.onnx"], "no data of another model stays"
+    assert small.facts["bytes"] == out.stat().st_size
+    (tmp_path / "b" / "model.onnx.data").unlink()
+    with pytest.raises(ExportError, match="external data"):
+        check_onnx.load(tmp_path / "b" / "model.onnx")

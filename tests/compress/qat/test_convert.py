@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from compress.errors import RunError
 from compress.qat import prepare as qat
 from compress.qat.fake_quantize import FLOOR
-from compress.qat.quantizer import names
+from compress.qat.quantizer import names, rules
 from exporters import torch_to_onnx
 
 Make = Callable[..., nn.Module]
 Inputs = Callable[..., Tensor]
-QUANTIZERS = names()
+QUANTIZERS = [name for name in names() if rules(name).ships == "int8"]
 
 
 def prepared(student: nn.Module, x: Tensor, quantizer: str) -> qat.Prepared:
