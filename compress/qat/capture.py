@@ -4,6 +4,7 @@ Source: torch.export.
 """
 
 import inspect
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -59,7 +60,9 @@ def capture(model: nn.Module, example: tuple[Tensor, ...], input_names: Sequence
     inputs = tuple(torch.cat([tensor, tensor]) if tensor.shape[0] == 1 else tensor for tensor in example)
     shapes = _shapes(model, inputs, input_names, lengths)
     try:
-        with recurrent_shapes.shapes_only():
+        with recurrent_shapes.shapes_only(), warnings.catch_warnings():
+            # Recurrent layers keep a list of their own parameters, which export takes for forgotten buffers.
+            warnings.filterwarnings("ignore", message="The tensor attribute")
             program = torch.export.export(model, inputs, dynamic_shapes=shapes, strict=False)
     except (torch._dynamo.exc.UserError, RuntimeError, ValueError) as error:
         sizes = "a free batch size" if not lengths else "a free batch size and free lengths"
