@@ -163,15 +163,13 @@ def bisect(
     for one in checked:
         if one.constants and not one.faulty:
             notes.append(f"{one.layer.node}: {'; '.join(one.constants)}; on these inputs its output is the same")
-    if first is None:
-        worse = [
-            name for name, found in final.items() if found.within_one_step is not None and found.within_one_step < 1.0
-        ]
-        if worse and runtime.fuses:
-            notes.append(
-                f"{worse[0]!r} of the whole model differs by more than a step though no layer alone does: rounding "
-                "that adds up, or memory that layers share"
-            )
+    if first is None and runtime.fuses and any(_far(found) for found in final.values()):
+        place = first_prefix(reference, candidate, inputs, runtime, [layer.output for layer in cuts])
+        where = "its end" if place is None else f"{place.output!r} (module {place.module!r}, node {place.node!r})"
+        notes.append(
+            f"the whole model differs though no layer alone does, from {where} on: rounding that adds up, or memory "
+            "that layers share"
+        )
     return Finding(
         runtime.name,
         tuple(checked),
@@ -181,6 +179,54 @@ def bisect(
         tuple(notes),
         time.monotonic() - start,
     )
+
+
+def first_prefix(
+    reference: Tensors, candidate: ModelProto, inputs: Arrays, runtime: Runtime, names: Sequence[str]
+) -> Layer | None:
+    """The first tensor that is wrong when the model is run whole up to it; for faults that no layer shows alone.
+
+    Layers that share memory, or a state that one leaves to another, spoil nothing where each layer has inputs of its
+    own. So the beginnings of the model are built and run, log2(len(names)) of them, and the search keeps the shortest
+    one whose mean error is above half a step (or, in float, above a hundredth of the tensor's spread).
+
+    Args:
+        names: tensors at which the runtime may be cut, in graph order.
+
+    Returns:
+        The layer that ends the shortest wrong beginning; None where even the longest is right.
+    """
+    cuts = layers(candidate, names)
+    steps = _steps_of(candidate)
+    low, high = 0, len(cuts)
+    while low < high:
+        middle = (low + high) // 2
+        name = cuts[middle].output
+        before = reference.compute([name], inputs)[name]
+        after = np.asarray(runtime.run(exposed(candidate, [name]), inputs)[name])
+        wrong = before.shape != after.shape or _far(parity.compare(before, after, steps.get(name)))
+        low, high = (low, middle) if wrong else (middle + 1, high)
+    return cuts[low] if low < len(cuts) else None
+
+
+def _far(found: parity.Parity) -> bool:
+    if found.not_a_number:
+        return True
+    if found.mean_steps is not None:
+        return found.mean_steps > parity.HALF_A_STEP
+    return found.mean_abs > 0.01 * found.spread
+
+
+def _steps_of(candidate: ModelProto) -> dict[str, float]:
+    """Dequantised tensor -> its scale, of those with one."""
+    known = graph.constants(candidate.graph)
+    found = {}
+    for node in candidate.graph.node:
+        if node.op_type == DEQUANTIZE and node.input[1] in known:
+            scale = known_array(known, node.input[1])
+            if scale.size == 1:
+                found[node.output[0]] = float(scale.ravel()[0])
+    return found
 
 
 def _shared(

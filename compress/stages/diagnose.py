@@ -1,7 +1,7 @@
 """Which layer is at fault where an artifact does not agree with its predecessor, and the least that shows it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,12 @@ from exporters.builder import BuildOptions
 from profiles import runners
 from profiles.errors import UserError
 
+Arrays = Mapping[str, NDArray[np.generic]]
 REPRODUCER = "reproducer"
 SAMPLES = 8
 LIMIT_S = 60.0
 SHOWN = 10  # layers in the report
+CONVERSION = 1e-3  # of the output's spread: single codes on rare values, which float rounding may change
 
 
 @dataclass(frozen=True)
@@ -37,18 +39,33 @@ class Suspect:
         reference: what it is compared with.
         candidate: its graph.
         runtime: what runs it.
+        otherwise: says of the inputs what else may be at fault, where no layer is; "" where nothing is.
     """
 
     name: str
     reference: Tensors
     candidate: ModelProto
     runtime: Runtime
+    otherwise: Callable[[Arrays], str] = lambda inputs: ""
 
 
-def exported(job: Job, name: str, converted: nn.Module, model: Path) -> Suspect:
-    """The exported file against the converted student in torch."""
+def exported(job: Job, name: str, prepared: nn.Module, converted: nn.Module, model: Path) -> Suspect:
+    """The exported file against the converted student in torch, which the prepared one was made into."""
     loaded = check_onnx.load(model)
-    return Suspect(name, TorchTensors(converted, (job.example,), loaded), loaded, AS_WRITTEN)
+    reference = TorchTensors(converted, (job.example,), loaded)
+
+    def conversion(inputs: Arrays) -> str:
+        given = [torch.from_numpy(np.array(inputs[key])) for key in job.task.input_names]
+        with torch.no_grad():
+            found = parity.compare(_first(prepared(*given)), _first(converted(*given)), None)
+        if found.mean_abs <= CONVERSION * found.spread and not found.not_a_number:
+            return ""
+        return (
+            f"the file computes what the converted student does; the conversion itself moves the output by "
+            f"{found.mean_abs:.3g} on average, {found.max_abs:.3g} at most"
+        )
+
+    return Suspect(name, reference, loaded, AS_WRITTEN, conversion)
 
 
 def rewritten(name: str, model: Path, changed: ModelProto) -> Suspect:
@@ -84,7 +101,7 @@ def samples(job: Job, worst: Sequence[parity.Worst]) -> dict[str, NDArray[np.gen
     return named_inputs(job, job.splits.test.batch(torch.tensor(sorted(chosen))))
 
 
-def diagnose(suspect: Suspect, inputs: dict[str, NDArray[np.generic]], folder: Path) -> dict[str, Any]:
+def diagnose(suspect: Suspect, inputs: Arrays, folder: Path) -> dict[str, Any]:
     """Bisect, and leave a reproducer of the first layer that rounding does not explain.
 
     Args:
@@ -99,10 +116,11 @@ def diagnose(suspect: Suspect, inputs: dict[str, NDArray[np.generic]], folder: P
         found = bisect.bisect(suspect.reference, suspect.candidate, inputs, runtime=suspect.runtime, limit_s=LIMIT_S)
     except UserError as error:
         return {"artifact": suspect.name, "sentence": f"the layers could not be compared: {error.what}", "layers": []}
+    other = suspect.otherwise(inputs) if found.first is None else ""
     told: dict[str, Any] = {
         "artifact": suspect.name,
         "runtime": found.runtime,
-        "sentence": found.sentence(),
+        "sentence": "; ".join(filter(None, (found.sentence(), other))),
         "compared": len(found.layers),
         "samples": len(next(iter(inputs.values()))),
         "seconds": found.seconds,
@@ -115,6 +133,13 @@ def diagnose(suspect: Suspect, inputs: dict[str, NDArray[np.generic]], folder: P
         reproducer.write(place, suspect.reference, suspect.candidate, found.first, inputs, suspect.runtime)
         told["reproducer"] = place.relative_to(folder).as_posix()
     return told
+
+
+def _first(outputs: Any) -> NDArray[np.generic]:
+    """The first output as an array."""
+    first = outputs if isinstance(outputs, torch.Tensor) else next(iter(outputs))
+    value: NDArray[np.generic] = first.detach().cpu().numpy()
+    return value
 
 
 def layer_row(one: bisect.Checked) -> dict[str, Any]:

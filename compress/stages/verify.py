@@ -129,7 +129,7 @@ def _check(
         ledger.file_side(job, ONNX, on_onnxruntime.load(exported.model, as_written=True)),
         FAKE,
         "export",
-        lambda: diagnose.exported(job, ONNX, qat.convert(quantized.model), exported.model),
+        lambda: diagnose.exported(job, ONNX, quantized.model, qat.convert(quantized.model), exported.model),
     )
     sides.append(ledger.file_side(job, REWRITTEN, on_onnxruntime.load(exported.model)))
     pairs.append(ledger.Pair(ONNX, REWRITTEN, None))

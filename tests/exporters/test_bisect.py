@@ -307,3 +307,18 @@ def test_an_engine_keeps_the_quantisers_that_it_fuses() -> None:
 
     bisect.bisect(OnnxTensors(chain()), chain(), samples(), runtime=built_engine("an engine", build, Engine))
     assert seen[0].count("QuantizeLinear") == 4, "its own two, and one in front of each reader"
+
+
+def test_a_fault_that_only_the_whole_has_is_found_by_beginnings() -> None:
+    # Memory that two layers share: what the first leaves is spoilt as soon as the second quantiser runs behind it.
+    def run(model: ModelProto, inputs: dict[str, Array]) -> dict[str, Array]:
+        found = bisect_sides.session(model, inputs, rewrite=False)
+        made = {name for node in model.graph.node for name in node.output}
+        inside = "x" in {value.name for value in model.graph.input} and {"first", "q2"} <= made
+        return {name: value + 3 if inside and value.dtype.kind == "f" else value for name, value in found.items()}
+
+    runtime = bisect_sides.Runtime("shared memory", run, True, ())
+    found = bisect.bisect(OnnxTensors(chain()), chain(), samples(), runtime=runtime)
+    assert found.first is None
+    assert "from 'd2'" in found.notes[0]
+    assert "share" in found.notes[0]

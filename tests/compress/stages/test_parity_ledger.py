@@ -15,6 +15,7 @@ from torch import nn
 from compress.contracts.batch import Batch
 from compress.recipe import VerifyPart
 from compress.stages import diagnose, gates, ledger
+from exporters import torch_to_onnx
 from exporters.bisect_sides import AS_WRITTEN, OnnxTensors
 from exporters.errors import ExportError
 
@@ -127,3 +128,27 @@ def test_a_bisect_that_cannot_run_says_so(tmp_path: Path) -> None:
     told = diagnose.diagnose(suspect, {"x": np.ones((3, 2), np.float32)}, tmp_path)
     assert told["sentence"] == "the layers could not be compared: it is gone"
     assert not list(tmp_path.iterdir())
+
+
+def test_where_no_layer_of_the_file_is_at_fault_the_conversion_is_looked_at(job: Any, tmp_path: Path) -> None:
+    class Small(nn.Module):
+        def __init__(self, gain: float) -> None:
+            super().__init__()
+            self.stem = nn.Linear(2, 3)
+            nn.init.constant_(self.stem.weight, gain)
+            nn.init.constant_(self.stem.bias, 0.5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.stem(x)  # type: ignore[no-any-return]
+
+    example = torch.randn(2, 2)
+    path = tmp_path / "model.onnx"
+    names = {"input_names": ["x"], "output_names": ["logits"]}
+    torch_to_onnx.convert(Small(1.0).eval(), (example,), path, opset=20, metadata={}, **names)
+    job.example = example
+    inputs = {"x": np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)}
+    for gain, said in ((1.0, False), (1.1, True)):
+        suspect = diagnose.exported(job, "ONNX", Small(gain).eval(), Small(1.0).eval(), path)
+        told = diagnose.diagnose(suspect, inputs, tmp_path)
+        assert told["first"] is None
+        assert ("the conversion itself moves the output" in told["sentence"]) is said
