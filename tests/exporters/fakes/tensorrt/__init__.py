@@ -8,6 +8,8 @@ FAKE_REFUSES, FAKE_CRASHES, FAKE_WRONG, FAKE_SLOW, FAKE_GREEDY and FAKE_DLA_LACK
 graph, abort, compute nonsense, take its time, take memory, or keep an operator off the DLA.
 """
 
+from __future__ import annotations
+
 import ctypes
 import enum
 import json
@@ -217,7 +219,7 @@ class IBuilderConfig:
     def clear_flag(self, flag: enum.IntEnum) -> None:
         self._cleared.append(flag.name)
 
-    def add_optimization_profile(self, profile: "IOptimizationProfile") -> int:
+    def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
         self._profiles.append(profile._shapes)
         return len(self._profiles) - 1
 
@@ -325,7 +327,7 @@ class Runtime:
     def __init__(self, logger: ILogger) -> None:
         pass
 
-    def deserialize_cuda_engine(self, plan: bytes) -> "ICudaEngine | None":
+    def deserialize_cuda_engine(self, plan: bytes) -> ICudaEngine | None:
         header, _, model = plan.partition(b"\n")
         told = json.loads(header)
         if "VERSION_COMPATIBLE" in told["set"] and not vars(self).get("engine_host_code_allowed"):
@@ -373,10 +375,10 @@ class ICudaEngine:
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
         return [tuple(shape) for shape in self._told["profiles"][profile][name]]
 
-    def create_execution_context(self) -> "IExecutionContext | None":
+    def create_execution_context(self) -> IExecutionContext | None:
         return IExecutionContext(self) if self._weights else None
 
-    def create_engine_inspector(self) -> "EngineInspector":
+    def create_engine_inspector(self) -> EngineInspector:
         return EngineInspector(self)
 
 
@@ -435,7 +437,7 @@ class IExecutionContext:
         if not self._engine._told["profiles"]:
             return True
         smallest, _, largest = self._engine._told["profiles"][self._profile][name]
-        return all(low <= size <= high for low, size, high in zip(smallest, shape, largest, strict=True))
+        return all(smallest[i] <= shape[i] <= largest[i] for i in range(len(shape)))
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         item = next(item for item in self._engine._session.get_outputs() if item.name == name)
@@ -448,7 +450,7 @@ class IExecutionContext:
 
     def execute_async_v3(self, stream: int) -> bool:
         inputs = {name: self._view(name, shape).copy() for name, shape in self._shapes.items()}
-        for name, result in zip(self._engine._names[1], self._engine._session.run(None, inputs), strict=True):
+        for name, result in zip(self._engine._names[1], self._engine._session.run(None, inputs)):  # noqa: B905 (Python 3.8)
             view = self._view(name, result.shape)
             view[...] = -result if "FAKE_WRONG" in os.environ else result
         return True
