@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from compress.page import checks, choice, comparison, diagnostics, layers, provenance, training
+from compress.page import checks, choice, comparison, diagnostics, layers, precision, provenance, training
 from compress.page.headline import header
 from compress.page.html import Markup, tag
 from compress.page.reading import Row, part, plain, word
@@ -18,6 +18,7 @@ SECTIONS: tuple[tuple[str, str, Section], ...] = (
     ("parity", "Parity between stages", checks.parity),
     ("diagnostics", "Student and teacher", diagnostics.diagnostics),
     ("curves", "Learning curves", training.curves),
+    ("precision", "Precision per layer", precision.per_layer),
     ("layers", "Cost of each layer of the int8 student", layers.per_layer),
     ("candidates", "All candidates", choice.candidates),
     ("provenance", "Provenance", provenance.origins),

@@ -53,7 +53,7 @@ def realistic(seed: int = 0, candidates: int = 240) -> dict[str, Any]:
         "selection": selection,
         "verify": _verify(teacher, student, int8),
         "curves": {"distill": _curve(rng, 20, 1.9, 0.9), "quantize": _curve(rng, 4, 0.32, 0.914)},
-        "quantize": {"before": 0.9023, "validation": 0.9168},
+        "quantize": {"before": 0.9023, "validation": 0.9168, "precision": decided()},
         "failed": [],
         "stages": [
             {"name": name, "seconds": seconds}
@@ -350,3 +350,64 @@ def _curve(rng: random.Random, epochs: int, loss: float, score: float) -> list[d
 def _file(path: str, size: int, origin: str) -> dict[str, Any]:
     digest = (path.encode().hex() * 8)[:64]
     return {"path": path, "sha256": digest, "size": size, "origin": origin, "inputs": {"choice": "12" * 32}}
+
+
+def _estimate(mean: float, error: float | None = 0.002) -> dict[str, Any]:
+    return {"mean": mean, "standard_error": error}
+
+
+def _effect(score: float, distance: float) -> dict[str, Any]:
+    return {
+        "score": _estimate(score, 0.01),
+        "drop": _estimate(0.95 - score),
+        "distance": _estimate(distance),
+        "gain": _estimate(0.01),
+        "nearer": _estimate(0.3),
+    }
+
+
+def _layer(name: str, precision: str, distance: float) -> dict[str, Any]:
+    return {
+        "layer": name,
+        "modules": [name],
+        "operators": ["conv2d.default"],
+        "precision": precision,
+        "without": _effect(0.94, 0.1),
+        "alone": _effect(0.91, distance),
+        "latency_ms": {"int8": 0.0123, "fp16": 0.0234},
+        "weight_bytes": {"int8": 1000, "fp16": 2000},
+    }
+
+
+def decided(layers: int = 3) -> dict[str, Any]:
+    """What the quantize stage decided about precisions."""
+    return {
+        "metric": "accuracy",
+        "shipped": "mixed",
+        "why": ["int8 loses 2.00 points, more than the accuracy budget of 1.00 points.", "mixed ships."],
+        "notes": ["predicted: <b>nobody</b> was there"],
+        "candidates": [
+            {
+                "precision": "int8",
+                "latency_ms": 1.5,
+                "origin": "predicted",
+                "weight_bytes": 1000,
+                "peak_activation_bytes": 2000,
+                "drop": 0.02,
+                "broken": [],
+                "missing": "",
+            },
+            {
+                "precision": "fp32",
+                "latency_ms": 2.5,
+                "origin": "predicted",
+                "weight_bytes": 4000,
+                "peak_activation_bytes": 8000,
+                "drop": 0.0,
+                "broken": ["its weights are too large"],
+                "missing": "",
+            },
+        ],
+        "samples": 512,
+        "layers": [_layer(f"block.{n}", "int8" if n else "fp16", 1.0 / (n + 1)) for n in range(layers)],
+    }
