@@ -37,83 +37,64 @@ LOG_BOUNDS = (math.log(FLOOR), 40 * math.log(2.0))  # steps stay between 2^-24 a
 
 
 class _RoundLearned(torch.autograd.Function):
-    """x, step (1,) -> x on codes low..high (zero point already taken off); gradients of x, step and both ends."""
+    """x on codes low..high (zero point already taken off) times scale; gradients for x, the step and the share below.
+
+    `step` and `below` are there to receive gradients: the step's times `step_factor`, the share's times `below_factor`.
+    """
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, x: Tensor, step: Tensor, below: Tensor, low: int, high: int, gradient_scale: float
+        ctx: FunctionCtx,
+        x: Tensor,
+        step: Tensor,
+        below: Tensor,
+        scale: float,
+        codes: tuple[int, int],
+        step_factor: float,
+        below_factor: float,
     ) -> Tensor:
-        scale = float(step)
-        codes = x * (1.0 / scale) if x.dtype == torch.float32 else x.float().mul_(1.0 / scale)
-        rounded = codes.round_().clamp_(low, high).mul_(scale).to(x.dtype)
+        scaled = x * (1.0 / scale) if x.dtype == torch.float32 else x.float().mul_(1.0 / scale)
+        rounded = scaled.round_().clamp_(*codes).mul_(scale).to(x.dtype)
         ctx.save_for_backward(x, rounded)
-        ctx.numbers = (scale, low, high, gradient_scale)  # type: ignore[attr-defined]
+        ctx.numbers = (scale, *codes, step_factor, below_factor)  # type: ignore[attr-defined]
         return rounded
 
     @staticmethod
-    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None, None, None]:
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None, None, None, None]:
         x, rounded = ctx.saved_tensors  # type: ignore[attr-defined]
-        scale, low, high, factor = ctx.numbers  # type: ignore[attr-defined]
+        scale, low, high, step_factor, below_factor = ctx.numbers  # type: ignore[attr-defined]
         gradient = gradients[0]
         inside = torch.ops.aten.hardtanh_backward(gradient, x, low * scale, high * scale)
         # Inside the grid the step's gradient is code - x / step, outside it is the end's code: in both cases
         # (rounded - [inside] x) / step, so two dot products do.
-        of_step = (_dot(gradient, rounded) - _dot(inside, x)) / scale
-        # A clipped value sits at an end, and both ends move with the share of codes below zero.
+        of_step = (_dot(gradient, rounded) - _dot(inside, x)).mul_(step_factor / scale).reshape(1)
         of_below = None
         if ctx.needs_input_grad[2]:  # type: ignore[attr-defined]
-            clipped = gradient.sum(dtype=torch.float32) - inside.sum(dtype=torch.float32)
-            of_below = (clipped * (-scale * (high - low) * factor if low else 0.0)).reshape(1)
-        return inside, (of_step * factor).reshape(1), of_below, None, None, None
+            # A clipped value sits at an end, and both ends move with the share of codes below zero.
+            factor = -scale * (high - low) * below_factor if low else 0.0
+            clipped = gradient.sum(dtype=torch.float32).sub_(inside.sum(dtype=torch.float32)) if low else of_step
+            of_below = clipped.mul(factor).reshape(1)
+        return inside, of_step, of_below, None, None, None, None
 
 
 class _RoundLearnedChannels(torch.autograd.Function):
-    """weight, step broadcast against it -> codes -127..127 times step."""
+    """weight -> codes -127..127 times scale, (C,) broadcast against it; `step`, (C,), receives its gradient."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, weight: Tensor, step: Tensor, gradient_scale: float) -> Tensor:
-        scaled = weight / step
+    def forward(ctx: FunctionCtx, weight: Tensor, step: Tensor, scale: Tensor, factor: Tensor) -> Tensor:
+        scaled = weight / scale
         codes = scaled.round().clamp_(-WEIGHT_CODE, WEIGHT_CODE)
-        ctx.save_for_backward(scaled, codes)
-        ctx.numbers = (gradient_scale, [d for d in range(step.dim()) if step.shape[d] == 1])  # type: ignore[attr-defined]
-        return codes * step
+        ctx.save_for_backward(scaled, codes, factor)
+        ctx.dims = [dim for dim in range(scale.dim()) if scale.shape[dim] == 1]  # type: ignore[attr-defined]
+        return codes * scale
 
     @staticmethod
-    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
-        scaled, codes = ctx.saved_tensors  # type: ignore[attr-defined]
-        factor, dims = ctx.numbers  # type: ignore[attr-defined]
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        scaled, codes, factor = ctx.saved_tensors  # type: ignore[attr-defined]
+        dims = ctx.dims  # type: ignore[attr-defined]
         inside = gradients[0] * (scaled.abs() < WEIGHT_CODE)
         of_step = gradients[0] * codes - inside * scaled
-        return inside, of_step.sum(dims, keepdim=True) * factor if dims else of_step * factor, None
-
-
-class _Step(torch.autograd.Function):
-    """log_step -> step; the step's gradient over the step, not times it: see the module's docstring."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, log_step: Tensor) -> Tensor:
-        step = log_step.exp()
-        ctx.save_for_backward(step)
-        return step
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, *gradients: Tensor) -> Tensor:
-        step: Tensor = ctx.saved_tensors[0]  # type: ignore[attr-defined]
-        return gradients[0] / step
-
-
-class _Below(torch.autograd.Function):
-    """The share of codes below zero as it is; its gradient over the square of the whole range."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, below: Tensor, whole_range: float) -> Tensor:
-        ctx.whole_range = whole_range  # type: ignore[attr-defined]
-        return below.view_as(below)
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
-        whole_range: float = ctx.whole_range  # type: ignore[attr-defined]
-        return gradients[0] / whole_range**2, None
+        return inside, (of_step.sum(dims) if dims else of_step).reshape(-1) * factor, None, None
 
 
 def round_learned(
@@ -134,9 +115,10 @@ def round_learned(
     Returns:
         The shape and type of x.
     """
-    shift = int(_shift(below.detach(), low_code, high_code))
+    shift = _shift(below.item(), low_code, high_code)
+    codes = (-shift, high_code - low_code - shift)
     rounded = _RoundLearned.apply(  # type: ignore[no-untyped-call]
-        x, step, below, -shift, high_code - low_code - shift, gradient_scale
+        x, step, below, step.item(), codes, gradient_scale, gradient_scale
     )
     return cast(Tensor, rounded)
 
@@ -185,24 +167,34 @@ class LearnedActivation(ActivationFakeQuantize):
 
     def write_grid(self) -> None:
         """Set scale and zero point from the parameters."""
+        least, largest = LOG_BOUNDS
         with torch.no_grad():
-            self.scale.copy_(self.log_step.clamp_(*LOG_BOUNDS).exp())
+            log_step = self.log_step.item()
+            if not least <= log_step <= largest:
+                log_step = min(max(log_step, least), largest)
+                self.log_step.fill_(log_step)
+            self.scale.fill_(math.exp(log_step))
             if not self.codes.symmetric:
-                self.zero_point.copy_(self.quant_min + _shift(self.below.clamp_(0, 1), self.quant_min, self.quant_max))
+                below = self.below.item()
+                if not 0.0 <= below <= 1.0:
+                    below = min(max(below, 0.0), 1.0)
+                    self.below.fill_(below)
+                self.zero_point.fill_(self.quant_min + _shift(below, self.quant_min, self.quant_max))
 
     def round(self, x: Tensor) -> Tensor:
         """With gradients for the grid while it may move."""
-        moving = self.training and bool(self.observer_enabled)
-        low, high = self.quant_min - int(self.zero_point), self.quant_max - int(self.zero_point)
-        if not moving:
-            return round_to_grid(x, float(self.scale), int(self.zero_point), self.quant_min, self.quant_max)
-        step = _Step.apply(self.log_step)  # type: ignore[no-untyped-call]
-        below = self.below
-        if not self.codes.symmetric:
-            below = _Below.apply(below, float(self.scale) * (high - low))  # type: ignore[no-untyped-call]
+        scale, zero_point = float(self.scale), int(self.zero_point)
+        if not (self.training and bool(self.observer_enabled)):
+            return round_to_grid(x, scale, zero_point, self.quant_min, self.quant_max)
+        low, high = self.quant_min - zero_point, self.quant_max - zero_point
         features = max(1, x.numel() // max(1, x.shape[0])) if x.dim() else 1
         factor = 1.0 / math.sqrt(features * max(-low, high))
-        return cast(Tensor, _RoundLearned.apply(x, step, below, low, high, factor))  # type: ignore[no-untyped-call]
+        # The gradient of the step over the step, of the offset over the whole range: see the module's docstring.
+        below_factor = factor / (scale * (high - low)) ** 2
+        rounded = _RoundLearned.apply(  # type: ignore[no-untyped-call]
+            x, self.log_step, self.below, scale, (low, high), factor / scale, below_factor
+        )
+        return cast(Tensor, rounded)
 
     def train(self, mode: bool = True) -> "LearnedActivation":
         """Evaluation uses the grid as it was learned so far."""
@@ -252,12 +244,11 @@ class LearnedWeightPerChannel(WeightFakeQuantizePerChannel):
 
     def round(self, weight: Tensor) -> Tensor:
         """With gradients for the steps while they may move."""
-        step = self.scales(weight)
-        if self.training and bool(self.observer_enabled):
-            step = cast(Tensor, _Step.apply(self.log_step))  # type: ignore[no-untyped-call]
-        factor = 1.0 / math.sqrt(weight.numel() // len(step) * WEIGHT_CODE)
+        moving = self.training and bool(self.observer_enabled)
+        scale = self.scale if self.training else self.scales(weight)  # in training, `forward` just wrote them
+        factor = (1.0 / math.sqrt(weight.numel() // len(scale) * WEIGHT_CODE)) / scale
         rounded = _RoundLearnedChannels.apply(  # type: ignore[no-untyped-call]
-            weight, self.broadcast(step, weight), factor
+            weight, self.log_step if moving else scale, self.broadcast(scale, weight), factor
         )
         return cast(Tensor, rounded)
 
@@ -269,9 +260,9 @@ class LearnedWeightPerChannel(WeightFakeQuantizePerChannel):
         super().enable_observer(enabled)
 
 
-def _shift(below: Tensor, low_code: int, high_code: int) -> Tensor:
+def _shift(below: float, low_code: int, high_code: int) -> int:
     """Codes below zero."""
-    return (below * (high_code - low_code)).round()
+    return round(below * (high_code - low_code))
 
 
 def _dot(left: Tensor, right: Tensor) -> Tensor:
