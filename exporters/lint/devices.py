@@ -9,12 +9,18 @@ from exporters.lint.codes import code_type
 from exporters.lint.finding import ALL, BUILT, ORT, TENSORRT, Hit, Rule
 from exporters.lint.view import CLAMPS, View, attribute
 
+PLACED_FOR = {  # quantizer -> runtime; those that are not here place nothing that a runtime would mind
+    "tensorrt": "tensorrt",
+    "tensorrt_fp8": "tensorrt",
+    "onnxruntime_x86": "onnxruntime",
+    "cortex_m": "c",
+}
 _FP8_SINCE = 8.9  # compute capability
 _FLOATS_OF_8_BITS = frozenset({TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2})
 
 
 def _int8_units(view: View) -> Iterator[Hit]:
-    count = sum(product.quantised for product in view.products)
+    count = sum(view.in_int8(product) for product in view.products)
     if not count:
         return
     if not view.device.has_int8:
@@ -51,7 +57,7 @@ def _fp8(view: View) -> Iterator[Hit]:
 def _placement(view: View) -> Iterator[Hit]:
     wanted = view.device.quantizer
     made = next((entry.value for entry in view.model.metadata_props if entry.key == "quantizer"), "")
-    if made and wanted and made != wanted and any(True for _ in view.quantizers()):
+    if PLACED_FOR.get(made, view.device.runtime) != view.device.runtime and any(True for _ in view.quantizers()):
         yield Hit(
             None,
             f"the file was quantised by the rules of {made!r}, and {view.device.name} wants {wanted!r}",

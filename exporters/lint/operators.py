@@ -23,6 +23,7 @@ NOT_PARSED = frozenset(
     }
 )
 INTEGER_OPERATORS = frozenset({"DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"})
+PARSED = 23  # opset that TensorRT-RTX 1.7.1 parses, whose parser is that of TensorRT 10 and 11
 ONNXRUNTIME_DOMAINS = frozenset({"com.microsoft", "com.ms.internal.nhwc"})
 _EIGHT_BIT_FLOATS = frozenset({TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2})
 _FOUR_BITS = frozenset({TensorProto.INT4, TensorProto.UINT4})
@@ -44,6 +45,8 @@ def _opset(view: View) -> Iterator[Hit]:
         if opset < needs:
             yield Hit(node, f"the file is opset {opset}, and {why} need {needs}", f"export with opset {needs} or later")
     known = view.device.opset
+    if view.device.runtime == "tensorrt" and known and not view.device.version.startswith("8."):
+        known = max(known, PARSED)
     if known and opset > known:
         yield Hit(
             None,

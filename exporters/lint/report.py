@@ -80,6 +80,7 @@ class LintReport:
         head = (
             f"{self.model} for {self.target} ({facts.get('device', '')}): opset {facts.get('opset')}, "
             f"{facts.get('nodes')} nodes, {facts.get('products')} products, {facts.get('quantised')} of them quantised"
+            + (f", {facts['weights_only']} in their weights alone" if facts.get("weights_only") else "")
         )
         parts = [head, "\n".join(self._findings())]
         parts += ["\n".join(_answer(verdict)) for verdict in (self.compiler, *self.others) if verdict is not None]
@@ -141,7 +142,9 @@ def _answer(verdict: Verdict) -> Iterator[str]:
     else:
         yield f"{verdict.compiler} for {verdict.built_for}: accepted"
         kinds = ", ".join(f"{count} {kind}" for kind, count in verdict.types.items()) or "none"
-        share = f"int8 share {verdict.share():.0%}" if verdict.runs else "no products"
+        coded = next((kind for kind in verdict.types if kind not in FLOATS), "int8")
+        kind = coded if verdict.intended else next(iter(verdict.types), "")
+        share = f"{kind} share {verdict.share(kind):.0%}" if verdict.runs else "no products"
         yield f"  {share}: of {len(verdict.runs)} products run {kinds}; the graph quantises {verdict.intended}"
         for run in verdict.runs:
             if run.type in FLOATS and (run.intended or run.rule):
@@ -161,6 +164,7 @@ def _answer(verdict: Verdict) -> Iterator[str]:
 def _plain(verdict: Verdict) -> dict[str, Any]:
     return dataclasses.asdict(verdict) | {
         "types": verdict.types,
+        "shares": {kind: verdict.share(kind) for kind in verdict.types},
         "int8_share": verdict.share(),
         "intended": verdict.intended,
         "silently_float": [run.node for run in verdict.silent],

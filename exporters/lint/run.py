@@ -86,6 +86,10 @@ def lint(
             "nodes": len(loaded.graph.node),
             "products": len(seen.products),
             "quantised": sum(product.quantised for product in seen.products),
+            "weights_only": sum(
+                product.constant and product.weight_dq is not None and product.data_dq is None
+                for product in seen.products
+            ),
         },
     )
 

@@ -128,6 +128,7 @@ def _reason(view: View, product: Product, by_node: dict[str, list[Finding]]) -> 
         if pair is not None:
             maker = view.makers.get(pair.input[0])
             names += [pair.name, *([maker.name] if maker is not None else [])]
-    names += [reader.name for reader in view.readers.get(product.node.output[0], [])] + [""]
+    names += [reader.name for reader in view.readers.get(product.node.output[0], [])]
     found = [finding for name in names for finding in by_node.get(name, []) if finding.rule in _REASONS]
+    found += [finding for finding in by_node.get("", []) if finding.rule == "P13" and product.quantised]
     return min(found, key=lambda finding: _REASONS.index(finding.rule), default=None)

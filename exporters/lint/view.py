@@ -242,8 +242,16 @@ class View:
 
     @cached_property
     def quantised(self) -> frozenset[str]:
-        """Names of the outputs of products with two quantised inputs."""
-        return frozenset(product.node.output[0] for product in self.products if product.quantised)
+        """Names of the outputs of int8 products: both inputs quantised, to 8-bit integers."""
+        return frozenset(product.node.output[0] for product in self.products if self.in_int8(product))
+
+    def in_int8(self, product: Product) -> bool:
+        """Whether both inputs are quantised, to 8-bit integers and not to fp8."""
+        return (
+            product.data_dq is not None
+            and product.weight_dq is not None
+            and self.type(product.data_dq.input[0]) in INTEGER | {TensorProto.UNDEFINED}
+        )
 
     def after(self, tensor: str, kinds: frozenset[str]) -> tuple[str, list[NodeProto]]:
         """Follow the only reader of `tensor` while it is one of `kinds`; the last tensor and the nodes on the way."""

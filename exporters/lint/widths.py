@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from exporters.lint.finding import BUILT, TENSORRT, Hit, Rule
 from exporters.lint.view import ACTIVATIONS, MOVES, QUANTIZERS, Product, View, depthwise, groups
 
-_TO_THE_OUTPUT = ACTIVATIONS | MOVES | frozenset(QUANTIZERS) | {"Softmax", "LogSoftmax", "Add"}
+_TO_THE_OUTPUT = ACTIVATIONS | MOVES | frozenset(QUANTIZERS) | {"Softmax", "LogSoftmax", "Add", "Cast"}
 PADDED_TO = 4  # channels of an int8 input become a multiple of this: 3 -> 4, 17 -> 20, and 4 per group
 
 
 def _depthwise(view: View) -> Iterator[Hit]:
     for product in view.products:
-        if product.quantised and depthwise(view, product.node):
+        if view.in_int8(product) and depthwise(view, product.node):
             found = groups(view, product.node)
             assert found is not None
             yield Hit(
@@ -37,7 +37,7 @@ def _multiples(view: View) -> Iterator[Hit]:
             padded = f" ({inputs} are padded to {-(-inputs // PADDED_TO) * PADDED_TO})" if inputs % PADDED_TO else ""
             yield Hit(
                 product.node,
-                f"{' and '.join(said)}{padded}; int8 tensor cores want multiples of {multiple}",
+                f"{' and '.join(said)}{padded}; tensor cores want multiples of {multiple}",
                 f"choose widths that are multiples of {multiple}; the data's own channels cannot be chosen",
             )
 

@@ -187,9 +187,9 @@ def a_scale_per_channel_before_opset_13() -> ModelProto:
     return g.model(g.conv(g.pair("x"), g.weight(16, 16, 3, 3, name="bad")))
 
 
-@plant("Q12", "")
+@plant("Q12", "", replace(A100, capability="7.2", version="8.5", opset=17))
 def an_opset_that_the_runtime_is_not_known_to_read() -> ModelProto:
-    g = Writer(opset=22)
+    g = Writer(opset=18)
     return g.model(g.int8_conv(g.pair("x")))
 
 
@@ -365,17 +365,18 @@ def int8_on_turing() -> ModelProto:
     return good()
 
 
+def fp8_pair(g: Writer, tensor: str, name: str) -> str:
+    """A pair of fp8 codes with one scale."""
+    if all(tensor_.name != "zero" for tensor_ in g.tensors):
+        g.tensors.append(helper.make_tensor("zero", TensorProto.FLOAT8E4M3FN, [], [0.0]))
+    step = g.const(0.1)
+    return g.op("DequantizeLinear", g.op("QuantizeLinear", tensor, step, "zero", name=f"{name}_q"), step, "zero")
+
+
 def fp8() -> ModelProto:
     """Both inputs of a product in fp8."""
     g = Writer(("batch", 16))
-    zero = helper.make_tensor("zero", TensorProto.FLOAT8E4M3FN, [], [0.0])
-    g.tensors.append(zero)
-    step = g.const(0.1)
-    sides = []
-    for index, source in enumerate(("x", g.real(16, 16))):
-        codes = g.op("QuantizeLinear", source, step, "zero", name=f"bad{index}_q")
-        sides.append(g.op("DequantizeLinear", codes, step, "zero"))
-    return g.model(g.op("MatMul", *sides))
+    return g.model(g.op("MatMul", fp8_pair(g, "x", "bad0"), fp8_pair(g, g.real(16, 16), "bad1")))
 
 
 @plant("P15", "")
@@ -474,6 +475,21 @@ def test_a_float_graph_is_named_by_none() -> None:
         assert found(model, device) == []
 
 
+def test_fp8_is_not_taken_for_int8() -> None:
+    """Its placement is its own: what int8 rules want of averages, skips and depthwise layers does not hold."""
+    g = Writer()
+    depthwise = g.conv(fp8_pair(g, "x", "data"), fp8_pair(g, g.real(16, 1, 3, 3), "weight"), group=16)
+    skip = g.op("Add", depthwise, g.op("Sigmoid", depthwise))
+    model = g.model(g.op("GlobalAveragePool", skip), g.op("GlobalAveragePool", depthwise))
+    assert not [f for f in found(model, replace(A100, capability="8.9")) if f.rule.startswith("P")]
+
+
+def test_a_format_that_places_for_no_other_runtime_is_no_finding() -> None:
+    g = Writer()
+    model = g.model(g.int8_conv(g.pair("x")), metadata={"quantizer": "tensorrt_fp8", "recipe": "a"})
+    assert found(model, A100) == []
+
+
 def test_fp8_is_refused_before_ada_and_taken_from_there_on() -> None:
     rules = [(f.rule, f.node) for f in found(fp8(), A100) if f.rule == "P14"]
     assert rules == [("P14", "bad0_q")]
@@ -511,8 +527,8 @@ def test_a_clamp_that_the_range_covers_is_folded_by_onnxruntime() -> None:
 
 
 def test_the_gravest_come_first() -> None:
-    g = Writer(("batch", 16), opset=22)
-    bad = g.model(g.op("MatMul", g.pair("x", 0.0), g.weight(16, 16, axis=0)))
+    g = Writer(("batch", 20), opset=20)
+    bad = g.model(g.op("MatMul", g.pair("x", 0.0), g.weight(20, 20, axis=0)))
     assert [finding.level for finding in found(bad, A100)] == ["refused", "slow", "note"]
 
 
