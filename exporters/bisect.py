@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from exporters import graph, parity
+from exporters import bisect_noise, graph, parity
 from exporters.bisect_layers import (
     DEQUANTIZE,
     QUANTIZE,
@@ -284,11 +284,18 @@ def _check(
     found = runtime.run(cut(candidate, chunk, values, requantise=runtime.fuses), feeds)
     sums, names = magnitudes(candidate, chunk, values)
     sizes = session(sums, feeds, rewrite=False) if names else {}
+    rounding = [layer for layer in chunk if bisect_noise.quantises(candidate, layer)]
+    spread, sums_of = bisect_noise.variances(candidate, rounding, values) if rounding else (sums, {})
+    noise = session(spread, feeds, rewrite=False) if sums_of else {}
     readers, constants = graph.consumers(candidate.graph), graph.constants(candidate.graph)
     for layer in chunk:
         a, b = values[layer.output], np.asarray(found[layer.output])
         magnitude = sizes.get(names.get(layer.output, ""))
         verdict = judge(candidate, layer, a, b, values, magnitude)
+        if layer in rounding and verdict.score > FAULT and a.shape == b.shape and a.dtype.kind == "f":
+            verdict = bisect_noise.judge(
+                candidate, layer, a, b, [noise[name] for name in sums_of.get(layer.output, ())]
+            )
         compared = None
         if a.shape == b.shape and a.size:
             compared = parity.compare(a, b, _step(layer, a, readers, constants, candidate))

@@ -9,7 +9,10 @@ Both sides read the same numbers, so a layer's error is its own. What rounding e
 - any other operator: 64 sqrt(K) u times the largest output; K is how many inputs make one output. 64 covers the
   polynomials that runtimes use for exp, tanh and erf;
 - a quantiser: the same code, or the neighbouring one where the value lies next to a half;
-- integers and truth values: equal.
+- integers and truth values: equal;
+- a layer that quantises where the reference does not (int8 against float): each rounding adds an error of variance
+  step^2 / 12 (Widrow and Kollar 2008, "Quantization Noise", chapter 1), so a product has sum(w^2) s_x^2 / 12 +
+  sum(x^2) s_w^2 / 12, and a sum adds what its other operands have. Clipping is not explained.
 """
 
 import math

@@ -322,3 +322,31 @@ def test_a_fault_that_only_the_whole_has_is_found_by_beginnings() -> None:
     assert found.first is None
     assert "from 'd2'" in found.notes[0]
     assert "share" in found.notes[0]
+
+
+def in_float() -> ModelProto:
+    """The chain without its quantisers."""
+    model = chain()
+    kept = [node for node in model.graph.node if node.op_type not in ("QuantizeLinear", "DequantizeLinear")]
+    graph.replace_nodes(model.graph, kept)
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = {"d": "x", "d2": "relu"}.get(name, name)
+    return model
+
+
+def test_int8_against_float_is_judged_by_the_noise_of_its_steps() -> None:
+    many = samples(400)
+    sound = bisect.bisect(OnnxTensors(in_float()), chain(), many)
+    scores = {one.layer.output: one.verdict.score for one in sound.layers}
+    assert sound.first is None, scores
+    # The error of uniform rounding: half of what is allowed, which is twice its root mean square.
+    assert scores["first"] == pytest.approx(0.5, rel=0.15)
+    clipped = chain()
+    clipped.graph.initializer.append(numpy_helper.from_array(np.float32(0.02), "narrow"))  # +-2.5, of values up to 9
+    for node in clipped.graph.node[:2]:
+        node.input[1] = "narrow"
+    found = bisect.bisect(OnnxTensors(in_float()), clipped, many)
+    assert found.first is not None
+    assert found.first.layer.node == "node_first"
+    assert found.first.verdict.score > 10.0
