@@ -45,7 +45,8 @@ class EngineOptions:
         version_compatible: run with later TensorRT releases, too (8.6). Slower, and the engine carries code.
         strip_weights: leave the weights out; they come from the ONNX file when it is loaded (10.0).
         optimisation_level: 0 to 5, of TensorRT's effort; None is its own choice (3).
-        timing_cache: folder of kernel timings, one file for each release and GPU; None is the bundle's own.
+        timing_cache: folder of kernel timings on the machine that builds, one file for each release and GPU; None is
+            the user's cache folder there, and that of the bundle where one is run by hand.
         only_cached_timings: refuse to time a kernel anew, so that equal builds give equal engines (10.0).
         dla_core: run on this deep-learning accelerator of a Xavier or an Orin; None is the GPU.
         gpu_fallback: layers that the DLA lacks run on the GPU; else they refuse the model.

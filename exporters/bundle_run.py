@@ -20,6 +20,7 @@ from profiles import atomic
 
 MEMORY_BYTES = 24 << 30
 OTHER_SECONDS = 300.0  # added to a build's limit for copying, loading and checking
+TIMINGS = "~/.cache/compress/timings"  # of the user who builds, on the machine that builds
 MEASURE = ("--measure-seconds", "2")  # per batch size
 ENGINE = "model.engine"
 LEFT = (  # what a build leaves, and under which ending it is kept beside the engine; the first three are always there
@@ -134,8 +135,7 @@ def _send(machine: Machine, folder: Path, there: str, seconds: float = 120.0) ->
 def _arguments(manifest: str, options: BuildOptions) -> list[str]:
     engine = options.engine
     words = ["--manifest-sha256", manifest, "--seconds", f"{options.seconds:g}", "--memory-mib", str(engine.memory_mib)]
-    if engine.timing_cache is not None:
-        words += ["--timing-cache", str(engine.timing_cache)]
+    words += ["--timing-cache", str(engine.timing_cache or TIMINGS)]
     if engine.only_cached_timings:
         words.append("--only-cached-timings")
     return [*words, *MEASURE]

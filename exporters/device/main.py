@@ -194,7 +194,7 @@ def main_build(folder: Path, arguments: argparse.Namespace) -> int:
             (folder / stale).unlink()
     cache = None
     if request["package"] != RTX and not arguments.no_timing_cache:
-        place = Path(arguments.timing_cache).resolve() if arguments.timing_cache else folder / "timing"
+        place = Path(arguments.timing_cache).expanduser().resolve() if arguments.timing_cache else folder / "timing"
         place.mkdir(parents=True, exist_ok=True)
         cache = timing_cache(place, machine)
     status, stopped = in_child("build", folder, arguments, cache)

@@ -220,6 +220,7 @@ def use(fakes: Path, driver: Path, tmp_path: Path, int8_model) -> Callable[..., 
             "OMP_NUM_THREADS": "1",
             "FAKE_TENSORRT": version,
             "XDG_CACHE_HOME": str(tmp_path / "cache"),
+            "HOME": str(tmp_path),
         }
         words = [
             sys.executable,

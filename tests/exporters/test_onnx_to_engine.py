@@ -21,10 +21,13 @@ from profiles.target import Target
 
 
 @pytest.fixture
-def stand_ins(driver: Path, fakes: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+def stand_ins(
+    driver: Path, fakes: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> pytest.MonkeyPatch:
     """Children find the stand-ins; this process only believes that TensorRT is there."""
     monkeypatch.setenv("PYTHONPATH", str(fakes))
     monkeypatch.setenv("LD_LIBRARY_PATH", str(driver))
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))  # where kernel timings are kept
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     return monkeypatch
 
@@ -80,6 +83,8 @@ def test_an_engine_is_built_checked_and_described(
     assert found.path == tmp_path / "model.engine"
     assert found.facts["passed"] is True
     assert found.facts["reproducible"] is False
+    kept = Path(os.environ["HOME"]) / ".cache" / "compress" / "timings"
+    assert [path.name for path in kept.iterdir()] == ["timing-10.3.0-Fake-Orin-8.7-12060.cache"]
     assert found.facts["tensorrt"] == "10.3.0"
     assert found.note == "runs with TensorRT 10.3.0 on Fake Orin only"
     assert json.loads((tmp_path / "model.result.json").read_text())["engine_sha256"] == found.facts["engine_sha256"]
