@@ -21,6 +21,7 @@ Columns of the table:
 import argparse
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ from exporters.errors import ExportError
 from profiles.errors import ProfileError
 from profiles.runners import on_cortex_m
 
+CHUNK = 25  # graphs between lines of progress
 CORES = ("cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55")
 
 VENDOR: Mapping[str, Mapping[str, float]] = MappingProxyType(
@@ -207,12 +209,18 @@ def table(cores: Sequence[str], count: int, emx: bool, jobs: int) -> bool:
 
 def graphs(count: int, on_board: int, cores: Sequence[str]) -> bool:
     """Compare `count` random graphs on this machine and `on_board` on each core; whether every code is equal."""
-    result: dict[str, Any] = c_graphs.compare(range(count), sanitize=True)
+    result: dict[str, Any] = {"graphs": 0, "codes": 0, "differ": [], "operators": Counter()}
+    for first in range(0, count, CHUNK):
+        part = c_graphs.compare(range(first, min(first + CHUNK, count)), sanitize=True)
+        result = {key: value + part[key] for key, value in result.items() if key != "operators"} | {
+            "operators": result["operators"] + Counter(part["operators"])
+        }
+        print(f"{result['graphs']} of {count} graphs, {len(result['differ'])} differ", flush=True)
     for core in cores if on_board else ():
         more = c_graphs.compare(range(on_board), core=core)
         print(f"{core}: {more['graphs']} graphs, {more['codes']:,} codes, {len(more['differ'])} graphs differ")
         result["differ"] += more["differ"]
-    print(f"this machine: {result['graphs']} graphs, {result['codes']:,} codes; operators: {result['operators']}")
+    print(f"this machine: {result['graphs']} graphs, {result['codes']:,} codes; operators: {dict(result['operators'])}")
     for seed, what in result["differ"]:
         print(f"  seed {seed}: {what}")
     return not result["differ"]

@@ -85,9 +85,7 @@ def test_an_operator_without_a_kernel_is_predicted_and_named(
     monkeypatch.setattr(onnx_to_emx_c, "PROGRAM", "no-such-generator")
     cost = emulate(recurrent(tmp_path / "net.onnx"), hearing_aid)
     assert cost.origin == "predicted"
-    assert re.match(
-        r"predicted, not emulated: GRU node 'gru' has a clip, .*; no-such-generator is not", cost.notes[0]
-    )
+    assert re.match(r"predicted, not emulated: GRU node 'gru' has a clip, .*; no-such-generator is not", cost.notes[0])
 
 
 def test_other_families_are_refused(tmp_path: Path) -> None:
