@@ -82,10 +82,7 @@ def assign(
     """
     names = [row.layer.name for row in study.rows]
     losses = [max(0.0, row.alone.distance.mean) for row in study.rows]
-    options = [
-        (_option(found, "int8", loss), _option(found, float_precision, 0.0))
-        for found, loss in zip(costs, losses, strict=True)
-    ]
+    options = [_options(found, float_precision, loss) for found, loss in zip(costs, losses, strict=True)]
     others = max(0.0, study.others.distance.mean)
     tries: list[Try] = []
 
@@ -141,11 +138,12 @@ def _returned(
     tried: Callable[[frozenset[str], float], Effect],
     price: Callable[[frozenset[str]], Cost],
 ) -> tuple[frozenset[str], Effect]:
-    """Layers go back to integers, one by one, where the whole is then no slower and the budget still kept."""
+    """Layers go back to integers, one by one, where the whole is then no slower (a tie is none) and the budget kept."""
     size = {found.layer.name: -found.weight_bytes.get("int8", 0) for found in costs}
+    tie_ms = {found.layer.name: PREDICTED_TIE * found.latency_ms.get("int8", 0.0) for found in costs}
     for name in sorted(chosen, key=lambda name: (size[name], name)):
         fewer = chosen - {name}
-        if price(fewer).latency_ms > price(chosen).latency_ms:
+        if price(fewer).latency_ms > price(chosen).latency_ms + tie_ms[name]:
             continue
         lighter = tried(fewer, effect.distance.mean)
         if lighter.drop.mean <= budget:
@@ -153,9 +151,13 @@ def _returned(
     return chosen, effect
 
 
-def _option(found: LayerCosts, precision: str, loss: float) -> Option:
-    latency = found.latency_ms.get(precision, 0.0)
-    return Option(round(latency * PICOSECONDS), found.weight_bytes.get(precision, 0), loss)
+def _options(found: LayerCosts, float_precision: str, loss: float) -> tuple[Option, Option]:
+    """A layer in integers and in float. Times that are a tie count as equal, so that the size decides."""
+    whole, real = (found.latency_ms.get(name, 0.0) for name in ("int8", float_precision))
+    if abs(whole - real) <= PREDICTED_TIE * whole:
+        real = whole
+    small, large = (found.weight_bytes.get(name, 0) for name in ("int8", float_precision))
+    return Option(round(whole * PICOSECONDS), small, loss), Option(round(real * PICOSECONDS), large, 0.0)
 
 
 @dataclass(frozen=True)
