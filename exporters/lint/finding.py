@@ -16,7 +16,6 @@ slow: it runs, but not in the kernels that were meant. note: worth knowing."""
 
 ALL = frozenset({"tensorrt", "onnxruntime", "c"})
 TENSORRT = frozenset({"tensorrt"})
-ONNXRUNTIME = frozenset({"onnxruntime"})
 
 
 @dataclass(frozen=True)

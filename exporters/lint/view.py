@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from exporters import graph
+from exporters.lint.infer import constant_of, infer
 from profiles.target import Target
 
 Array = NDArray[np.generic]
@@ -60,7 +60,6 @@ CURVES = frozenset(
 ACTIVATIONS = CLAMPS | CURVES
 PER_CHANNEL_AXIS = {"Conv": 0, "ConvTranspose": 1}
 INTEGER = frozenset({TensorProto.INT8, TensorProto.UINT8})
-SMALL = 1024  # elements of a constant that shape inference may need to see (shapes, axes, pads)
 
 
 @dataclass(frozen=True)
@@ -156,7 +155,7 @@ class View:
         found = graph.constants(self.model.graph)
         for node in self.nodes:
             if node.op_type == "Constant" and node.output[0] not in found:
-                value = _constant_of(node)
+                value = constant_of(node)
                 if value is not None:
                     found[node.output[0]] = value
         return found
@@ -173,7 +172,7 @@ class View:
 
     @cached_property
     def _inferred(self) -> tuple[dict[str, tuple[int | str, ...]], dict[str, int]]:
-        return _infer(self.model)
+        return infer(self.model)
 
     def shape(self, name: str) -> tuple[int | str, ...] | None:
         """Shape where it is known; a symbolic size is its name, an unknown one ''."""
@@ -214,11 +213,6 @@ class View:
         maker = self.makers.get(self.origin(name)[0])
         return maker if maker is not None and maker.op_type == "DequantizeLinear" else None
 
-    def direct_dequantizer(self, name: str) -> NodeProto | None:
-        """The DequantizeLinear that makes `name`."""
-        maker = self.makers.get(name)
-        return maker if maker is not None and maker.op_type == "DequantizeLinear" else None
-
     @cached_property
     def products(self) -> tuple[Product, ...]:
         """Every node that multiplies, in graph order."""
@@ -231,14 +225,9 @@ class View:
                 continue  # folded before anything runs
             data, weight = (right, left) if left in self.fixed else (left, right)
             found.append(
-                Product(
-                    node, data, weight, weight in self.fixed, self.dequantizer(data), self._weight_dequantizer(weight)
-                )
+                Product(node, data, weight, weight in self.fixed, self.dequantizer(data), self.dequantizer(weight))
             )
         return tuple(found)
-
-    def _weight_dequantizer(self, name: str) -> NodeProto | None:
-        return self.dequantizer(name)
 
     @cached_property
     def quantised(self) -> frozenset[str]:
@@ -336,52 +325,3 @@ def type_name(kind: int) -> str:
     """A TensorProto.DataType in words: int8, float16, ..."""
     known = {value: name for name, value in TensorProto.DataType.items()}
     return str(known.get(kind, f"type {kind}")).lower()
-
-
-def _constant_of(node: NodeProto) -> TensorProto | None:
-    for item in node.attribute:
-        if item.name in ("value_float", "value_floats"):
-            values = [item.f] if item.name == "value_float" else list(item.floats)
-            kind = TensorProto.FLOAT
-        elif item.name in ("value_int", "value_ints"):
-            values = [item.i] if item.name == "value_int" else list(item.ints)
-            kind = TensorProto.INT64
-        else:
-            continue
-        shape = [] if item.name in ("value_float", "value_int") else [len(values)]
-        return helper.make_tensor(node.output[0], kind, shape, values)
-    return None
-
-
-def _infer(model: ModelProto) -> tuple[dict[str, tuple[int | str, ...]], dict[str, int]]:
-    """Shapes and types by name. Large constants are left out: inference needs only their shapes."""
-    light = ModelProto()
-    light.ir_version = model.ir_version
-    light.opset_import.extend(model.opset_import)
-    light.functions.extend(model.functions)
-    main = light.graph
-    main.name = model.graph.name or "g"
-    main.node.extend(model.graph.node)
-    given = {tensor.name for tensor in model.graph.initializer}
-    main.input.extend(value for value in model.graph.input if value.name not in given)
-    main.output.extend(model.graph.output)
-    main.value_info.extend(model.graph.value_info)
-    for tensor in model.graph.initializer:
-        if int(np.prod(tensor.dims, dtype=np.int64)) <= SMALL:
-            main.initializer.add().CopyFrom(tensor)
-        else:
-            main.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
-    try:
-        inferred = onnx.shape_inference.infer_shapes(light).graph
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
-        inferred = main
-    shapes: dict[str, tuple[int | str, ...]] = {}
-    types: dict[str, int] = {}
-    for value in (*inferred.input, *inferred.output, *inferred.value_info):
-        tensor_type = value.type.tensor_type
-        types[value.name] = int(tensor_type.elem_type)
-        if tensor_type.HasField("shape"):
-            shapes[value.name] = tuple(
-                dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in tensor_type.shape.dim
-            )
-    return shapes, types
