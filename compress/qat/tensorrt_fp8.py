@@ -4,7 +4,7 @@ Sources: NVIDIA TensorRT documentation, "Working with Quantized Types" (FP8 is E
 activations); measured with TensorRT-RTX 1.7: for compute capability 8.9 and 12.0 convolutions and matrix products with
 such pairs become FP8 kernels, with scales per tensor or per channel of the weight alike; 8.0 and 8.6 refuse them.
 
-Additions and pools are not marked: nothing says that they gain, and a pair there rounds once more. The rest is fp16.
+Additions and pools are not marked: nothing says that they gain, and a pair there rounds once more.
 """
 
 import torch
@@ -13,7 +13,6 @@ from torch.fx import Node
 from compress.qat import quantizer as q
 from compress.qat.float8 import Float8Activation, Float8WeightPerChannel
 from compress.qat.rounding import Rounding
-from exporters.half.formats import FP16
 from exporters.torch_operators import LARGEST_E4M3
 
 
@@ -63,5 +62,4 @@ RULES = q.Rules(
     ships="fp8",
     least_opset=19,
     rounding=Rounding(Float8Activation, Float8WeightPerChannel),
-    half=FP16,
 )
