@@ -27,7 +27,7 @@ from exporters.errors import ExportError
 from profiles import atomic, external_data
 from profiles import trust as vouched
 from profiles.measure import TensorSpec
-from profiles.runners import cuda_driver, on_cortex_m, on_onnxruntime, on_tensorrt
+from profiles.runners import cuda_driver, on_cortex_m, on_onnxruntime, on_tensorrt, tensorrt_engine
 
 Arrays = Mapping[str, NDArray[Any]]
 ENGINES = (".engine", ".plan", ".trt")
@@ -80,13 +80,13 @@ class Model:
         found = self._loaded.run(inputs)
         return {name: np.asarray(value) for name, value in found.items()}
 
-    def submit(self, inputs: Arrays) -> "on_tensorrt.Pending":
+    def submit(self, inputs: Arrays) -> "tensorrt_engine.Pending":
         """Start a run and return at once; `result()` of what comes back waits. Engines only.
 
         Raises:
             ExportError: as `run`, or the runtime runs one thing after another.
         """
-        if not isinstance(self._loaded, on_tensorrt.Loaded):
+        if not isinstance(self._loaded, tensorrt_engine.Loaded):
             raise ExportError(f"{self.runtime} starts nothing in the background", fix="use run(inputs)")
         check_inputs(self.inputs, inputs)
         return self._loaded.submit(inputs)
@@ -94,7 +94,7 @@ class Model:
     def close(self) -> None:
         """Free buffers, files and processes; closing twice does nothing."""
         loaded, self._loaded = self._loaded, None
-        if isinstance(loaded, on_tensorrt.Loaded | on_cortex_m.Loaded | on_cortex_m.HostLoaded):
+        if isinstance(loaded, tensorrt_engine.Loaded | on_cortex_m.Loaded | on_cortex_m.HostLoaded):
             loaded.close()
 
     def __enter__(self) -> "Model":
@@ -278,7 +278,7 @@ def misfits(path: Path, onnx: Path | None = None) -> list[str]:
     return identity.misfits(record, engine=path, package=package, version=version, device=device, onnx=sum_of)
 
 
-def _traits(path: Path, onnx: Path | None) -> on_tensorrt.Traits | None:
+def _traits(path: Path, onnx: Path | None) -> tensorrt_engine.Traits | None:
     """How an engine without weights gets them; None lets the record speak."""
     if not identity.path_of(path).is_file():
         return None
@@ -291,4 +291,4 @@ def _traits(path: Path, onnx: Path | None) -> on_tensorrt.Traits | None:
 
     plain = atomic.sha256(onnx) == record["onnx_sha256"]
     weights = onnx.read_bytes() if plain else for_tensorrt.prepare(onnx).SerializeToString(deterministic=True)
-    return on_tensorrt.Traits(bool(record["version_compatible"]), None, bytes(weights))
+    return tensorrt_engine.Traits(bool(record["version_compatible"]), None, bytes(weights))

@@ -12,7 +12,7 @@ import pytest
 import profiles
 from profiles import jetson, trust
 from profiles.errors import ProfileError
-from profiles.runners import WrongDeviceError, cuda_driver, on_tensorrt
+from profiles.runners import WrongDeviceError, cuda_driver, on_tensorrt, tensorrt_engine
 
 
 class Memory:
@@ -217,8 +217,8 @@ def test_time_is_that_of_the_events(engine: tuple[Path, Memory]) -> None:
     found = on_tensorrt.measure(engine[0], profiles.target("jetson"), batch=2, seconds=0.01)
     assert found.median_ms == 0.25
     assert found.with_transfer_ms == 0.25
-    assert found.back_to_back_ms == 0.25 / on_tensorrt.IN_A_ROW
-    assert found.throughput == pytest.approx(2 / 0.25e-3 * on_tensorrt.IN_A_ROW)
+    assert found.back_to_back_ms == 0.25 / tensorrt_engine.IN_A_ROW
+    assert found.throughput == pytest.approx(2 / 0.25e-3 * tensorrt_engine.IN_A_ROW)
     assert found.batch == 2
     assert found.runtime == "tensorrt 10.3.0"
     assert found.clock == "CUDA events around one enqueue, without a CUDA graph, without copies, buffers by a stand-in"
