@@ -129,10 +129,9 @@ def test_per_tensor_rounding_of_a_depthwise_network_loses_a_hundredth(seed: int)
     assert float(after) < 0.01 * float(before)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_our_own_quantiser_loses_a_quarter_at_most(seed: int) -> None:
+def test_our_own_quantiser_loses_a_quarter_at_most() -> None:
     """Per-channel weights do not mind the channels' spread, the activations between do."""
-    network, x = separable(seed=seed), batch()
+    network, x = separable(), batch()
     errors = []
     with torch.no_grad():
         expected = network(x)
