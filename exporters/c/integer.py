@@ -206,11 +206,12 @@ def average_pool(context: Context, node: Node) -> bool:
     source = context.program.arrange(view, channel_last_order(view), node.name)
     target = context.program.buffer("int8_t", int(np.prod(shape)), label=node.name)
     sums = context.program.buffer("int32_t", view.shape[1], label=f"{node.name}_sums")
+    in_floats = node.op == "AveragePool" and frame.kernel != frame.size_in  # onnxruntime sums a whole input as integers
     low, high = ending.limits
     code = (
         f"static const model_pool_t p = {{{frame.fields()}, .channels = {view.shape[1]}, "
         f".in_zero = {view.quant.zero}, .out_zero = {ending.quant.zero}, .low = {low}, .high = {high}, "
-        f".count_padding = {counted}, .in_floats = {int(node.op == 'AveragePool')}, "
+        f".count_padding = {counted}, .in_floats = {int(in_floats)}, "
         f".in_scale = {literal(view.quant.scale)}, .out_scale = {literal(ending.quant.scale)}}};\n"
         f"model_average_pool(&p, {source.token}, {target.token}, {sums.token});"
     )
