@@ -276,7 +276,7 @@ def _times(candidates: Sequence[Candidate]) -> str:
 
 def _why(chosen: Candidate, tied: Sequence[Candidate], exact: Sequence[Candidate]) -> str:
     if len(exact) == 1:
-        return f"{chosen.precision} ships: nothing else that fits keeps the accuracy."
+        return f"{chosen.precision} ships: it alone fits and keeps the accuracy."
     if len(tied) == 1:
         return f"{chosen.precision} ships: it is the fastest of what fits and keeps the accuracy."
     same = " and ".join(item.precision for item in tied)

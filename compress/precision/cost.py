@@ -72,6 +72,10 @@ class Pricer:
         self._student, self._example, self._target, self._quantizer = student, example, target, quantizer
         self._float_modules = float_modules
         self._known: dict[tuple[tuple[str, ...], str], Cost] = {}
+        self._floats: Graph | None = None
+        self._integers: Prepared | None = (
+            None  # every layer quantised: capturing a student takes longer than costing it
+        )
 
     def assignment(self, modules: tuple[str, ...] = (), float_precision: Precision = "fp32") -> Cost:
         """int8 with `modules` in float; what is float runs in `float_precision`."""
@@ -87,9 +91,9 @@ class Pricer:
         """The whole student in one float precision."""
         key = (("",), f"all {precision}")
         if key not in self._known:
-            prepared = self._prepared(())
-            graph = self._graph(self._prepared(every_module(prepared)))
-            self._known[key] = profiles.profile(graph, target=self._target, precision=precision)
+            if self._floats is None:
+                self._floats = self._graph(self._prepared(every_module(self._prepared(()))))
+            self._known[key] = profiles.profile(self._floats, target=self._target, precision=precision)
         return self._known[key]
 
     def by_layer(self) -> tuple[LayerCosts, ...]:
@@ -100,10 +104,14 @@ class Pricer:
         return tuple(_layer_costs(layer, whole) for layer in layers(self._prepared(())))
 
     def _prepared(self, modules: tuple[str, ...]) -> Prepared:
+        if not modules and self._integers is not None:
+            return self._integers
         prepared = qat.prepare(
             self._student, self._example, self._quantizer, float_modules=(*self._float_modules, *modules)
         )
         qat.calibrate(prepared, [self._example])
+        if not modules:
+            self._integers = prepared
         return prepared
 
     def _graph(self, prepared: Prepared) -> Graph:

@@ -50,11 +50,7 @@ class Desk:
 
     def reference(self, *inputs: Tensor) -> Tensor:
         """The float student's first output."""
-        output = self.student.model(*inputs)
-        while isinstance(output, list | tuple):
-            output = output[0]
-        assert isinstance(output, Tensor)
-        return output
+        return _first(self.student.model(*inputs))
 
     def batch_of(self, index: Tensor) -> Batch:
         """Validation examples."""
@@ -139,7 +135,7 @@ def drop(desk: Desk, model: nn.Module) -> Estimate:
         for index in torch.split(torch.arange(len(desk.job.splits.val)), 256):
             batch = desk.batch_of(index)
             assert batch.labels is not None
-            exact, rounded = desk.reference(*batch.inputs), model(*batch.inputs)
+            exact, rounded = desk.reference(*batch.inputs), _first(model(*batch.inputs))
             score = desk.job.task.score
             differences.append(score(exact, batch.labels).double() - score(rounded, batch.labels).double())
     values = torch.cat(differences)
@@ -276,6 +272,13 @@ def _effect(found: Effect) -> dict[str, Any]:
             ("nearer", found.nearer),
         )
     }
+
+
+def _first(output: object) -> Tensor:
+    while isinstance(output, list | tuple):
+        output = output[0]
+    assert isinstance(output, Tensor)
+    return output
 
 
 def _broken(desk: Desk, item: Candidate) -> tuple[str, ...]:

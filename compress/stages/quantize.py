@@ -119,7 +119,7 @@ def quantize(job: Job, choice: Choice, student: Distilled) -> Quantized:
         with writing(folder / STUDENT) as temporary:
             save_file({k: v.detach().contiguous().clone() for k, v in found.model.state_dict().items()}, temporary)
         for checkpoint in folder.glob("checkpoint*.pt"):
-            checkpoint.unlink()
+            checkpoint.unlink(missing_ok=True)  # another process of the run may have been faster
         validation = evaluate(found.model, job.splits.val, job.task).score
         job.progress.say(f"quantize: {job.task.metric} {100 * validation:.2f} % on validation data")
         for reason in found.decision.reasons:
