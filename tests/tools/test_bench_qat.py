@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from tools import qat_protocol as protocol
+from tools.bench_qat import share
 
 
 def data(count: int = 256) -> protocol.Data:
@@ -68,3 +69,9 @@ def test_ratios_are_taken_within_a_round() -> None:
     times = {"plain": [1.0, 10.0, 1.0], "other": [1.2, 12.0, 1.2]}  # a machine that slows down meanwhile
     assert protocol.ratio(times, "other")[0] == pytest.approx(1.2)
     assert statistics.mean(times["other"]) / statistics.median(times["plain"]) > 4
+
+
+def test_a_share_is_won_back_only_of_a_loss_that_stands_out() -> None:
+    assert share([0.02, 0.021, 0.019], [0.005, 0.005, 0.005]) == "75 %"
+    assert "no loss" in share([0.003, -0.002, 0.001], [-0.03, -0.03, -0.03])  # more training is no recovery
+    assert "no loss" in share([0.003], [-0.03])  # one seed tells no spread
