@@ -22,6 +22,7 @@ from compress.qat.quantizer import names, rules
 from exporters import build_log, onnx_to_rtx_engine, torch_to_onnx
 from exporters.builder import BuildOptions
 from exporters.errors import ExportError
+from profiles.runners import on_onnxruntime
 
 needs_rtx = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="needs tensorrt-rtx")
 needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs openvino")
@@ -174,6 +175,15 @@ def test_four_bit_weights_take_half_a_byte_and_stand_at_their_product(
     (weight,) = prepared.weights()
     assert isinstance(weight, BlockedWeightPerChannel)
     assert weight.scale.shape == (5, 1)
+
+
+def test_onnxruntime_does_not_rewrite_float8_into_something_else(
+    network: nn.Module, images: Tensor, tmp_path: Path
+) -> None:
+    """Its extended rewrites refuse this graph, and change the values of others."""
+    exported(network, images, "tensorrt_fp8", tmp_path / "m.onnx")
+    found = on_onnxruntime.load(tmp_path / "m.onnx").run({"input": images.numpy()})["y"]
+    np.testing.assert_allclose(found, run(tmp_path / "m.onnx", images), rtol=0, atol=1e-6)
 
 
 @needs_rtx
