@@ -7,7 +7,7 @@ Both sides read the same numbers, so a layer's error is its own. What rounding e
   layer's own operator on the magnitudes. Half a step of (activation scale * weight scale) is added where both come
   dequantised: integer kernels put the bias on that grid;
 - any other operator: 64 sqrt(K) u times the largest output; K is how many inputs make one output. 64 covers the
-  polynomials that runtimes use for exp, tanh and erf;
+  polynomials that runtimes use for exp, tanh and erf; for recurrent layers 8, and K is steps times features;
 - a quantiser: the same code, or the neighbouring one where the value lies next to a half;
 - integers and truth values: equal;
 - a layer that quantises where the reference does not (int8 against float): each rounding adds an error of variance
@@ -33,6 +33,22 @@ MEAN = 2.0  # the same for the root mean square of a channel, whose own spread i
 CURVE = 64.0
 REQUANTISE = 2.0**-12  # steps: a float32 multiplier and a product of 24 bits, times codes up to 256
 INTEGRAL = "biu"
+RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+MOVES = frozenset(  # operators that round nothing
+    {
+        "Transpose",
+        "Reshape",
+        "Squeeze",
+        "Unsqueeze",
+        "Flatten",
+        "Slice",
+        "Gather",
+        "Concat",
+        "Split",
+        "Identity",
+        "Expand",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -232,13 +248,14 @@ def _other(model: ModelProto, layer: Layer, reference: NDArray[np.float64], valu
     ratio = max((value.size / reference.size for value in read), default=1.0)
     if "Softmax" in layer.operators or any("Normalization" in name for name in layer.operators):
         ratio = max(ratio, float(reference.shape[-1]) if reference.ndim else 1.0)
-    if {"LSTM", "GRU", "RNN"} & set(layer.operators):
-        ratio = max([ratio, *(float(math.prod(value.shape[1:])) for value in read)])
+    curve = CURVE
+    if RECURRENT & set(layer.operators):  # each step sums over the features; gates keep what steps add up to bounded
+        ratio, curve = max([ratio, *(float(math.prod(value.shape[1:])) for value in read)]), ALL
+    acting = [name for name in layer.operators if name not in MOVES]
     inner = max((float(np.abs(value).max(initial=0.0)) for value in read), default=0.0)
-    if {"Add", "Sub"} & set(layer.operators) or len(layer.operators) > 1:
+    if {"Add", "Sub"} & set(acting) or (len(acting) > 1 and not RECURRENT & set(acting)):
         largest = max(largest, inner if math.isfinite(inner) else 0.0)  # what cancels is rounded at its own size
-    count = len(layer.operators)
-    return CURVE * count * math.sqrt(max(1.0, ratio)) * unit * largest + float(np.finfo(np.float32).tiny)
+    return curve * max(1, len(acting)) * math.sqrt(max(1.0, ratio)) * unit * largest + float(np.finfo(np.float32).tiny)
 
 
 def _products(model: ModelProto, layer: Layer, node: NodeProto, values: Arrays) -> float:

@@ -161,7 +161,7 @@ def rows(name: str, quantizer: str, samples: int, seed: int, with_c: bool, train
     network = networks.load(name)
     module = networks.trained(name) if train else network.build()
     inputs = network.inputs(samples)
-    prepared = qat.prepare(module, inputs, quantizer)
+    prepared = qat.prepare(module, inputs, quantizer, input_names=network.input_names, dynamic=network.dynamic)
     qat.calibrate(prepared, [network.inputs(32, 1)])
     converted = qat.convert(prepared)
     with tempfile.TemporaryDirectory() as scratch:
@@ -174,6 +174,7 @@ def rows(name: str, quantizer: str, samples: int, seed: int, with_c: bool, train
             input_names=network.input_names,
             output_names=network.output_names,
             metadata={},
+            dynamic=network.dynamic,
         )
         whole = check_onnx.load(path)
     feeds = {key: tensor.numpy() for key, tensor in zip(network.input_names, inputs, strict=True)}

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.fx import Interpreter, Node
 
 from compress.errors import RunError
+from exporters import recurrent_shapes, torch_operators
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
@@ -87,21 +88,28 @@ def _program(
     module: nn.Module, example: tuple[Tensor, ...], exported: ModelProto, inputs: Sequence[str], outputs: Sequence[str]
 ) -> torch.export.ExportedProgram:
     opset = max(entry.version for entry in exported.opset_import if entry.domain in ("", "ai.onnx"))
+    inputs_of = tuple(torch.cat([tensor, tensor]) if tensor.shape[0] == 1 else tensor for tensor in example)
+    free = _free(exported, inputs)
     try:
-        with _quiet(), torch.no_grad():
+        with _quiet(), torch.no_grad(), recurrent_shapes.shapes_only():
+            captured: nn.Module | torch.export.ExportedProgram = module
+            if any(axis > 0 for shape in free or () for axis in shape):  # as the exporter does for free lengths
+                captured = torch.export.export(module, inputs_of, dynamic_shapes=free, strict=False)
+                inputs_of, free = (), None
             made = torch.onnx.export(
-                module,
-                tuple(torch.cat([tensor, tensor]) if tensor.shape[0] == 1 else tensor for tensor in example),
+                captured,
+                inputs_of,
                 dynamo=True,
                 opset_version=max(opset, 18),
-                dynamic_shapes=_free(exported, inputs),
+                dynamic_shapes=free,
                 input_names=list(inputs),
                 output_names=list(outputs),
                 verbose=False,
                 optimize=False,
                 external_data=False,
+                custom_translation_table=torch_operators.translations(),
             )
-    except torch.onnx.errors.OnnxExporterError as error:
+    except (torch.onnx.errors.OnnxExporterError, torch._dynamo.exc.UserError, RuntimeError, ValueError) as error:
         raise RunError(
             f"the module cannot be exported again: {str(error).splitlines()[0]}",
             fix="bisect two ONNX files instead: compress bisect A.onnx B.onnx --inputs golden.npz",
@@ -112,18 +120,15 @@ def _program(
 
 
 def _free(exported: ModelProto, inputs: Sequence[str]) -> tuple[dict[int, Any], ...] | None:
-    """Free dimensions as the file has them; equal names are one size."""
-    sizes: dict[str, Any] = {}
-    shapes = []
+    """Free dimensions as the file has them: the batch, and lengths of any size."""
     by_name = {value.name: value for value in exported.graph.input}
+    batch = torch.export.Dim("batch", min=1)
+    shapes = []
     for name in inputs:
-        free = {}
-        for axis, dim in enumerate(by_name[name].type.tensor_type.shape.dim):
-            if not dim.HasField("dim_value"):
-                key = dim.dim_param or f"{name}_{axis}"
-                free[axis] = sizes.setdefault(key, torch.export.Dim(key, min=1))
-        shapes.append(free)
-    return tuple(shapes) if sizes else None
+        dims = by_name[name].type.tensor_type.shape.dim
+        free = [axis for axis, dim in enumerate(dims) if not dim.HasField("dim_value")]
+        shapes.append({axis: batch if axis == 0 else torch.export.Dim.DYNAMIC for axis in free})
+    return tuple(shapes) if any(shapes) else None
 
 
 def _returned(nodes: Any) -> list[Node]:
