@@ -14,7 +14,7 @@ from compress.qat import quantizer as q
 
 def mark(placement: q.Placement) -> list[q.Site]:
     """Mark one graph; see the module's docstring for the rules."""
-    return integer_domain.mark(placement, network_output=True)
+    return integer_domain.mark(placement, network_output=True, one_concat_scale=True)
 
 
 RULES = q.Rules(dtype=torch.int8, low_code=-128, high_code=127, symmetric=False, mark=mark)

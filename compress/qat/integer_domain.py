@@ -10,12 +10,16 @@ from torch.fx import Node
 from compress.qat import quantizer as q
 
 
-def mark(placement: q.Placement, *, network_output: bool) -> list[q.Site]:
+def mark(placement: q.Placement, *, network_output: bool, one_concat_scale: bool) -> list[q.Site]:
     """Mark one graph in topological order.
 
     Args:
         placement: the graph's marks.
-        network_output: quantise what the network returns too.
+        network_output: quantise what the network returns too. What a convolution computes is quantised in any case:
+            there are no integer convolutions with a float output.
+        one_concat_scale: give all inputs of a concatenation and its output one scale, so that codes are only copied.
+            Otherwise each keeps its own, and the kernel looks new codes up: then the ReLU in front of an input still
+            folds into its convolution, which a zero point that another input's negative values need would forbid.
 
     Returns:
         The weighted operators and products.
@@ -32,8 +36,12 @@ def mark(placement: q.Placement, *, network_output: bool) -> list[q.Site]:
             for source in q.tensors(node):
                 placement.input(source, node)
             _output(placement, q.tail(node, q.CLAMPS), network_output)
-        elif node.target is q.CONCAT:
+        elif node.target is q.CONCAT and one_concat_scale:
             placement.output_like(node, placement.one_scale(q.tensors(node), node))
+        elif node.target is q.CONCAT:
+            for source in q.tensors(node):
+                placement.input(source, node)
+            _output(placement, node, network_output)
         elif node.target in q.AVERAGES or q.is_spatial_mean(node):
             # An average spans less than its input does: a scale of its own saves most of the rounding error.
             placement.input(node.all_input_nodes[0], node)
@@ -62,7 +70,7 @@ def _weighted(placement: q.Placement, node: Node, network_output: bool) -> q.Sit
         return q.site(node, False, "its weight is computed")
     placement.input(source, node)
     placement.weight(weight, node, axis=0)
-    _output(placement, q.tail(node, q.CLAMPS), network_output)
+    _output(placement, q.tail(node, q.CLAMPS), network_output or node.target in q.CONVOLUTIONS)
     return q.site(node, True)
 
 
