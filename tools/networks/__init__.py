@@ -165,7 +165,7 @@ def train(
             group["lr"] = rate * (1.0 - step / steps)
         loss = network.loss(outputs(model, tuple(tensor[index] for tensor in split.inputs)), split.labels[index])
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     model.eval()
 
