@@ -113,61 +113,6 @@ def product(context: Context, node: Node) -> bool:
     return True
 
 
-def binary(context: Context, node: Node) -> bool:
-    """Add and Mul of two quantised tensors of equal shape, or with one that repeats along axes."""
-    a, b = context.value(node, 0), context.value(node, 1)
-    if not (isinstance(a, View) and isinstance(b, View)) or a.quant is None or b.quant is None:
-        return False
-    ending = context.ending(node.outputs[0])
-    if ending is None:
-        return False
-    shape = context.graph.shape(node.outputs[0], node)
-    if a.shape != shape:
-        a, b = b, a
-    if a.shape != shape or a.quant is None or b.quant is None:
-        return False
-    order = a.index if a.covers else channel_last_order(a) if len(shape) > 2 else a.index
-    first = context.program.arrange(a, np.arange(a.buffer.size) if a.covers else order, node.name)
-    inverse = np.empty(a.index.size, dtype=np.int64)
-    places = a.index.reshape(-1) if a.covers else None
-    if places is None:
-        flat = np.arange(a.index.size).reshape(shape)
-        inverse = (np.moveaxis(flat[0], 0, -1) if len(shape) > 2 else flat).reshape(-1)
-    else:
-        inverse[places] = np.arange(a.index.size)
-    wanted = np.broadcast_to(b.index, shape).reshape(-1)[inverse]
-    inner, period = repetition(wanted)
-    second = context.program.arrange(b, wanted[: inner * period : inner], node.name)
-    target = context.program.buffer("int8_t", a.index.size, label=node.name)
-    low, high = ending.limits
-    scale = ending.quant.scale
-    scales = (a.quant.scale / scale, b.quant.scale / scale)
-    if node.op == "Mul":
-        scales = (a.quant.scale * b.quant.scale / scale, b.quant.scale)
-    function = {"Add": "model_add", "Mul": "model_multiply"}[node.op]
-    code = (
-        f"static const model_binary_t p = {{.size = {target.size}, .inner = {inner}, .b_size = {period}, "
-        f".a_zero = {a.quant.zero}, .b_zero = {b.quant.zero}, .out_zero = {ending.quant.zero}, .low = {low}, "
-        f".high = {high}, .a_scale = {literal(scales[0])}, .b_scale = {literal(scales[1])}}};\n"
-        f"{function}(&p, {first.token}, {second.token}, {target.token});"
-    )
-    context.program.add(
-        Step(
-            node.name,
-            (node.op, *ending.ops),
-            code,
-            tuple(dict.fromkeys((first, second))),
-            (target,),
-            inplace=first if first.size == target.size and (second is not first or period == target.size) else None,
-            kernels=frozenset({"binary"}),
-        )
-    )
-    index = np.empty(a.index.size, dtype=np.int64)
-    index[inverse] = np.arange(a.index.size)
-    context.finish(ending, View(target, index.reshape(shape), ending.quant.table(), ending.quant))
-    return True
-
-
 def max_pool(context: Context, node: Node) -> bool:
     """MaxPool on codes: decoding is monotonic."""
     view = context.view(node, 0)

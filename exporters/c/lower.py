@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from exporters.c import front_end, integer, pointwise, real, recurrent, resize
+from exporters.c import binary, front_end, integer, pointwise, real, recurrent, resize
 from exporters.c.context import Context, quant_of
 from exporters.c.graph import Array, Graph, Node
 from exporters.c.program import Program, QuantConst, Step, View, copy_code, view_of
@@ -14,8 +14,8 @@ _INTEGER: dict[str, Callable[[Context, Node], bool]] = {
     "Conv": integer.conv,
     "Gemm": integer.product,
     "MatMul": integer.product,
-    "Add": integer.binary,
-    "Mul": integer.binary,
+    "Add": binary.two,
+    "Mul": binary.two,
     "MaxPool": integer.max_pool,
     "AveragePool": integer.average_pool,
     "GlobalAveragePool": integer.average_pool,

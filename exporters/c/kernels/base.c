@@ -75,13 +75,14 @@ MODEL_UNUSED MODEL_INLINE int8_t model_code(float x, int32_t zero, int32_t low, 
     (void)high;
     __asm__("vcvtr.s32.f32 %0, %1" : "=t"(x) : "t"(x));
     memcpy(&n, &x, sizeof n);
-    return (int8_t)__ssat(__qadd(n, zero), 8);
+    return (int8_t)__ssat(__builtin_constant_p(zero) && zero == 0 ? n : __qadd(n, zero), 8);
 #else
     return (int8_t)model_round(x, zero, low, high);
 #endif
 }
 
 #if (defined(__arm__) && !defined(__ARM_FP) && !defined(MODEL_PORTABLE)) || defined(MODEL_FIXED)
+#define MODEL_INTEGERS 1
 /* Without a floating-point unit: round((float)sum * multiplier) by one 32 x 24 bit product. The two roundings to 24 bits
  * move a result below 512 by at most 4 units of 2^-16 together, so only what stands that close to a half, or is larger,
  * is computed in (soft) floats. */
@@ -114,6 +115,7 @@ MODEL_UNUSED MODEL_INLINE int8_t model_requantize(int32_t sum, float multiplier,
     return (int8_t)model_soft(sum, multiplier, zero, low, high);
 }
 #else
+#define MODEL_INTEGERS 0
 MODEL_UNUSED MODEL_INLINE int8_t model_requantize(int32_t sum, float multiplier, int32_t zero, int32_t low,
                                                   int32_t high)
 {
@@ -158,6 +160,18 @@ MODEL_UNUSED MODEL_INLINE int32_t model_word(const void *address)
     memcpy(&word, address, sizeof word); /* unaligned loads are allowed */
     return word;
 }
+
+/* The next two words, at a multiple of four bytes; the address moves on. One instruction. */
+#if defined(__GNUC__)
+#define MODEL_PAIR(first, second, address)                                                                             \
+    __asm__("ldrd %0, %1, [%2], #8"                                                                                    \
+            : "=r"(first), "=r"(second), "+r"(address)                                                                 \
+            : "m"(*(const int8_t(*)[8])(const void *)(address)))
+#else
+#define MODEL_PAIR(first, second, address)                                                                             \
+    ((first) = model_word(address), (second) = model_word((const int8_t *)(const void *)(address) + 4),                \
+     (address) += 8 / sizeof *(address))
+#endif
 
 /* Bytes 0 and 2, or 1 and 3, as two int16. */
 MODEL_UNUSED MODEL_INLINE int32_t model_even(int32_t word) { return __sxtb16(word); }

@@ -184,11 +184,17 @@ static void model_columns(const int8_t *a, const int8_t *b, int32_t depth, int32
     }
 }
 
-/* Four places of a filter: two channels, two pixels. */
-MODEL_INLINE void model_square_of_sums(const int8_t *weight, const int32_t *x, model_four_t *sums)
+/* Four places of a filter: two channels, two pixels. Both addresses move on. */
+MODEL_INLINE void model_square_of_sums(const int8_t **weights, const int32_t **columns, model_four_t *sums)
 {
-    const int32_t w0 = model_word(weight), w1 = model_word(weight + 4);
-    const int32_t xa = x[0], xb = x[1], xc = x[2], xd = x[3];
+    const int8_t *weight = *weights;
+    const int32_t *x = *columns;
+    int32_t w0, w1, xa, xb, xc, xd;
+    MODEL_PAIR(w0, w1, weight);
+    MODEL_PAIR(xa, xb, x);
+    MODEL_PAIR(xc, xd, x);
+    *weights = weight;
+    *columns = x;
     const int32_t e0 = model_even(w0), e1 = model_even(w1), o0 = model_odd(w0), o1 = model_odd(w1);
     sums->s0 = __smlad(o0, xc, __smlad(e0, xa, sums->s0));
     sums->s1 = __smlad(o1, xc, __smlad(e1, xa, sums->s1));
@@ -196,11 +202,17 @@ MODEL_INLINE void model_square_of_sums(const int8_t *weight, const int32_t *x, m
     sums->s3 = __smlad(o1, xd, __smlad(e1, xb, sums->s3));
 }
 
-/* Four places of a filter: four channels, one pixel. */
-MODEL_INLINE void model_row_of_sums(const int8_t *weight, const int8_t *next, const int8_t *x, model_four_t *sums)
+/* Four places of a filter: four channels, one pixel. The addresses of the weights move on. */
+MODEL_INLINE void model_row_of_sums(const int8_t **weights, const int8_t **others, const int8_t *x,
+                                    model_four_t *sums)
 {
-    const int32_t word = model_word(x), w0 = model_word(weight), w1 = model_word(weight + 4);
-    const int32_t w2 = model_word(next), w3 = model_word(next + 4), xe = model_even(word), xo = model_odd(word);
+    const int8_t *weight = *weights, *next = *others;
+    const int32_t word = model_word(x), xe = model_even(word), xo = model_odd(word);
+    int32_t w0, w1, w2, w3;
+    MODEL_PAIR(w0, w1, weight);
+    MODEL_PAIR(w2, w3, next);
+    *weights = weight;
+    *others = next;
     sums->s0 = __smlad(model_odd(w0), xo, __smlad(model_even(w0), xe, sums->s0));
     sums->s1 = __smlad(model_odd(w1), xo, __smlad(model_even(w1), xe, sums->s1));
     sums->s2 = __smlad(model_odd(w2), xo, __smlad(model_even(w2), xe, sums->s2));
@@ -220,15 +232,11 @@ MODEL_INLINE model_four_t model_dot(const int8_t **filters, const int8_t *a, con
     const int8_t *const stop = weight + 2 * depth;
     (void)b;
     if (depth & 4) {
-        model_square_of_sums(weight, x, &sums);
-        weight += 8;
-        x += 4;
+        model_square_of_sums(&weight, &x, &sums);
     }
     while (weight != stop) {
-        model_square_of_sums(weight, x, &sums);
-        model_square_of_sums(weight + 8, x + 4, &sums);
-        weight += 16;
-        x += 8;
+        model_square_of_sums(&weight, &x, &sums);
+        model_square_of_sums(&weight, &x, &sums);
     }
 #else
     for (int32_t left = depth; left > 0; left -= 4, a += 4, b += 4, weight += 8) {
@@ -250,14 +258,12 @@ MODEL_INLINE model_four_t model_dot_one(const int8_t *weight, const int8_t *next
 {
 #if MODEL_DSP
     if (depth & 4) {
-        model_row_of_sums(weight, next, a, &sums);
-        weight += 8;
-        next += 8;
+        model_row_of_sums(&weight, &next, a, &sums);
         a += 4;
     }
-    for (int32_t left = depth >> 3; left > 0; left--, weight += 16, next += 16, a += 8) {
-        model_row_of_sums(weight, next, a, &sums);
-        model_row_of_sums(weight + 8, next + 8, a + 4, &sums);
+    for (int32_t left = depth >> 3; left > 0; left--, a += 8) {
+        model_row_of_sums(&weight, &next, a, &sums);
+        model_row_of_sums(&weight, &next, a + 4, &sums);
     }
 #else
     for (int32_t left = depth; left > 0; left -= 4, a += 4, weight += 8, next += 8) {
