@@ -51,7 +51,7 @@ SECTIONS = {
     "distill": "How the student learns from the teacher.",
     "distill.objectives": "Parts of the method's loss by name, each with its weight and the numbers it takes.",
     "distill.strategy": "Numbers for the method's way of going through the data.",
-    "quantize": "How the student learns to live with 8 bits.",
+    "quantize": "How the student learns to live with few bits.",
     "verify": "Bounds of the checks between stages. One that fails ends the run with a report that says where.",
 }
 
@@ -106,6 +106,10 @@ def keys() -> tuple[Key, ...]:
         Key("distill.precision", "fp32, bf16, or auto: bf16 where the machine multiplies it natively"),
         Key("distill.objectives", "", {"soft_targets": {"weight": 0.9, "temperature": 4.0}, "labels": {"weight": 0.1}}),
         Key("distill.strategy", "", {"augment": False}),
+        Key(
+            "quantize.format",
+            "what ships: fp32, fp16, bf16, int8, fp8, int4 (weights alone); target: what the device does best",
+        ),
         Key("quantize.epochs", "passes over the training data with simulated 8-bit arithmetic"),
         Key("quantize.learning_rate", "peak, of AdamW; a tenth of the distillation's is a good start"),
         Key("quantize.calibration_batches", "batches that set the first ranges of activations"),
@@ -124,6 +128,24 @@ def keys() -> tuple[Key, ...]:
             "for depthwise networks with weight scales per channel",
         ),
         Key("quantize.precision", "as in [distill]; bf16 blurs the small steps that ranges need"),
+        Key(
+            "quantize.mixed",
+            "whether single layers may stay in float, where int8 alone loses more than its budget or is slower",
+        ),
+        Key(
+            "quantize.accuracy_budget",
+            "of the metric that quantising may cost, a fraction; without it, half of budget.accuracy_drop",
+            0.005,
+        ),
+        Key(
+            "quantize.sensitivity_samples",
+            "validation examples at most that say what each layer costs; 0 leaves that analysis out, and with it mixed",
+        ),
+        Key(
+            "quantize.float_modules",
+            "paths of the student's modules that are never quantised; `compress sensitivity` prints them",
+            ["head"],
+        ),
         Key(
             "verify.within_one_step",
             "share of outputs that differ by no more than one step of the output's quantisation, at least",
