@@ -6,6 +6,8 @@ from typing import Any
 
 from compress.store import STAGES, read_manifest, read_record
 
+SHIPPED = "shipped student"  # as the verify stage calls its costs
+
 
 def summarize(folder: Path, reached: str, repeated: tuple[str, ...]) -> tuple[dict[str, Any], str]:
     """(for machines, for people), from what the run's folder says.
@@ -28,7 +30,9 @@ def summarize(folder: Path, reached: str, repeated: tuple[str, ...]) -> tuple[di
         values = verified.values
         result |= {"accuracy": values["accuracy"], "gates": values["gates"], "artifacts": values["artifacts"]}
         result["costs"] = {name: _brief(cost) for name, cost in values["costs"].items()}
-        lines += _table(values)
+        quantized = read_record(folder / f"{STAGES.index('quantize')}_quantize")
+        precision = quantized.values["precision"]["shipped"] if quantized is not None else ""
+        lines += _table(values, precision)
     lines += [f"{name}  {_size(size)}" for name, size in _grouped(files).items()]
     page = folder / "report.html"
     if reached == "report" and page.exists():
@@ -58,15 +62,15 @@ def _shown(name: str) -> bool:
     )
 
 
-def _table(values: Mapping[str, Any]) -> list[str]:
+def _table(values: Mapping[str, Any], precision: str) -> list[str]:
     costs, accuracy = values["costs"], values["accuracy"]
     rows = [("", "accuracy", "MACs", "weights", "latency")]
-    for name, scored in (("teacher", "teacher"), ("float student", "float student"), ("int8 student", values["final"])):
+    for name, scored in (("teacher", "teacher"), ("float student", "float student"), (SHIPPED, values["final"])):
         cost = costs[name]
         low, high = cost["interval_ms"]
         rows.append(
             (
-                name,
+                f"{name} ({precision})" if name == SHIPPED and precision else name,
                 f"{100 * accuracy[scored]:.2f} %",
                 f"{cost['macs'] / 1e6:.2f} M",
                 _size(cost["weight_bytes"]),

@@ -19,7 +19,7 @@ SECTIONS: tuple[tuple[str, str, Section], ...] = (
     ("diagnostics", "Student and teacher", diagnostics.diagnostics),
     ("curves", "Learning curves", training.curves),
     ("precision", "Precision per layer", precision.per_layer),
-    ("layers", "Cost of each layer of the int8 student", layers.per_layer),
+    ("layers", "Cost of each layer of the shipped student", layers.per_layer),
     ("candidates", "All candidates", choice.candidates),
     ("provenance", "Provenance", provenance.origins),
 )

@@ -1,25 +1,24 @@
-"""Teacher, float student and int8 student side by side."""
+"""Teacher, float student and shipped student side by side."""
 
 from collections.abc import Callable, Sequence
 
 from compress.page import numbers
 from compress.page.html import Markup, join, table, tag
-from compress.page.reading import Row, interval, number, part, word
+from compress.page.reading import PREDICTED, SHIPPED, Row, interval, number, part, shipped, word
 
-BESIDE = ("int8 student, predicted",)
-COLUMNS = ("teacher", "float student", "int8 student")
+COLUMNS = ("teacher", "float student", SHIPPED)
 
 
 def compared(content: Row) -> Markup | None:
     """Accuracy and costs of each, and how many times less than the teacher."""
     verify, costs = part(content, "verify"), part(content, "verify", "costs")
     names = [name for name in COLUMNS if part(costs, name)]
-    names += [name for name in costs if name not in names and name not in BESIDE and part(costs, name)]
+    names += [name for name in costs if name not in names and name != PREDICTED and part(costs, name)]
     accuracy = part(verify, "accuracy")
     if not names:
         return None
     final = word(verify, "final")
-    scored = {name: number(accuracy, final if name == "int8 student" else name) for name in names}
+    scored = {name: number(accuracy, final if name == SHIPPED else name) for name in names}
     metric = word(part(content, "task"), "metric", "score")
     examples = number(verify, "examples")
     tests = f" ({examples:,.0f} examples)" if examples else ""
@@ -40,7 +39,8 @@ def compared(content: Row) -> Markup | None:
     if any(number(cost, "energy_mj") is not None for cost in every):
         rows.append(("energy per inference", *(_energy(cost) for cost in every)))
     rows.append(("runtime, precision", *(f"{word(c, 'runtime')}, {word(c, 'precision')}" for c in every)))
-    columns = (("", "head"), *((name, "") for name in names))
+    precision = shipped(content)
+    columns = (("", "head"), *((_titled(name, precision), "") for name in names))
     return join(
         (
             table(columns, rows, label="Teacher and students side by side", cls="even"),
@@ -49,6 +49,10 @@ def compared(content: Row) -> Markup | None:
             _predicted_beside(costs),
         )
     )
+
+
+def _titled(name: str, precision: str) -> str:
+    return f"{name} ({precision})" if name == SHIPPED and precision else name
 
 
 def _score(value: float | None, reference: float | None, name: str) -> object:
@@ -118,7 +122,7 @@ def _notes(costs: Row, names: Sequence[str]) -> list[str]:
 
 def _predicted_beside(costs: Row) -> Markup:
     """Where a measurement replaced a prediction, how good that was."""
-    predicted, final = part(costs, BESIDE[0]), part(costs, "int8 student")
+    predicted, final = part(costs, PREDICTED), part(costs, SHIPPED)
     before, after = number(predicted, "latency_ms"), number(final, "latency_ms")
     if before is None or not after:
         return Markup("")
@@ -129,7 +133,7 @@ def _predicted_beside(costs: Row) -> Markup:
         "p",
         "The cost model had predicted ",
         tag("b", numbers.milliseconds(before)),
-        " for the int8 student; the ",
+        " for the shipped student; the ",
         f"{word(final, 'origin')} figure is {numbers.milliseconds(after)}{held}.",
         cls="note",
     )

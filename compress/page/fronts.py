@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from compress.page import numbers
 from compress.page.figure import Figure, Trace, hover, inert
 from compress.page.plans import describe
-from compress.page.reading import Row, interval, number, part, rows, word
+from compress.page.reading import SHIPPED, Row, interval, number, part, rows, word
 
 COSTS = (("MACs", "macs"), ("weights", "weight_bytes"), ("peak activation", "peak_activation_bytes"))
 BUDGETS = {"macs": "macs", "weight_bytes": "weight_bytes", "peak_activation_bytes": "peak_activation_bytes"}
@@ -154,7 +154,7 @@ def _final(content: Row) -> list[Trace]:
     looks = (
         ("teacher", "teacher", "square", "--teacher"),
         ("float student", "float student", "triangle-up", "--float"),
-        ("int8 student", final, "star", "--int8"),
+        (SHIPPED, final, "star", "--int8"),
     )
     traces: list[Trace] = []
     for name, scored, symbol, color in looks:

@@ -3,7 +3,7 @@
 from compress.page import numbers
 from compress.page.checks import gate_number
 from compress.page.html import Markup, join, tag
-from compress.page.reading import Row, interval, number, part, rows, word
+from compress.page.reading import SHIPPED, Row, interval, number, part, rows, shipped, word
 
 
 def header(content: Row) -> Markup:
@@ -12,8 +12,7 @@ def header(content: Row) -> Markup:
     gates = rows(content, "verify", "gates")
     broken = [gate for gate in gates if gate.get("passed") is not True]
     device = word(target, "device", word(target, "name", "an unnamed device"))
-    final = part(content, "verify", "costs", "int8 student")
-    what = f"An {word(final, 'precision', 'int8')} student for {device}"
+    what = f"{_student(shipped(content))} for {device}"
     if not gates:
         verdict = tag("p", "No gate was checked.", cls="verdict failed")
     elif broken:
@@ -31,6 +30,14 @@ def header(content: Row) -> Markup:
         tag("div", *_figures(content), cls="figures"),
         tag("p", *_legend(), cls="legend"),
     )
+
+
+def _student(precision: str) -> str:
+    """What was built, in words: "An int8 student"."""
+    if not precision:
+        return "A student"
+    name = "mixed-precision" if precision == "mixed" else precision
+    return f"{'An' if name[0] in 'fi' else 'A'} {name} student"
 
 
 def _failures(content: Row, broken: list[dict[str, object]]) -> list[str]:
@@ -57,7 +64,7 @@ def _delivered(content: Row) -> str:
 def _figures(content: Row) -> list[Markup]:
     verify, costs = part(content, "verify"), part(content, "verify", "costs")
     accuracy = part(verify, "accuracy")
-    teacher, final = part(costs, "teacher"), part(costs, "int8 student")
+    teacher, final = part(costs, "teacher"), part(costs, SHIPPED)
     reached, reference = number(accuracy, word(verify, "final")), number(accuracy, "teacher")
     change = None if reached is None or reference is None else reached - reference
     around = numbers.span(interval(final))

@@ -3,7 +3,7 @@
 from compress.page import figure, numbers
 from compress.page.figure import Figure, Trace, hover, inert
 from compress.page.html import Markup, details, join, table, tag
-from compress.page.reading import Row, number, part, rows, word
+from compress.page.reading import PREDICTED, SHIPPED, Row, number, part, rows, word
 
 BOUNDS = (("compute", "--series-1", ""), ("memory", "--series-2", "/"), ("launch", "--series-3", "."))
 MOST = 40  # bars; beyond that the longest are shown and the table has them all
@@ -13,14 +13,14 @@ LONGEST_NAME = 26  # characters of a name beside its bar
 def per_layer(content: Row) -> Markup | None:
     """Bars and a table; None where the runtime gives no layers."""
     costs = part(content, "verify", "costs")
-    cost = part(costs, "int8 student")
+    cost = part(costs, SHIPPED)
     layers = rows(cost, "layers")
     if not layers:
         return None
-    predicted = rows(costs, "int8 student, predicted", "layers")
+    predicted = rows(costs, PREDICTED, "layers")
     # A runtime that measures only the whole network leaves the predicted layers in place.
     origin = "predicted" if predicted == layers else word(cost, "origin")
-    return bars(layers, origin, "plot-layers", "Kernels of the int8 student")
+    return bars(layers, origin, "plot-layers", "Kernels of the shipped student")
 
 
 def bars(layers: list[dict[str, object]], origin: str, plot: str, label: str) -> Markup:

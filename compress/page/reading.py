@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 Row = Mapping[str, Any]
+SHIPPED = "shipped student"  # as the verify stage calls its costs
+PREDICTED = f"{SHIPPED}, predicted"
 
 
 def plain(value: Any) -> Any:
@@ -36,6 +38,12 @@ def rows(row: Row, *path: str) -> list[dict[str, Any]]:
     parent = part(row, *path[:-1])
     found = parent.get(path[-1])
     return [dict(item) for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
+
+
+def shipped(content: Row) -> str:
+    """The format that ships: int8, mixed, fp16, ...; "" where nothing says it."""
+    decided = word(part(content, "quantize", "precision"), "shipped")
+    return decided or word(part(content, "verify", "costs", SHIPPED), "precision")
 
 
 def number(row: Row, name: str) -> float | None:

@@ -46,6 +46,7 @@ def build(
     Where compute capabilities were chosen (`build_choices`), an engine for them is compiled ahead of time as well.
 
     Args:
+        target: the device; the format is the one that the model was exported in.
         trust: build from the exported files although the run's manifest does not list them as they are.
 
     Raises:
@@ -54,13 +55,19 @@ def build(
         ExportError: the model is refused by the target's compiler.
     """
     exported = store.path("export")
-    if read_record(exported) is None:
+    written = read_record(exported)
+    if written is None:
         raise RunError(
             f"{store.folder} has no finished export, so there is nothing to build",
             fix=f"run: compress pipeline --out {store.folder} --until export",
         )
     for name in (MODEL, GOLDEN, *external_data.locations(exported / MODEL)):
         vouched.check(exported / name, trust=trust)
+    target = replace(
+        target,
+        quantizer=written.values.get("quantizer", target.quantizer),
+        precision=written.values.get("precision", target.precision),
+    )
     given = build_choices.recall(store.folder)
     options = _options(exported, remote, build_choices.options(given), progress)
     skipped: dict[str, str] = {}

@@ -107,6 +107,9 @@ def export(job: Job, choice: Choice, student: Distilled, quantized: Quantized) -
             "bytes": size,
             "in_float32": [dataclasses.asdict(one) for one in kept],
             "lint": gate.summary(found),
+            # The recipe may ask for another format than the target's own; building needs no torch to know which.
+            "quantizer": job.target.quantizer,
+            "precision": job.target.precision,
         }
 
     record = job.store.once("export", inputs, work)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from compress.job import Job
 from compress.stages import ledger
+from compress.stages.learned import SHIPPED
 from compress.stages.select import budget_of
 from profiles.cost import Cost
 
@@ -76,7 +77,7 @@ def cost_gates(job: Job, cost: Cost) -> list[Gate]:
         ("multiply-accumulates", cost.macs, budget.macs, "", "counted"),
     ]
     return [
-        Gate(name, "select", "int8 student", float(value), float(bound), unit, True, origin)
+        Gate(name, "select", SHIPPED, float(value), float(bound), unit, True, origin)
         for name, value, bound, unit, origin in rows
         if bound is not None
     ]

@@ -10,6 +10,8 @@ from compress.store import digest
 from profiles.atomic import write_text
 
 MEMORY = "learned.json"
+SHIPPED = "shipped student"  # in whatever format that is, as its artifact runs where that can be known
+PREDICTED = f"{SHIPPED}, predicted"  # the cost model's word on it, where the other is measured, emulated or estimated
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ class Learned:
 
 def learned_from(choice: Choice, costs: Mapping[str, Mapping[str, Any]], why: str) -> Learned:
     """Compare what verify found with what had been predicted."""
-    found = costs["int8 student"]
-    predicted = costs.get("int8 student, predicted", found)
+    found = costs[SHIPPED]
+    predicted = costs.get(PREDICTED, found)
     return Learned(choice, found["latency_ms"] / predicted["latency_ms"], why)
 
 

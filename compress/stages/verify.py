@@ -31,7 +31,7 @@ from compress.stages.build import Built
 from compress.stages.distill import Distilled
 from compress.stages.export import Exported
 from compress.stages.gates import Gate, cost_gates, parity_gates
-from compress.stages.learned import Choice, Learned, learned_from
+from compress.stages.learned import PREDICTED, SHIPPED, Choice, Learned, learned_from
 from compress.stages.quantize import Quantized
 from compress.stages.select import budget_of, teacher_cost
 from compress.store import Record, digest
@@ -50,6 +50,7 @@ LEDGER = "parity.json"
 FLOAT, FAKE, ONNX = "float student", "fake-quantised student", "ONNX"
 REWRITTEN = "ONNX, rewritten by onnxruntime"
 TENSORRT = "ONNX, rewritten for TensorRT"
+FORMAT = "2"  # of checks.json: what an earlier form found is found again
 BATCH = 256
 
 
@@ -77,6 +78,7 @@ def verify(
     A failed gate does not raise: the report is written first, then the pipeline ends with it.
     """
     inputs = {
+        "format": FORMAT,
         "export": exported.record.identity,
         "build": digest([[str(a.path.name), dict(a.facts)] for a in built.artifacts]),
         "budget": digest([budget_of(job), job.recipe.verify]),
@@ -192,7 +194,7 @@ def _check(
 
     budget = budget_of(job)
     costs = _costs(job, student, exported, built)
-    cost = costs["int8 student"]
+    cost = costs[SHIPPED]
     if budget.accuracy_drop is not None:
         drop = job.teacher.accuracy - accuracy[final]
         gates.append(
@@ -283,7 +285,7 @@ def _answers(job: Job, student: nn.Module) -> Iterator[tuple[Batch, Signals, Sig
 
 
 def _costs(job: Job, student: Distilled, exported: Exported, built: Built) -> dict[str, Cost]:
-    """Teacher, float and int8 student on the target; the last one as well as that can be known."""
+    """Teacher, float student and shipped student on the target; the last one as well as that can be known."""
     costs = {"teacher": teacher_cost(job), "float student": profiles.profile(exported.float_model, target=job.target)}
     shipped = [artifact for artifact in built.artifacts if artifact.purpose == "artifact"]
     for artifact in shipped:
@@ -292,14 +294,14 @@ def _costs(job: Job, student: Distilled, exported: Exported, built: Built) -> di
             predicted = profiles.profile(exported.model, target=job.target)
             target = dataclasses.replace(job.target, runners=_runners_of(job, artifact))
             measured = profiles.measure_cost(artifact.path, target, model=exported.model, inputs=_one_example(job))
-            costs["int8 student"] = dataclasses.replace(measured, layers=measured.layers or predicted.layers)
-            costs["int8 student, predicted"] = predicted
+            costs[SHIPPED] = dataclasses.replace(measured, layers=measured.layers or predicted.layers)
+            costs[PREDICTED] = predicted
             return costs
     if runners.ESTIMATORS.isdisjoint(job.target.runners):
-        costs["int8 student"] = profiles.profile(exported.model, target=job.target)
+        costs[SHIPPED] = profiles.profile(exported.model, target=job.target)
     else:
-        costs["int8 student"] = estimate(exported.model, job.target)
-        costs["int8 student, predicted"] = profiles.profile(exported.model, target=job.target)
+        costs[SHIPPED] = estimate(exported.model, job.target)
+        costs[PREDICTED] = profiles.profile(exported.model, target=job.target)
     return costs
 
 

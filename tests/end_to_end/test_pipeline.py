@@ -171,7 +171,7 @@ def test_a_black_box_teacher(quick: Path, tmp_path: Path, capsys: pytest.Capture
     assert {row["space"] for row in candidates["candidates"]} == {"int8_conv"}
     costs = found["costs"]
     assert isinstance(costs, dict)
-    cost = costs["int8 student"]
+    cost = costs["shipped student"]
     # This machine is the target; where it is too busy to be timed, the figure says that it is a prediction, and why.
     assert cost["origin"] == "measured" or "nothing here could be measured" in cost["notes"][0]
 
@@ -229,7 +229,7 @@ def test_a_measured_miss_sends_the_search_back_with_what_it_learned(
     found = result_of(["pipeline", str(project), "--out", str(out)], capsys)
     costs = found["costs"]
     assert isinstance(costs, dict)
-    assert costs["int8 student"]["latency_ms"] <= 0.25
+    assert costs["shipped student"]["latency_ms"] <= 0.25
     candidates = json.loads((out / "1_select/candidates.json").read_text())
     (learned,) = candidates["learned"]
     assert learned["latency_ratio"] == pytest.approx(10, rel=0.01)  # prediction and this clock differ by that alone

@@ -101,10 +101,10 @@ def measured(seed: int = 1) -> dict[str, Any]:
     """As above, with an artifact that was run on its target and one gate that failed."""
     content = realistic(seed)
     verify = content["verify"]
-    predicted = verify["costs"]["int8 student"]
-    verify["costs"]["int8 student, predicted"] = predicted
+    predicted = verify["costs"]["shipped student"]
+    verify["costs"]["shipped student, predicted"] = predicted
     ran = {**predicted, "origin": "measured", "latency_ms": 5.9, "interval_ms": [5.7, 6.3], "notes": ["median of 200"]}
-    verify["costs"]["int8 student"] = ran
+    verify["costs"]["shipped student"] = ran
     verify["artifacts"][0] = {
         "name": "model.engine",
         "kind": "engine",
@@ -118,7 +118,7 @@ def measured(seed: int = 1) -> dict[str, Any]:
     verify["final"] = "model.engine"
     gate = next(gate for gate in verify["gates"] if gate["name"] == "latency")
     gate.update(value=5.9, origin="measured", passed=False)
-    content["failed"] = ["select: latency of int8 student is 5.9 ms (measured), above the bound of 5 ms"]
+    content["failed"] = ["select: latency of shipped student is 5.9 ms (measured), above the bound of 5 ms"]
     return content
 
 
@@ -252,10 +252,10 @@ def _verify(teacher: dict[str, Any], student: dict[str, Any], int8: dict[str, An
             gate("top-1 agreement", "export", "ONNX", 0.9998, 0.99, "", False, "measured"),
             gate("share within one step", "export", "ONNX", 0.99995, 0.999, "", False, "measured"),
             gate("drop of accuracy", "quantize", "ONNX", 0.0079, 0.02, "", True, "measured"),
-            gate("latency", "select", "int8 student", int8["latency_ms"], 5.0, "ms", True, "predicted"),
-            gate("weights", "select", "int8 student", int8["weight_bytes"], 400_000.0, "bytes", True, "counted"),
+            gate("latency", "select", "shipped student", int8["latency_ms"], 5.0, "ms", True, "predicted"),
+            gate("weights", "select", "shipped student", int8["weight_bytes"], 400_000.0, "bytes", True, "counted"),
         ],
-        "costs": {"teacher": teacher, "float student": student, "int8 student": int8},
+        "costs": {"teacher": teacher, "float student": student, "shipped student": int8},
         "budget": {"latency_ms": 5.0, "accuracy_drop": 0.02, "weight_bytes": 400_000, "default_period_ms": 8.0},
         "artifacts": [
             {

@@ -94,7 +94,7 @@ def test_hostile_content_stays_text(content: dict[str, Any], tmp_path: Path) -> 
     for row in content["selection"]["candidates"]:
         row["plan"] = {EVIL: EVIL}
         row["space"] = EVIL
-    for layer in content["verify"]["costs"]["int8 student"]["layers"]:
+    for layer in content["verify"]["costs"]["shipped student"]["layers"]:
         layer["name"] = "".join(reversed(EVIL)) + EVIL
         layer["ops"] = [EVIL]
     for points in content["curves"].values():
@@ -113,7 +113,7 @@ def test_hostile_content_stays_text(content: dict[str, Any], tmp_path: Path) -> 
 
 @pytest.mark.parametrize("width", [390, 1440])
 def test_the_page_of_profiles_draws(measured: dict[str, Any], tmp_path: Path, width: int) -> None:
-    cost = measured["verify"]["costs"]["int8 student"]
+    cost = measured["verify"]["costs"]["shipped student"]
     hardware = {"tops": {"int8": 20.0, "fp16": 10.0, "fp32": 1.0}, "bandwidth_gbs": 68.0}
     content = {
         "profiles": [{"model": f"{EVIL}{n}.onnx", "target": "jetson", "batch": 1, "cost": cost} for n in range(2)],

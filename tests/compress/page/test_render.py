@@ -87,7 +87,7 @@ def test_every_section_is_there(content: dict[str, Any]) -> None:
 def test_the_top_says_what_holds(content: dict[str, Any]) -> None:
     text = words(page.render(content))
     top = text[: text.index("Teacher and students side by side")]
-    assert "An int8 student for NVIDIA Jetson Orin Nano 8 GB" in top
+    assert "A mixed-precision student for NVIDIA Jetson Orin Nano 8 GB" in top
     assert "All 6 gates hold" in top
     assert "91.57 %" in top
     assert "−0.79 points against the teacher" in top
@@ -95,18 +95,18 @@ def test_the_top_says_what_holds(content: dict[str, Any]) -> None:
 
 
 def test_a_failed_gate_is_said_once_with_number_and_bound(measured: dict[str, Any]) -> None:
-    sentence = "select: latency of int8 student is 5.9 ms (measured), above the bound of 5 ms"
+    sentence = "select: latency of shipped student is 5.9 ms (measured), above the bound of 5 ms"
     text = words(page.render(measured))
     assert "1 of 6 gates failed" in text
     assert text.count(sentence) == 1
     measured["failed"] = []  # misses of the budget go back to select and may not be listed
-    assert "select: latency of int8 student is 5.9 ms (measured), the bound is 5 ms" in words(page.render(measured))
+    assert "select: latency of shipped student is 5.9 ms (measured), the bound is 5 ms" in words(page.render(measured))
 
 
 def test_ratios_are_worked_out_by_hand(content: dict[str, Any]) -> None:
     costs = content["verify"]["costs"]
     costs["teacher"].update(macs=240_000_000, weight_bytes=4_000_000, latency_ms=8.0)
-    costs["int8 student"].update(macs=10_000_000, weight_bytes=100_000, latency_ms=0.5)
+    costs["shipped student"].update(macs=10_000_000, weight_bytes=100_000, latency_ms=0.5)
     text = words(page.render(content))
     assert "24× fewer than the teacher" in text
     assert "40× smaller than the teacher" in text
@@ -114,8 +114,8 @@ def test_ratios_are_worked_out_by_hand(content: dict[str, Any]) -> None:
 
 
 def test_a_measurement_is_held_against_its_prediction(measured: dict[str, Any]) -> None:
-    measured["verify"]["costs"]["int8 student, predicted"].update(latency_ms=5.0, interval_ms=[4.0, 6.0])
-    assert "had predicted 5 ms for the int8 student; the measured figure is 5.9 ms, inside" in words(
+    measured["verify"]["costs"]["shipped student, predicted"].update(latency_ms=5.0, interval_ms=[4.0, 6.0])
+    assert "had predicted 5 ms for the shipped student; the measured figure is 5.9 ms, inside" in words(
         page.render(measured)
     )
 
@@ -124,9 +124,9 @@ def test_layers_that_were_predicted_are_not_called_measured(measured: dict[str, 
     made = layers.per_layer(measured)
     assert made is not None
     assert "latency (predicted)" in made
-    own = copy.deepcopy(measured["verify"]["costs"]["int8 student"]["layers"])
+    own = copy.deepcopy(measured["verify"]["costs"]["shipped student"]["layers"])
     own[0]["latency_ms"] *= 1.5
-    measured["verify"]["costs"]["int8 student"]["layers"] = own
+    measured["verify"]["costs"]["shipped student"]["layers"] = own
     made = layers.per_layer(measured)
     assert made is not None
     assert "latency (measured)" in made
@@ -246,12 +246,12 @@ def test_an_empty_report_says_that_there_is_nothing() -> None:
     assert "No gate was checked" in text
 
 
-def test_without_an_int8_student(content: dict[str, Any]) -> None:
-    del content["verify"]["costs"]["int8 student"]
+def test_without_a_shipped_student(content: dict[str, Any]) -> None:
+    del content["verify"]["costs"]["shipped student"]
     content["verify"]["accuracy"] = {"teacher": 0.9}
     html = page.render(content)
     assert "plot-layers" not in figures(html)
-    assert "An int8 student" in words(html)
+    assert "A mixed-precision student" in words(html)
 
 
 def test_numbers_that_are_not_finite_are_said_not_drawn(content: dict[str, Any]) -> None:
@@ -264,9 +264,9 @@ def test_numbers_that_are_not_finite_are_said_not_drawn(content: dict[str, Any])
 
 
 def test_long_networks_draw_the_longest_kernels_and_list_all(content: dict[str, Any]) -> None:
-    layer = content["verify"]["costs"]["int8 student"]["layers"][0]
+    layer = content["verify"]["costs"]["shipped student"]["layers"][0]
     many = [layer | {"name": f"kernel {n}", "latency_ms": 0.01 + n / 1000} for n in range(100)]
-    content["verify"]["costs"]["int8 student"]["layers"] = many
+    content["verify"]["costs"]["shipped student"]["layers"] = many
     html = page.render(content)
     drawn = [text for trace in figures(html)["plot-layers"]["data"] for text in trace["hovertext"]]
     assert len(drawn) == layers.MOST

@@ -102,6 +102,25 @@ class Heard(Quiet):
         self.lines.append(text)
 
 
+def test_the_format_is_the_one_that_was_exported(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line knows the target's own format only, and the recipe may have asked for another."""
+    record = run / "4_export" / "stage.json"
+    content = json.loads(record.read_text())
+    content["values"] |= {"quantizer": "tensorrt_fp8", "precision": "int8"}
+    record.write_text(json.dumps(content))
+    seen: list[str] = []
+
+    class Builder:
+        def can_run(self, target: profiles.Target, *, remote: object = None) -> str:
+            seen.append(target.quantizer)
+            return "it is only asked"
+
+    monkeypatch.setattr("compress.stages.build.builder.load", lambda name: Builder())
+    assert profiles.target("a100").quantizer != "tensorrt_fp8"
+    assert main(["build", str(run), "--quiet"]) == 0
+    assert set(seen) == {"tensorrt_fp8"}
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "golden.npz"])
 def test_nothing_is_built_from_files_that_the_export_did_not_write(run: Path, name: str) -> None:
     path = run / "4_export" / name
