@@ -119,6 +119,8 @@ def main() -> int:
     found = {}
     for peer, quantise in PEERS.items():
         out = options.folder / f"{peer}.onnx"
+        for old in options.folder.glob(f"{peer}.onnx*"):  # some refuse to write over their own files
+            old.unlink()
         try:
             found[peer] = {"version": quantise(options.model, out, name, batches)}
         except Exception as error:  # whatever a peer raises is its result
