@@ -12,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from exporters import graph, onnx_to_c
+from exporters import graph, onnx_to_any_c
 from exporters.bisect_layers import Arrays, computed, exposed
 from exporters.errors import ExportError
 from profiles.runners import on_cortex_m, on_onnxruntime
@@ -120,7 +120,7 @@ REWRITTEN = Runtime(
 
 
 def generated_c(target: Target, core: str | None = None) -> Runtime:
-    """C as `exporters.onnx_to_c` writes it, on an emulated core or (core None) compiled for this machine.
+    """C as `exporters.onnx_to_any_c` writes it, on an emulated core or (core None) compiled for this machine.
 
     The generated C takes one sample of float32 inputs at a time; both ways give the same bits.
     """
@@ -130,7 +130,7 @@ def generated_c(target: Target, core: str | None = None) -> Runtime:
         with tempfile.TemporaryDirectory(prefix="bisect-") as scratch:
             path = Path(scratch) / "model.onnx"
             onnx.save(single, str(path))
-            folder = onnx_to_c.convert(path, target, Path(scratch)).path
+            folder = onnx_to_any_c.convert(path, target, Path(scratch)).path
             wanted = {value.name: np.asarray(inputs[value.name]) for value in single.graph.input}
             if core is None:
                 found = on_cortex_m.run_on_host(folder, wanted)

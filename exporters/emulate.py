@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import profiles
-from exporters import onnx_to_c, onnx_to_emx_c
+from exporters import onnx_to_any_c, onnx_to_c
 from exporters.errors import ExportError
 from profiles.cost import Cost
 from profiles.runners import on_cortex_m
@@ -48,22 +48,12 @@ def emulate(model: Path, target: Target, inputs: Mapping[str, NDArray[np.float32
         return _predicted(model, target, missing)
     with tempfile.TemporaryDirectory(prefix="emulate-") as scratch:
         try:
-            artifact = onnx_to_c.convert(model, target, Path(scratch))
-        except ExportError as refused:
-            return _by_emx(model, target, inputs, refused.what, Path(scratch))
-        return on_cortex_m.measure(artifact.path, target, inputs)
-
-
-def _by_emx(
-    model: Path, target: Target, inputs: Mapping[str, NDArray[np.float32]] | None, refused: str, folder: Path
-) -> Cost:
-    """The wider and slower generator, where it is installed and takes the graph."""
-    try:
-        artifact = onnx_to_emx_c.convert(model, target, folder)
-    except ExportError as error:
-        return _predicted(model, target, f"{refused}; {error.what}")
-    cost = on_cortex_m.measure(artifact.path, target, inputs)
-    return replace(cost, runtime="c by emx-onnx-cgen", notes=(f"{refused}; {artifact.note}", *cost.notes))
+            artifact = onnx_to_any_c.convert(model, target, Path(scratch))
+        except ExportError as error:
+            return _predicted(model, target, error.what)
+        cost = on_cortex_m.measure(artifact.path, target, inputs)
+    generator = artifact.facts.get(onnx_to_any_c.GENERATOR)
+    return replace(cost, runtime=f"c by {generator}", notes=(artifact.note, *cost.notes)) if generator else cost
 
 
 def _predicted(model: Path, target: Target, reason: str) -> Cost:

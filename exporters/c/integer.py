@@ -151,7 +151,9 @@ def average_pool(context: Context, node: Node) -> bool:
     source = context.program.arrange(view, channel_last_order(view), node.name)
     target = context.program.buffer("int8_t", int(np.prod(shape)), label=node.name)
     sums = context.program.buffer("int32_t", view.shape[1], label=f"{node.name}_sums")
-    in_floats = node.op == "AveragePool" and frame.kernel != frame.size_in  # onnxruntime sums a whole input as integers
+    # onnxruntime sums a whole input, without padding, as integers
+    padded = any(node.attributes.get("pads", ())) or frame.size_out != (1, 1)
+    in_floats = node.op == "AveragePool" and (frame.kernel != frame.size_in or padded)
     low, high = ending.limits
     code = (
         f"static const model_pool_t p = {{{frame.fields()}, .channels = {view.shape[1]}, "

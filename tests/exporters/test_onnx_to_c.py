@@ -335,10 +335,10 @@ def agrees(net: Net, ours: Array, theirs: Array, share: float) -> None:
 def test_equals_onnxruntime(layers: Any, tmp_path: Path, hearing_aid: Target) -> None:
     net, model = build(layers, tmp_path, SHAPE, 1)
     inputs = images(SHAPE, 2)
-    artifact = convert(model, hearing_aid, tmp_path)
-    ours = output_of(on_cortex_m.run_on_host(artifact.path, inputs))
+    folder = sources(model, hearing_aid, tmp_path / "c")
+    ours = output_of(on_cortex_m.run_on_host(folder, inputs))
     assert np.ptp(ours) > 0
-    assert artifact.facts["fallback"] == []
+    assert json.loads((folder / "model.json").read_text())["fallback"] == []
     # onnxruntime has no integer MatMul with a bias, adds it in float and so breaks a few ties the other way
     agrees(net, ours, runtime(model, inputs), 0.001 if layers is matmul_bias else 0.0)
 
@@ -348,8 +348,8 @@ def test_equals_onnxruntime(layers: Any, tmp_path: Path, hearing_aid: Target) ->
 def test_equals_the_graph_computed_in_floats(layers: Any, tmp_path: Path, hearing_aid: Target) -> None:
     net, model = build(layers, tmp_path, SHAPE, 3, whole_bias=True)
     inputs = images(SHAPE, 4)
-    artifact = convert(model, hearing_aid, tmp_path)
-    ours = output_of(on_cortex_m.run_on_host(artifact.path, inputs))
+    folder = sources(model, hearing_aid, tmp_path / "c")
+    ours = output_of(on_cortex_m.run_on_host(folder, inputs))
     agrees(
         net, ours, runtime(model, inputs, optimised=False), 0.003
     )  # float sums round before a tie, int32 sums do not
@@ -360,9 +360,9 @@ def test_equals_the_graph_computed_in_floats(layers: Any, tmp_path: Path, hearin
 def test_unsigned_activations(layers: Any, tmp_path: Path, hearing_aid: Target) -> None:
     net, model = build(layers, tmp_path, SHAPE, 5, unsigned=True)
     inputs = images(SHAPE, 6)
-    artifact = convert(model, hearing_aid, tmp_path)
+    folder = sources(model, hearing_aid, tmp_path / "c")
     # 8-bit dot products of unsigned inputs saturate on x86 without VNNI: compare with floats there
-    agrees(net, output_of(on_cortex_m.run_on_host(artifact.path, inputs)), runtime(model, inputs, False), 0.02)
+    agrees(net, output_of(on_cortex_m.run_on_host(folder, inputs)), runtime(model, inputs, False), 0.02)
 
 
 @needs_host
@@ -370,8 +370,8 @@ def test_one_dimensional_convolution(tmp_path: Path, hearing_aid: Target) -> Non
     shape = (1, 3, 40)
     net, model = build(one_dimensional, tmp_path, shape, 7)
     inputs = images(shape, 8)
-    artifact = convert(model, hearing_aid, tmp_path)
-    agrees(net, output_of(on_cortex_m.run_on_host(artifact.path, inputs)), runtime(model, inputs), 0.0)
+    folder = sources(model, hearing_aid, tmp_path / "c")
+    agrees(net, output_of(on_cortex_m.run_on_host(folder, inputs)), runtime(model, inputs), 0.0)
 
 
 @needs_host
@@ -381,8 +381,8 @@ def test_one_dimensional_convolution(tmp_path: Path, hearing_aid: Target) -> Non
 def test_float_kernels(layers: Any, tmp_path: Path, hearing_aid: Target) -> None:
     _, model = build(layers, tmp_path, (1, 3, 10, 8), 9)
     inputs = images((1, 3, 10, 8), 10)
-    artifact = convert(model, hearing_aid, tmp_path)
-    ours = output_of(on_cortex_m.run_on_host(artifact.path, inputs))
+    folder = sources(model, hearing_aid, tmp_path / "c")
+    ours = output_of(on_cortex_m.run_on_host(folder, inputs))
     np.testing.assert_allclose(ours, runtime(model, inputs), rtol=2e-5, atol=2e-6)  # order of float32 sums
 
 
@@ -399,14 +399,14 @@ def test_a_bias_too_large_for_int32_keeps_its_value(tmp_path: Path, hearing_aid:
 
     net, model = build(layers, tmp_path, SHAPE, 11)
     inputs = images(SHAPE, 12)
-    ours = output_of(on_cortex_m.run_on_host(convert(model, hearing_aid, tmp_path).path, inputs))
+    ours = output_of(on_cortex_m.run_on_host(sources(model, hearing_aid, tmp_path / "c"), inputs))
     agrees(net, ours, runtime(model, inputs, optimised=False), 0.001)
 
 
 @needs_host
 def test_sources_compile_without_warnings(tmp_path: Path, hearing_aid: Target) -> None:
     _, model = build(squeeze_excite, tmp_path, SHAPE, 1)
-    folder = convert(model, hearing_aid, tmp_path).path
+    folder = sources(model, hearing_aid, tmp_path / "c")
     compiler = toolchain.host_compiler()
     assert compiler is not None
     flags = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O2", "model.c", "main.c", "-o", "main", "-lm"]
@@ -424,7 +424,7 @@ def test_every_core_gives_the_bits_of_the_host(core: str, tmp_path: Path, hearin
 
     _, model = build(layers, tmp_path, SHAPE, 13)
     inputs = images(SHAPE, 14)
-    folder = convert(model, hearing_aid, tmp_path).path
+    folder = sources(model, hearing_aid, tmp_path / "c")
     host = output_of(on_cortex_m.run_on_host(folder, inputs))
     with on_cortex_m.load(folder, core) as board:
         np.testing.assert_array_equal(output_of(board.run(inputs)), host)
@@ -436,7 +436,7 @@ def test_every_core_gives_the_bits_of_the_host(core: str, tmp_path: Path, hearin
 def test_odd_sizes_give_the_bits_of_the_host(layers: Any, core: str, tmp_path: Path, hearing_aid: Target) -> None:
     _, model = build(layers, tmp_path, SHAPE, 17)
     inputs = images(SHAPE, 18)
-    folder = convert(model, hearing_aid, tmp_path).path
+    folder = sources(model, hearing_aid, tmp_path / "c")
     host = output_of(on_cortex_m.run_on_host(folder, inputs))
     with on_cortex_m.load(folder, core) as board:
         np.testing.assert_array_equal(output_of(board.run(inputs)), host)
@@ -493,7 +493,7 @@ def test_requantising_without_a_floating_point_unit_equals_floats(tmp_path: Path
 def test_the_board_equals_onnxruntime(layers: Any, tmp_path: Path, hearing_aid: Target) -> None:
     net, model = build(layers, tmp_path, SHAPE, 15)
     inputs = images(SHAPE, 16)
-    with on_cortex_m.load(convert(model, hearing_aid, tmp_path).path) as board:
+    with on_cortex_m.load(sources(model, hearing_aid, tmp_path / "c")) as board:
         agrees(net, output_of(board.run(inputs)), runtime(model, inputs), 0.0)
 
 
@@ -616,7 +616,7 @@ def test_spectrum_of_every_length(frame: int, tmp_path: Path, hearing_aid: Targe
     net.at = net.op("STFT", net.at, hop, net.const(window), onesided=1)
     model = net.save(tmp_path / "stft.onnx")
     inputs = images((1, 2 * frame + 5, 1), 3)
-    ours = output_of(on_cortex_m.run_on_host(convert(model, hearing_aid, tmp_path).path, inputs))
+    ours = output_of(on_cortex_m.run_on_host(sources(model, hearing_aid, tmp_path / "c"), inputs))
     starts = np.arange(0, frame + 6, frame // 2 + 1)
     spectrum = np.fft.rfft(inputs["x"][:, :, 0].astype(np.float64)[:, starts[:, None] + np.arange(frame)] * window)
     expected = np.stack([spectrum.real, spectrum.imag], axis=-1).reshape(CLIPS, -1)
