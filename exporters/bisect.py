@@ -241,6 +241,8 @@ def _shared(
     left, right = reference.compute(names, one), whole.compute(names, one)
     shared, sizes, notes = set(), {}, []
     for name in names:
+        if name not in left or name not in right:
+            continue  # of a type that numpy does not have
         a, b = left[name], right[name]
         if a.shape != b.shape or a.dtype.kind != b.dtype.kind:
             notes.append(f"{name}: {a.dtype} {a.shape} became {b.dtype} {b.shape}")

@@ -53,6 +53,8 @@ def read(path: Path) -> dict[str, NDArray[np.generic]]:
     Raises:
         ExportError: the file is missing, broken, or holds objects.
     """
+    if not Path(path).is_file():
+        raise ExportError(f"there is no file {path}", fix="correct the path; a run's samples are 4_export/golden.npz")
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}

@@ -241,7 +241,7 @@ def _capabilities(target: Target, options: BuildOptions) -> tuple[str, ...]:
             raise ExportError(
                 f"TensorRT for RTX does not compile for {one or 'no capability'!s} ({target.name}); "
                 f"it knows {', '.join(CAPABILITIES)}",
-                fix=f"build a check (purpose='check' compiles for {target.check_capability or CAPABILITIES[1]}), "
+                fix=f"choose one of these ({target.check_capability or CAPABILITIES[1]} serves as a check here), "
                 "or build on the device",
             )
     if len(set(chosen)) != len(chosen):

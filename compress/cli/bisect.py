@@ -52,6 +52,10 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from exporters import bisect, check_onnx, reproducer
     from exporters.bisect_sides import OnnxTensors, Tensors
 
+    if options.samples < 1 or options.layers < 1:
+        raise UserError(
+            f"--samples is {options.samples} and --layers {options.layers}", fix="give whole numbers from 1 on"
+        )
     reference: Tensors
     if len(options.places) == 1 and options.places[0].is_dir():
         from compress.stages.bisect_run import sides
@@ -63,9 +67,15 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         left, candidate = (check_onnx.load(place) for place in options.places)
         reference = OnnxTensors(left)
         inputs = _random(options.places[1]) if options.inputs is None else _inputs(options.inputs)
+    elif len(options.places) == 1:
+        found_there = "one file" if options.places[0].is_file() else "no folder"
+        raise UserError(
+            f"{options.places[0]} is {found_there}, and a bisect compares two forms of a model",
+            fix="give the folder of one run, or two ONNX files",
+        )
     else:
         raise UserError(f"{len(options.places)} places were given", fix="give the folder of one run, or two ONNX files")
-    inputs = {name: value[: max(1, options.samples)] for name, value in inputs.items()}
+    inputs = {name: value[: options.samples] for name, value in inputs.items()}
     runtime = _runtime(options)
     found = bisect.bisect(reference, candidate, inputs, runtime=runtime)
     options.code = int(found.first is not None)

@@ -46,6 +46,8 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from exporters.lint import lint
     from profiles.target import target
 
+    if not options.seconds > 0:
+        raise UserError(f"--seconds is {options.seconds:g}", fix="give a time above 0, such as 300")
     shapes = dict(_shape(text) for text in options.shape)
     report = lint(
         options.model,

@@ -8,6 +8,7 @@ from compress.cli import build_options
 from compress.cli.common import add_output
 from compress.progress import choose
 from compress.store import RUN, open_store, read_run
+from profiles.errors import UserError
 
 AGAIN = {
     "distill": "train the chosen student again",
@@ -64,9 +65,14 @@ def _build(options: argparse.Namespace, recipe: dict[str, Any]) -> tuple[dict[st
     if options.remote is not None:
         remote = Machine(options.remote, tuple(options.ssh_option), options.remote_python)
     with open_store(options.folder, frozenset({"build"})) as store:
+        target = profiles.target(recipe["target"], Path())
         given = build_options.choices(options)
+        before = build_choices.recall(store.folder)
         if given or options.default:
             build_choices.remember(store.folder, given)
-        target = profiles.target(recipe["target"], Path())
-        build(store, target, remote, choose(options.quiet), trust=options.trust)
+        try:
+            build(store, target, remote, choose(options.quiet), trust=options.trust)
+        except UserError:  # a refused choice must not refuse every later build, too
+            build_choices.remember(store.folder, before)
+            raise
         return summarize(store.folder, "build", tuple(store.repeated))

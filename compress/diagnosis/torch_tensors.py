@@ -22,6 +22,8 @@ from compress.errors import RunError
 from exporters import recurrent_shapes, torch_operators
 
 Arrays = Mapping[str, NDArray[np.generic]]
+# Numpy has no such types. Codes of eight bits are compared by what they stand for, one node later.
+WITHOUT_NUMPY = frozenset({torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2})
 
 
 class TorchTensors:
@@ -56,7 +58,9 @@ class TorchTensors:
     def constants(self) -> Mapping[str, NDArray[np.generic]]:
         """Parameters and buffers of types that numpy has, by the names of the file's initializers."""
         stored = self._graph.state_dict()
-        return {name: value.detach().cpu().numpy() for name, value in stored.items() if value.dtype != torch.bfloat16}
+        return {
+            name: value.detach().cpu().numpy() for name, value in stored.items() if value.dtype not in WITHOUT_NUMPY
+        }
 
     def compute(self, names: Sequence[str], inputs: Arrays) -> dict[str, NDArray[np.generic]]:
         """Values of these tensors, from one run; a value is dropped as soon as nothing needs it."""
@@ -77,9 +81,9 @@ class _Keeper(Interpreter):
         self.kept: dict[Node, NDArray[np.generic]] = {}
 
     def run_node(self, n: Node) -> Any:
-        """As the base class; keeps tensors that were asked for."""
+        """As the base class; keeps tensors that were asked for and that numpy can hold."""
         value = super().run_node(n)
-        if n in self._wanted and isinstance(value, Tensor):
+        if n in self._wanted and isinstance(value, Tensor) and value.dtype not in WITHOUT_NUMPY:
             self.kept[n] = value.detach().cpu().contiguous().numpy()
         return value
 

@@ -11,7 +11,7 @@ from onnx import NodeProto, TensorProto
 
 from exporters import graph
 from exporters.lint.codes import code_type
-from exporters.lint.finding import DLA_PAGE, TENSORRT, Finding, Hit, Rule
+from exporters.lint.finding import ALL, DLA_PAGE, TENSORRT, Finding, Hit, Rule
 from exporters.lint.view import QUANTIZERS, View, moves, numbers, ordinary
 from exporters.passes.strip_traces import module_name
 
@@ -262,14 +262,19 @@ def loadables(rows: Iterable[OnDla]) -> int:
 
 
 def _rule(
-    number: int, title: str, check: Callable[[View], Iterable[Hit]], source: str = "", level: str = "slow"
+    number: int,
+    title: str,
+    check: Callable[[View], Iterable[Hit]],
+    source: str = "",
+    level: str = "slow",
+    runtimes: frozenset[str] = TENSORRT,
 ) -> Rule:
-    return Rule(f"D{number}", title, source or DLA_PAGE, level, TENSORRT, check)  # type: ignore[arg-type]
+    return Rule(f"D{number}", title, source or DLA_PAGE, level, runtimes, check)  # type: ignore[arg-type]
 
 
 RULES = (
     _rule(1, "The module has a DLA, and this TensorRT can use it", _there,
-          'TensorRT documentation, "Working with DLA" of 10.7, 11.1 and 11.4.1', "refused"),
+          'TensorRT documentation, "Working with DLA" of 10.7, 11.1 and 11.4.1', "refused", ALL),
     _rule(2, "Shapes are static: one batch size per loadable", _static, level="refused"),
     _rule(3, f"Batches up to {BATCH}, other sizes up to {SIZE}", _sizes),
     _rule(4, "float16 or int8, no float32", _precision),

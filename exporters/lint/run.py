@@ -56,10 +56,11 @@ def lint(
         The report; a broken rule, a refusal of the compiler or a missing compiler are in it, not raised.
 
     Raises:
-        ExportError: the file cannot be read, is damaged, or keeps data outside its folder.
+        ExportError: the file cannot be read, is damaged, or keeps data outside its folder; a shape is of no input.
     """
     model = Path(model)
     loaded = check_onnx.read(model)
+    _named(shapes or {}, loaded)
     of = device(target)
     seen = view(loaded, of)
     findings = _mended(found_in(RULES, seen), seen)
@@ -92,6 +93,18 @@ def lint(
             ),
         },
     )
+
+
+def _named(shapes: Mapping[str, tuple[int, ...]], model: ModelProto) -> None:
+    """Refuse a shape of what is no input: it would change nothing, and nobody would see it."""
+    fixed = {tensor.name for tensor in model.graph.initializer}
+    names = [value.name for value in model.graph.input if value.name not in fixed]
+    wrong = [name for name in shapes if name not in names]
+    if wrong:
+        raise ExportError(
+            f"no input is called {', '.join(map(repr, wrong))}; there are {', '.join(names)}",
+            fix="name one of these, with its sizes without the batch",
+        )
 
 
 def _full_check(model: ModelProto) -> list[Finding]:

@@ -226,6 +226,26 @@ def test_every_layer_of_a_network_is_found_in_torch_and_in_onnx(int8_model, int8
         assert found.first.layer.module
 
 
+def test_float8_codes_are_compared_by_what_they_stand_for(make_network, quantise, inputs, tmp_path: Path) -> None:
+    """Numpy has no such type, so that the codes themselves can be shown on neither side."""
+    from compress.diagnosis.torch_tensors import TorchTensors
+    from exporters import torch_to_onnx
+
+    module = quantise(make_network(False), inputs[:4], "tensorrt_fp8")
+    names = {"input_names": ["input"], "output_names": ["logits"]}
+    torch_to_onnx.convert(module, (inputs[:4],), tmp_path / "m.onnx", opset=20, metadata={}, **names)
+    model = onnx.load(tmp_path / "m.onnx")
+    torch_side, samples_here = TorchTensors(module, (inputs[:4],), model), {"input": inputs[:4].numpy()}
+    found = bisect.bisect(torch_side, model, samples_here)
+    assert found.first is None
+    known = graph.constants(model.graph)
+    bias = next(
+        n.input[2] for n in model.graph.node if n.op_type == "Conv" and len(n.input) > 2 and n.input[2] in known
+    )
+    broken = change(model, bias, lambda values: values + 3.0)
+    assert bisect.bisect(torch_side, broken, samples_here).first is not None
+
+
 def test_the_reproducer_runs_alone(tmp_path: Path) -> None:
     broken = change(chain(), "w1", bumped((2, 3), 2.0))
     found = bisect.bisect(OnnxTensors(chain()), broken, samples())

@@ -54,6 +54,7 @@ def test_the_compiler_of_x86_answers(tmp_path: Path, capsys: pytest.CaptureFixtu
         (["absent.onnx", "--target", "jetsn"], "jetsn"),
         (["absent.onnx", "--shape", "x"], "INPUT=N,N"),
         (["absent.onnx", "--shape", "x=0"], "INPUT=N,N"),
+        (["absent.onnx", "--seconds", "-3"], "--seconds is -3"),
     ],
 )
 def test_what_cannot_be_used_is_said(arguments: list[str], what: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,3 +77,8 @@ def test_help_needs_no_onnx() -> None:
     code = "import sys; import compress.cli.lint; print([m for m in ('onnx', 'numpy', 'torch') if m in sys.modules])"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "[]"
+
+
+def test_a_shape_of_no_input_is_refused(refused: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lint", refused, "--no-compile", "--shape", "tokens=32"]) == 2
+    assert "no input is called 'tokens'; there are x" in capsys.readouterr().err

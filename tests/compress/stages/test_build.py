@@ -102,6 +102,13 @@ class Heard(Quiet):
         self.lines.append(text)
 
 
+def test_choices_that_no_builder_takes_are_not_remembered(run: Path) -> None:
+    """Else every later `compress verify` of the run would be refused, too."""
+    build_choices.remember(run, {"batches": [1, 1, 4]})
+    assert main(["build", str(run), "--quiet", "--capability", "9.9"]) == 2
+    assert build_choices.recall(run) == {"batches": [1, 1, 4]}
+
+
 def test_the_format_is_the_one_that_was_exported(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line knows the target's own format only, and the recipe may have asked for another."""
     record = run / "4_export" / "stage.json"

@@ -611,5 +611,6 @@ def test_asymmetric_int8_is_not_for_a_dla() -> None:
     assert ("D12", "bad_q") in [(f.rule, f.node) for f in find(DLA_RULES, model, ORIN)]
 
 
-def test_a_target_without_a_dla_says_so() -> None:
-    assert [f.rule for f in find(DLA_RULES, good(), A100) if f.rule == "D1"] == ["D1"]
+@pytest.mark.parametrize("device", [A100, X86], ids=lambda device: device.runtime)
+def test_a_target_without_a_dla_says_so(device: Device) -> None:
+    assert [f.rule for f in find(DLA_RULES, good(), device) if f.rule == "D1"] == ["D1"]
