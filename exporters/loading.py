@@ -159,6 +159,11 @@ def check_inputs(specs: tuple[TensorSpec, ...], inputs: Arrays) -> None:
         ExportError: a name is missing or unknown, or an array has another type or shape.
     """
     there = ", ".join(f"{spec.name!r} {spec.dtype} {shown(spec.shape)}" for spec in specs)
+    if not isinstance(inputs, Mapping):
+        raise ExportError(
+            f"inputs are a {type(inputs).__name__}, not arrays by name; the model's inputs are {there}",
+            fix=f"pass {{{specs[0].name!r}: array}}",
+        )
     missing = [spec.name for spec in specs if spec.name not in inputs]
     unknown = sorted(set(inputs) - {spec.name for spec in specs})
     if missing or unknown:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from compress.page import checks, choice, comparison, diagnostics, layers, precision, provenance, training
+from compress.page import checks, choice, comparison, diagnostics, layers, lint, precision, provenance, training
 from compress.page.headline import header
 from compress.page.html import Markup, tag
 from compress.page.reading import Row, part, plain, word
@@ -15,6 +15,7 @@ SECTIONS: tuple[tuple[str, str, Section], ...] = (
     ("choice", "The choice and why", choice.chosen),
     ("gates", "Gates", checks.gates),
     ("artifacts", "Artifacts", checks.artifacts),
+    ("lint", "Rules of the target", lint.findings),
     ("parity", "Parity between stages", checks.parity),
     ("diagnostics", "Student and teacher", diagnostics.diagnostics),
     ("curves", "Learning curves", training.curves),

@@ -5,12 +5,12 @@ from compress.page.html import Markup, details, facts, join, table, tag
 from compress.page.reading import Row, number, part, rows, word
 
 PARITY = {  # columns in this order; others follow
-    "max_steps": "largest difference, steps",
-    "mean_steps": "mean difference, steps",
+    "max_steps": "largest, steps",
+    "mean_steps": "mean, steps",
     "within_one_step": "within one step",
     "top1_agreement": "top-1 agreement",
-    "max_abs": "largest difference",
-    "mean_abs": "mean difference",
+    "max_abs": "largest",
+    "mean_abs": "mean",
     "spread": "spread of the outputs",
     "not_a_number": "not a number on one side",
     "elements": "outputs compared",
@@ -129,7 +129,7 @@ def parity(content: Row) -> Markup | None:
     said = (
         "The output is not quantised, so differences have no step."
         if step is None
-        else f"One step is {numbers.significant(step, 4)} ({source})."
+        else f"Differences are of single values. One step is {numbers.significant(step, 4)} ({source})."
     )
     note = join((said, " All of the test data ", numbers.origin("measured"), "."))
     shown = table(columns, cells, label="Parity between stages")

@@ -1,5 +1,7 @@
 """Numbers as people read them, and where they come from."""
 
+import math
+
 from compress.page.html import Markup, tag
 
 NOTHING = "–"
@@ -12,13 +14,16 @@ ORIGINS = {
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """`value` with so many significant digits, never in exponent form above 1e-9."""
+    """`value` with so many significant digits, never in exponent form."""
     if value == 0:
         return "0"
     text = f"{value:.{digits}g}"
     if "e" not in text:
         return text
-    return f"{value:,.0f}" if abs(value) >= 1 else f"{value:.{digits + 9}f}".rstrip("0").rstrip(".")
+    if abs(value) >= 1:
+        return f"{value:,.0f}"
+    places = digits - 1 - math.floor(math.log10(abs(value)))
+    return f"{value:.{places}f}".rstrip("0").rstrip(".")
 
 
 def count(value: float | None) -> str:

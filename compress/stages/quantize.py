@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from compress.contracts.clock import Clock
 from compress.contracts.task import TrainingNumbers
+from compress.errors import RunError
 from compress.job import Job
 from compress.lesson import lesson
 from compress.precision import choose
@@ -133,7 +134,13 @@ def quantize(job: Job, choice: Choice, student: Distilled) -> Quantized:
 
     record = job.store.once("quantize", inputs, work)
     model = _prepared(job, student, tuple(record.values["float_modules"]))
-    model.load_state_dict(load_file(job.store.path("quantize") / STUDENT))
+    try:
+        model.load_state_dict(load_file(job.store.path("quantize") / STUDENT))
+    except RuntimeError as error:
+        raise RunError(
+            f"{job.store.path('quantize') / STUDENT} was written by another version of compress",
+            fix=f"quantise again: compress quantize {job.store.folder}",
+        ) from error
     qat.enter(model, qat.phase(1.0))
     model.eval()
     shipped = record.values["precision"]["shipped"]

@@ -89,6 +89,7 @@ def _content(job: Job, choice: Choice, checks: Checks) -> dict[str, Any]:
             for stage in ("distill", "quantize")
         },
         "quantize": _values(job, "quantize"),
+        "lint": _values(job, "build").get("lint"),
         "failed": list(checks.failed),
         "stages": [
             _stage(job, name) for name in ("prepare", "select", "distill", "quantize", "export", "build", "verify")

@@ -86,6 +86,7 @@ def test_an_onnx_file_of_a_run(run: Path, int8_model) -> None:
     ("given", "said", "fix"),
     [
         ({}, r"input 'input' is missing; the model's inputs are 'input' float32 \(any, 3, 16, 16\)", "exactly these"),
+        (np.zeros(1), "inputs are a ndarray, not arrays by name", "array}"),
         ({"x": np.zeros(1)}, "input 'input' is missing and there is no input 'x'", "exactly these"),
         ({"input": np.zeros((1, 3, 16, 16))}, "takes float32, given was float64", r"array.astype\(np.float32\)"),
         (

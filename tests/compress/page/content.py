@@ -53,6 +53,20 @@ def realistic(seed: int = 0, candidates: int = 240) -> dict[str, Any]:
         "selection": selection,
         "verify": _verify(teacher, student, int8),
         "curves": {"distill": _curve(rng, 20, 1.9, 0.9), "quantize": _curve(rng, 4, 0.32, 0.914)},
+        "lint": {
+            "counts": {"refused": 0, "wrong": 0, "slow": 0, "note": 1},
+            "findings": [
+                {
+                    "rule": "P10",
+                    "level": "note",
+                    "node": "node_conv2d",
+                    "module": "network.stem.0",
+                    "what": "1 input channels (1 are padded to 4)",
+                    "fix": "choose widths that are multiples of 16",
+                }
+            ],
+            "int8_share": 0.75,
+        },
         "quantize": {"before": 0.9023, "validation": 0.9168, "precision": decided()},
         "failed": [],
         "stages": [

@@ -321,3 +321,13 @@ def test_the_limit_of_a_core_is_a_share_of_the_decision_period(content: dict[str
 def test_what_the_search_learned_is_told(content: dict[str, Any]) -> None:
     content["selection"]["learned"] = [{"round": 1, "why": "measured 6.1 ms, predicted 4.2 ms"}]
     assert "measured 6.1 ms, predicted 4.2 ms" in words(page.render(content))
+
+
+def test_the_lint_says_what_is_known_and_where(content: dict[str, Any]) -> None:
+    text = words(page.render(content))
+    assert "75.0 % run in int8" in text
+    assert "P10 note network.stem.0 1 input channels (1 are padded to 4) choose widths that are multiples of 16" in text
+    content["lint"] |= {"findings": [], "int8_share": None, "counts": {"note": 0}}
+    text = words(page.render(content))
+    assert "how many products run in int8 is not known" in text
+    assert "Findings: none." in text
