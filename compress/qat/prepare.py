@@ -61,6 +61,8 @@ def prepare(
     """
     marks = PlacementQuantizer(rules(quantizer), rounding, float_modules)
     graph = capture(model, example, input_names, dynamic)
+    for rewrite in rules(quantizer).captured:
+        rewrite(graph)
     # torchao's prepare_qat_pt2e would first rewrite conv + batch norm into its own fold (fixed epsilon, and a division
     # of every activation); this is the step after it.
     scopes: dict[str, tuple[str, type]] = {node.name: (module_path(node), type(None)) for node in graph.graph.nodes}

@@ -119,6 +119,7 @@ class Rules:
         rounding: modules that round, where the grid is not the int8 one that recipes choose for.
         half: what everything that is not marked is written in; None leaves that to the target.
         fine_tunes: whether training with it can mend anything; what only rounds to 16 bits needs none.
+        captured: rewrites of the captured student that this runtime alone wants, in place, before it is marked.
         passes: rewrites of the exported graph that this runtime alone wants, behind all others.
     """
 
@@ -132,6 +133,7 @@ class Rules:
     rounding: Rounding | None = None
     half: HalfFormat | None = None
     fine_tunes: bool = True
+    captured: tuple[Callable[[GraphModule], None], ...] = ()
     passes: tuple[Pass, ...] = ()
 
 

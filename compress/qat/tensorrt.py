@@ -9,6 +9,7 @@ consumer. Nothing stands between a convolution, its batch norm and its activatio
 import torch
 from torch.fx import Node
 
+from compress.qat import packed
 from compress.qat import quantizer as q
 
 # Depthwise convolutions stay float: the int8 kernel reads its input padded to four times the channels (32 -> 128 in the
@@ -114,4 +115,5 @@ RULES = q.Rules(
     high_code=127,
     symmetric=True,
     mark=mark,
+    captured=(packed.split,),
 )
