@@ -9,11 +9,18 @@ from compress.qat import prepare as qat
 from tools import accept_networks, networks
 from tools.accept_networks import Agreement, Row
 
-# Each network with one quantiser, so that both see every kind of operator between them.
-PAIRS = [(name, accept_networks.QUANTIZERS[index % 2]) for index, name in enumerate(networks.names())]
+# One network of each kind, with one quantiser: both see every kind of operator between them. The tool runs all pairs.
+PAIRS = [
+    ("ds_cnn_1d", "tensorrt"),
+    ("dynamic_length", "onnxruntime_x86"),
+    ("mobilenet_v3", "onnxruntime_x86"),
+    ("text_encoder", "tensorrt"),
+    ("two_inputs", "onnxruntime_x86"),
+    ("unet", "tensorrt"),
+    ("wav2small", "tensorrt"),
+]
 FLOAT = {  # module path -> why it stays float; everything else with weights is quantised
     "dynamic_length": {"gru": "recurrent"},
-    "lstm": {"lstm": "recurrent"},
     "text_encoder": {"words": "lookup", "places": "lookup"},
     "unet": {"up1": "transposed", "up2": "transposed"},
 }
@@ -41,12 +48,9 @@ def test_prepares_and_converts_with_the_same_numbers(name: str, quantizer: str) 
             assert float(((one - other).abs() <= step).double().mean()) >= 0.999
 
 
-@pytest.mark.parametrize(
-    ("name", "quantizer"),
-    [("text_encoder", "onnxruntime_x86"), ("dynamic_length", "tensorrt")],
-)
-def test_onnxruntime_agrees_also_at_another_length(name: str, quantizer: str, tmp_path: Path) -> None:
-    network = networks.load(name)
+def test_onnxruntime_agrees_also_at_another_length(tmp_path: Path) -> None:
+    quantizer = "onnxruntime_x86"
+    network = networks.load("text_encoder")
     x = network.inputs(32)
     model = qat.prepare(network.build(), x, quantizer, input_names=network.input_names, dynamic=network.dynamic)
     qat.calibrate(model, [x])
@@ -64,8 +68,7 @@ def test_onnxruntime_agrees_also_at_another_length(name: str, quantizer: str, tm
                 assert one.shape == other.shape
                 step = float(one.abs().max()) / 127
                 assert float(((one - other).abs() <= step).double().mean()) >= 0.99  # of 160 to 320 values
-    if quantizer == "onnxruntime_x86":
-        assert accept_networks.integer_operators(path) == sum(site.quantized for site in model.sites)
+    assert accept_networks.integer_operators(path) == sum(site.quantized for site in model.sites)
 
 
 def row(**changed: object) -> Row:
