@@ -105,7 +105,7 @@ def fix_batch(model: ModelProto, batch: int) -> ModelProto:
         for index, dim in enumerate(value.type.tensor_type.shape.dim):
             if not dim.HasField("dim_value"):
                 raise ExportError(
-                    f"dimension {index} of {value.name!r} is dynamic ({dim.dim_param or '?'}), and a DLA wants it fixed",
+                    f"dimension {index} of {value.name!r} is dynamic ({dim.dim_param or '?'}); a DLA wants it fixed",
                     fix="export it with a fixed shape",
                 )
             if index > 0 and dim.dim_value > LARGEST_DIMENSION:

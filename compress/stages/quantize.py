@@ -35,6 +35,8 @@ from profiles.atomic import write_text, writing
 
 ROUNDS = 2  # assignments of layers that are fine-tuned before another precision ships
 
+FORMAT = "2"  # of the stored state: what a prepared student's tensors are called; older ones are made again
+
 
 @dataclass(frozen=True)
 class Quantized:
@@ -82,6 +84,7 @@ def quantize(job: Job, choice: Choice, student: Distilled) -> Quantized:
         "distill": digest(job.recipe.distill),
         "quantizer": job.target.quantizer,
         "target": digest([job.target.name, budget_of(job), job.target.hardware]),
+        "format": FORMAT,
     }
 
     def work(folder: Path) -> tuple[Mapping[str, Path], Mapping[str, Any]]:

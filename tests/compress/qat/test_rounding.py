@@ -54,7 +54,7 @@ def test_the_percentile_reaches_the_rule() -> None:
 
 
 def test_weight_ranges_of_least_error_ship() -> None:
-    """A channel with one outlier is clipped a little, a constant one is not, and conversion stores the clipped codes."""
+    """A channel with one outlier is clipped a little, a constant one is not; conversion stores the clipped codes."""
     torch.manual_seed(0)
     layer = nn.Linear(4000, 2, bias=False)
     with torch.no_grad():
