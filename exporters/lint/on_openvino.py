@@ -68,7 +68,9 @@ def from_layers(
     layers: Iterable[Layer], compiler: str, built_for: str, findings: Iterable[Finding], seen: View
 ) -> Verdict:
     """The verdict that the layers of a runtime graph hold. Rules of other runtimes do not explain its floats."""
-    names = {product.node.name for product in seen.products}
+    # A layer that makes an output of the network bears the name of that output.
+    names = {name: product.node.name for product in seen.products for name in product.node.output}
+    names |= {product.node.name: product.node.name for product in seen.products}
     types: dict[str, str] = {}
     kinds = []
     for layer in layers:
@@ -78,7 +80,7 @@ def from_layers(
         for entry in layer.nodes:
             found = entry if entry in names else entry.partition("/WithoutBiases")[0]
             if found in names:
-                types.setdefault(found, TYPES.get(layer.precision, layer.precision))
+                types.setdefault(names[found], TYPES.get(layer.precision, layer.precision))
     return Verdict(
         compiler=compiler,
         built_for=built_for,

@@ -10,6 +10,7 @@ import numpy as np
 from profiles.errors import ProfileError
 from profiles.measure import Array, Measurement, Setup, TensorSpec, cpu
 from profiles.runners import Arrays, batch_of, session
+from profiles.runners.processor import check_inputs
 from profiles.target import Target
 
 DTYPES = {
@@ -50,22 +51,7 @@ class Loaded:
         Raises:
             ProfileError: names, shapes or types do not fit the model.
         """
-        wanted = {spec.name for spec in self.inputs}
-        if set(inputs) != wanted:
-            raise ProfileError(
-                f"the model's inputs are {', '.join(sorted(wanted))}; given were {', '.join(sorted(inputs)) or 'none'}",
-                fix="pass exactly the model's inputs",
-            )
-        for spec in self.inputs:
-            given = inputs[spec.name]
-            fits = len(given.shape) == len(spec.shape) and all(
-                size is None or size == have for size, have in zip(spec.shape, given.shape, strict=True)
-            )
-            if not fits or given.dtype != spec.dtype:
-                raise ProfileError(
-                    f"input {spec.name!r} takes {spec.dtype} {_shape(spec.shape)}, not {given.dtype} {given.shape}",
-                    fix="pass an array of that type and shape",
-                )
+        check_inputs(self.inputs, inputs)
         names = [spec.name for spec in self.outputs]
         results = self._session.run(names, {name: np.ascontiguousarray(value) for name, value in inputs.items()})
         return dict(zip(names, results, strict=True))
@@ -175,7 +161,3 @@ def setup(inputs: Arrays, threads: int, on: Sequence[int] = ()) -> Setup:
 def _spec(item: Any) -> TensorSpec:
     shape = tuple(size if isinstance(size, int) and size > 0 else None for size in item.shape)
     return TensorSpec(item.name, shape, np.dtype(DTYPES.get(item.type, np.float32)))
-
-
-def _shape(shape: tuple[int | None, ...]) -> str:
-    return f"({', '.join('any' if size is None else str(size) for size in shape)})"

@@ -10,6 +10,7 @@ import numpy as np
 from profiles.errors import ProfileError
 from profiles.measure import Array, Measurement, Setup, TensorSpec, cpu
 from profiles.runners import Arrays, batch_of, session
+from profiles.runners.processor import check_inputs
 from profiles.target import Target
 
 
@@ -34,14 +35,9 @@ class Loaded:
         """Outputs by name for inputs by name.
 
         Raises:
-            ProfileError: names do not fit the model.
+            ProfileError: names, shapes or types do not fit the model.
         """
-        wanted = {spec.name for spec in self.inputs}
-        if set(inputs) != wanted:
-            raise ProfileError(
-                f"the model's inputs are {', '.join(sorted(wanted))}; given were {', '.join(sorted(inputs)) or 'none'}",
-                fix="pass exactly the model's inputs",
-            )
+        check_inputs(self.inputs, inputs)
         results = self._request.infer({name: np.ascontiguousarray(value) for name, value in inputs.items()})
         return {spec.name: np.array(results[index]) for index, spec in enumerate(self.outputs)}
 

@@ -2,11 +2,14 @@
 
 import platform
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from profiles import machine
-from profiles.measure import Measurement
+from profiles.errors import ProfileError
+from profiles.measure import Measurement, TensorSpec
+from profiles.runners import Arrays
 from profiles.target import Target
 
 # Words of a target's `hardware.core` -> flags of /proc/cpuinfo that a processor with that feature has, any of them.
@@ -107,3 +110,31 @@ def _listed(cores: tuple[int, ...]) -> str:
 
 def _says(word: str, text: str) -> bool:
     return re.search(word, text, re.IGNORECASE) is not None
+
+
+def check_inputs(specs: Sequence[TensorSpec], inputs: Arrays) -> None:
+    """Whether arrays fit a model.
+
+    Raises:
+        ProfileError: names, shapes or types do not fit.
+    """
+    wanted = {spec.name for spec in specs}
+    if set(inputs) != wanted:
+        raise ProfileError(
+            f"the model's inputs are {', '.join(sorted(wanted))}; given were {', '.join(sorted(inputs)) or 'none'}",
+            fix="pass exactly the model's inputs",
+        )
+    for spec in specs:
+        given = inputs[spec.name]
+        fits = len(given.shape) == len(spec.shape) and all(
+            size is None or size == have for size, have in zip(spec.shape, given.shape, strict=True)
+        )
+        if not fits or given.dtype != spec.dtype:
+            raise ProfileError(
+                f"input {spec.name!r} takes {spec.dtype} {_shape(spec.shape)}, not {given.dtype} {given.shape}",
+                fix="pass an array of that type and shape",
+            )
+
+
+def _shape(shape: tuple[int | None, ...]) -> str:
+    return f"({', '.join('any' if size is None else str(size) for size in shape)})"
