@@ -217,7 +217,12 @@ def test_an_interrupt_from_the_keyboard_cleans_up(ssh_server: Server, slow_model
         "remote.run([(remote.Path(path), None)], target, there, seconds=60)\n"
     )
     command = [sys.executable, "-c", code, json.dumps([str(slow_model), host, list(options)])]
-    child = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
+    child = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background are deaf to it
+    )
     wait_for(running)
     child.send_signal(signal.SIGINT)
     _, said = child.communicate(timeout=60)
