@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from compress.contracts.batch import Batch
 from compress.contracts.examples import Splits
+from compress.errors import TaskError
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,10 @@ class Task(ABC):
         It takes the network's output and gives one tensor per name in `postprocessed_names`, batch first; a tuple where
         there are several. Not trained, never quantised; called only where there are names.
         """
-        raise NotImplementedError(f"task {self.name!r} has postprocessed_names but no postprocess()")
+        raise TaskError(
+            f"task {self.name!r} has postprocessed_names but no postprocess()",
+            fix="give it postprocess() -> nn.Module, or leave postprocessed_names empty",
+        )
 
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Random changes of training examples; called only where `augments` is true."""

@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compress.errors import TaskError
 from compress.network import Model, Postprocessed, with_postprocess
 from compress.qat import prepare as qat
 from compress.residual_network import ResidualNetwork
+from compress.tasks.digits import Digits
 from exporters import torch_to_onnx
 from profiles.runners import on_onnxruntime
 
@@ -66,3 +68,13 @@ def test_quantised_model_keeps_its_codes_and_its_modules_names(
     np.testing.assert_array_equal(best, alone["logits"].argmax(1))
     modules = {entry.value for node in onnx.load(tmp_path / "m.onnx").graph.node for entry in node.metadata_props}
     assert {"network.head", "postprocess"} <= modules
+
+
+def test_names_without_what_makes_them_are_told() -> None:
+    class Named(Digits):
+        name = "named"
+        postprocessed_names = ("probability",)
+
+    with pytest.raises(TaskError, match="no postprocess") as refused:
+        Named().postprocess()
+    assert "leave postprocessed_names empty" in refused.value.fix
