@@ -1,4 +1,4 @@
-"""A problem whose students are numbers and whose trainings are a function: nothing is trained, everything is recorded."""
+"""A problem whose students are numbers and whose trainings are a function: nothing trains, everything is recorded."""
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
