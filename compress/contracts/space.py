@@ -61,12 +61,12 @@ class Space(ABC, Generic[P]):
     def mutate(self, plan: P, rng: random.Random) -> P:
         """A plan that differs in exactly one decision."""
 
+    @abstractmethod
     def crossover(self, plan: P, other: P, rng: random.Random) -> P:
         """A plan of this space each of whose decisions is one of the two parents', as far as they go together.
 
         Two equal parents give themselves.
         """
-        raise NotImplementedError
 
     @abstractmethod
     def from_json(self, data: Mapping[str, Any]) -> P:

@@ -248,6 +248,16 @@ class Derived(Space[Plan]):
         widths[choice] = rng.choice([width for width in self.offered[choice] if width != widths[choice]])
         return self.plan(widths, plan.dropped)
 
+    def crossover(self, plan: Plan, other: Plan, rng: random.Random) -> Plan:
+        """Each block is left out or not as in either parent; each width comes from either parent that has the group."""
+        dropped = [block for block in self.blocks if block in rng.choice((plan, other)).dropped]
+        both = [dict(parent.widths) for parent in (plan, other)]
+        widths = {
+            group.name: rng.choice([parent[group.name] for parent in both if group.name in parent])
+            for group in self.present(dropped)
+        }
+        return self.plan(widths, dropped)
+
     def from_json(self, data: Mapping[str, Any]) -> Plan:
         """The plan that `to_json` gave.
 

@@ -265,6 +265,20 @@ class Int8Conv(Space[Plan]):
         neighbours.append(stages)
         return rng.choice(rng.choice([some for some in neighbours if some]))
 
+    def crossover(self, plan: Plan, other: Plan, rng: random.Random) -> Plan:
+        """Kind, stem reduction, number of stages, and each stage's width and depth come from either parent that has it.
+
+        Stages beyond the shorter parent's are the longer one's.
+        """
+        stages = range(len(rng.choice((plan, other)).widths))
+        parents = [[parent for parent in (plan, other) if stage < len(parent.widths)] for stage in stages]
+        return Plan(
+            rng.choice((plan, other)).kind,
+            rng.choice((plan, other)).stem_stride,
+            tuple(rng.choice(parents[stage]).widths[stage] for stage in stages),
+            tuple(rng.choice(parents[stage]).depths[stage] for stage in stages),
+        )
+
     def from_json(self, data: Mapping[str, Any]) -> Plan:
         """The plan that `to_json` gave.
 

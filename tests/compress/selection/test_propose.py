@@ -46,6 +46,9 @@ class Numbers(Space[Number]):
     def mutate(self, plan: Number, rng: random.Random) -> Number:
         return Number(max(1, min(self.most, plan.value + rng.choice((-3, -2, -1, 1, 2, 3)))))
 
+    def crossover(self, plan: Number, other: Number, rng: random.Random) -> Number:
+        return rng.choice((plan, other))
+
     def from_json(self, data: Mapping[str, Any]) -> Number:
         return Number(data["value"])
 

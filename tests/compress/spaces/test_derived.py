@@ -131,6 +131,21 @@ def test_a_mutation_changes_one_decision(name: str) -> None:
         plan = mutated
 
 
+@pytest.mark.parametrize("name", TEACHERS)
+def test_a_crossover_decides_everything_as_one_of_its_parents(name: str) -> None:
+    derived = space(teacher(name))
+    rng = random.Random(6)
+    for _ in range(40):
+        parents = derived.sample(rng), derived.sample(rng)
+        child = derived.crossover(*parents, rng)
+        assert derived.from_json(child.to_json()) == child
+        dropped = [set(parent.dropped) for parent in parents]
+        assert dropped[0] & dropped[1] <= set(child.dropped) <= dropped[0] | dropped[1]
+        for group, width in child.widths:
+            assert width in [widths[group] for parent in parents if group in (widths := dict(parent.widths))]
+        assert derived.crossover(parents[0], parents[0], rng) == parents[0]
+
+
 def test_equal_networks_have_equal_plans() -> None:
     derived = space(teacher("residual"))
     inner = next(group for group in derived.groups if group.name.startswith("stages.0.1.first"))

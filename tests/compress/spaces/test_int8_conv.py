@@ -151,6 +151,23 @@ def test_a_mutation_changes_exactly_one_decision(shape: tuple[int, ...]) -> None
         plan = mutated
 
 
+@pytest.mark.parametrize("shape", [IMAGE, SIGNAL])
+def test_a_crossover_decides_everything_as_one_of_its_parents(shape: tuple[int, ...]) -> None:
+    members = space(shape, 4, "cortex-m")
+    rng = random.Random(4)
+    children = set()
+    for _ in range(200):
+        parents = members.sample(rng), members.sample(rng)
+        child = members.crossover(*parents, rng)
+        assert members.wrong_with(child) is None
+        either = [decisions(parent) for parent in parents]
+        for name, value in decisions(child).items():
+            assert value in [parent[name] for parent in either if name in parent]
+        assert members.crossover(parents[0], parents[0], rng) == parents[0]
+        children.add(child in parents)
+    assert children == {True, False}  # some mix both, a few repeat one of them
+
+
 def test_samples_cover_small_and_large_members() -> None:
     members = space()
     rng = random.Random(0)
