@@ -12,9 +12,9 @@ ROOT = Path(__file__).resolve().parents[2]
 # Modules of `compress` from bottom to top; those of one line are neighbours and do not import each other.
 LAYERS = (
     ("errors",),
-    ("contracts", "strict", "progress", "cache", "store", "network"),
-    ("catalog",),
-    ("user_file", "taps", "data_checks", "residual_network", "augmentations", "structure", "ranks"),
+    ("contracts", "strict", "progress", "cache", "store", "network", "liveness", "database_errors"),
+    ("catalog", "evaluations"),
+    ("user_file", "taps", "data_checks", "residual_network", "augmentations", "structure", "similarity", "ranks"),
     ("recipe",),
     ("objectives", "frontends", "teachers", "spaces", "selection", "strategies", "diagnostics"),
     ("selectors", "tasks"),
