@@ -1,4 +1,4 @@
-"""A smaller copy of a network: chosen channels and blocks are left out, what stays keeps its weights."""
+"""A smaller copy of a network: chosen channels, blocks and kernel rims are left out, what stays keeps its weights."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -15,6 +15,7 @@ from compress.structure.channels import (
     Transposed,
     stored,
 )
+from compress.structure.kernels import cropped, declare_kernel
 
 
 def cut(
@@ -23,8 +24,9 @@ def cut(
     widths: Mapping[str, int],
     dropped: Sequence[str],
     trainable: bool,
+    kernels: Mapping[str, int] | None = None,
 ) -> nn.Module:
-    """The network with fewer channels and blocks, in training mode; `network` is not changed.
+    """The network with fewer channels and blocks and smaller kernels, in training mode; `network` is not changed.
 
     Args:
         network: where the weights come from.
@@ -32,6 +34,7 @@ def cut(
         widths: channels that stay, by group name; all of a group that is not named.
         dropped: modules that become the identity.
         trainable: every floating-point parameter of the copy gets a gradient; otherwise each is as in `network`.
+        kernels: extent of the window that stays, by convolution; the whole window of one that is not named.
     """
     gone: dict[tuple[str, str, int], list[Tensor]] = {}
     for group in groups:
@@ -54,6 +57,10 @@ def cut(
         stays = torch.ones(values.shape[dim], dtype=torch.bool)
         stays[torch.cat(positions)] = False
         sliced[at] = values.index_select(dim, stays.nonzero().flatten())
+    for layer, size in (kernels or {}).items():
+        at = (layer, "weight")
+        values = sliced.get(at, stored(network.get_submodule(layer), "weight").detach())
+        sliced[at] = cropped(values, size)
     for (layer, name), part in sliced.items():
         whole = stored(network.get_submodule(layer), name)
         memo[id(whole)] = nn.Parameter(part, whole.requires_grad) if isinstance(whole, nn.Parameter) else part
@@ -62,6 +69,8 @@ def cut(
     for layer in {layer for layer, _ in sliced}:
         if not any(layer == block or layer.startswith(block + ".") for block in dropped):
             declare_sizes(smaller.get_submodule(layer))
+            if layer in (kernels or {}):
+                declare_kernel(smaller.get_submodule(layer))
     if trainable:
         for parameter in smaller.parameters():
             parameter.requires_grad_(parameter.is_floating_point())

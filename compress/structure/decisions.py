@@ -1,0 +1,88 @@
+"""Plans as decisions: what the student spaces do alike with them, whatever they decide."""
+
+import hashlib
+import json
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from compress.errors import RecipeError
+
+P = TypeVar("P")
+T = TypeVar("T")
+
+
+def stable_hash(data: Mapping[str, Any]) -> int:
+    """Of a plan's JSON, in [0, 2^56): the same in every process, where Python salts the hashes of texts."""
+    return int.from_bytes(hashlib.sha256(json.dumps(data).encode()).digest()[:7], "big")
+
+
+def exchanged(values: tuple[T, ...], place: int, value: T) -> tuple[T, ...]:
+    """`values` with another one at `place`."""
+    return (*values[:place], value, *values[place + 1 :])
+
+
+def others(offered: Iterable[T], present: T) -> list[T]:
+    """What a decision could be instead."""
+    return [value for value in offered if value != present]
+
+
+def steps(offered: Sequence[int], present: int) -> list[int]:
+    """The values next to `present` among those that are offered in ascending order."""
+    place = offered.index(present)
+    return [offered[other] for other in (place - 1, place + 1) if 0 <= other < len(offered)]
+
+
+def one_of(neighbours: Iterable[Sequence[P]], plan: P, rng: random.Random) -> P:
+    """A plan of `neighbours`, which has one list per decision: each decision is as likely, then each value of it.
+
+    Where there is no other plan at all, `plan` itself.
+    """
+    possible = [plans for plans in neighbours if plans]
+    return rng.choice(rng.choice(possible)) if possible else plan
+
+
+def inherited(one: tuple[T, ...], other: tuple[T, ...], count: int, rng: random.Random) -> tuple[T, ...]:
+    """`count` values, each of either parent that has one at its place. At least one parent has `count`."""
+    return tuple(
+        rng.choice([parent[place] for parent in (one, other) if place < len(parent)]) for place in range(count)
+    )
+
+
+def checked(space: str, data: Mapping[str, Any], kinds: Mapping[str, type]) -> dict[str, Any]:
+    """The decisions of a stored plan; lists of whole numbers become tuples.
+
+    Args:
+        space: for the message.
+        data: what was read from a file.
+        kinds: decision -> str, int or bool; tuple for a list of whole numbers.
+
+    Raises:
+        RecipeError: a decision is missing or unknown, or is of another type.
+    """
+    fix = "take the plan from candidates.json of a run as it stands there"
+    if set(data) != set(kinds):
+        found = ", ".join(map(str, data)) or "none"
+        raise RecipeError(f"a plan of {space} has the keys {', '.join(kinds)}; this one has {found}", fix=fix)
+    for key, kind in kinds.items():
+        value = data[key]
+        right = isinstance(value, list | tuple) and all(type(item) is int for item in value)
+        if not (right if kind is tuple else type(value) is kind):
+            wanted = "a list of whole numbers" if kind is tuple else f"of type {kind.__name__}"
+            raise RecipeError(f"a plan of {space} has {key} = {value!r}, which is not {wanted}", fix=fix)
+    return {key: tuple(data[key]) if kind is tuple else data[key] for key, kind in kinds.items()}
+
+
+def refuse(space: str, wrong: str | None) -> None:
+    """Refuse a stored plan that another target or task has made.
+
+    Raises:
+        RecipeError: `wrong` says what is wrong with it.
+    """
+    if wrong:
+        raise RecipeError(f"a plan of {space} {wrong}", fix="take a plan that was made for the same target and task")
+
+
+def listed(values: Iterable[Any]) -> str:
+    """For messages."""
+    return ", ".join(map(str, values))
