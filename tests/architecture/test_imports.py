@@ -17,7 +17,7 @@ LAYERS = (
     ("user_file", "taps", "data_checks", "residual_network", "augmentations", "structure", "similarity", "ranks"),
     ("recipe",),
     ("objectives", "frontends", "teachers", "spaces", "selection", "strategies", "diagnostics"),
-    ("selectors", "tasks"),
+    ("selectors", "tasks", "workers"),
     ("training", "methods", "qat", "diagnosis", "page", "doctor", "template", "summary"),
     ("job", "precision"),
     ("lesson",),
