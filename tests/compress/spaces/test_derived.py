@@ -257,6 +257,42 @@ def test_the_same_teacher_gives_the_same_space() -> None:
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
+def test_plans_of_earlier_versions_are_read_and_print_and_hash_as_before() -> None:
+    derived = space(teacher("residual"))
+    data = {"widths": {group.name: group.channels for group in derived.groups}, "dropped": []}
+    plan = derived.from_json(data)
+    assert plan.to_json() == {"widths": dict(sorted(data["widths"].items())), "dropped": []}
+    assert plan == everything(derived)
+    assert hash(Plan((("stem", 16),), ("block",))) == 35910302589942371
+
+
+def test_kernels_and_resolution_are_as_planned_and_the_centre_is_the_teachers() -> None:
+    network = teacher("residual")
+    derived = space(network)
+    widths = {group.name: group.channels for group in derived.groups}
+    plan = derived.plan(widths, ("stages.0.1",), {"stages.0.1.first.0": 1, "stages.2.1.first.0": 1}, shrink=2)
+    assert plan.kernels == (("stages.2.1.first.0", 1),)  # the other lies in a block that is left out
+    assert plan.to_json()["shrink"] == 2
+    student = derived.build(plan)
+    whole = network.get_parameter("stages.2.1.first.0.weight")
+    assert torch.equal(student.get_parameter("stages.2.1.first.0.weight"), whole[:, :, 1:2, 1:2])
+    sizes: list[torch.Size] = []
+    student.get_submodule("stem").register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].shape))
+    student.eval()(torch.randn(2, *SHAPE))
+    assert sizes == [(2, 1, 14, 14)]
+
+
+def test_a_head_is_left_out_and_reads_averages() -> None:
+    derived = space(teacher("plain"))
+    assert derived.shrinks == {False: (1,), True: (1, 2, 4)}  # the flattened map has one size only
+    with pytest.raises(ValueError, match="shrink 2"):
+        derived.plan({}, (), shrink=2)
+    student = derived.build(derived.plan({"0": 16, "4": 32}, ("8",), pooled=True, shrink=4))
+    assert student.get_parameter("10.weight").shape == (10, 32)
+    assert student(torch.randn(3, *SHAPE)).shape == (3, 10)
+    assert "8" not in dict(derived.plan({}, ("8",)).widths)
+
+
 def test_a_black_box_is_refused() -> None:
     with pytest.raises(RecipeError, match="black box") as caught:
         space(None)
@@ -287,6 +323,10 @@ def test_a_teacher_that_does_not_take_the_features_is_refused() -> None:
         ({"colour": 1}, "colour"),
         ({"dropped": ["stem"]}, "stem"),
         ({"widths": {"nothing": 16}}, "nothing"),
+        ({"kernels": {"head": 1}}, "head"),
+        ({"kernels": {"stages.0.0.first.0": 2}}, "this one 2"),
+        ({"pooled": True}, "pooled"),
+        ({"shrink": 3}, "shrink"),
     ],
 )
 def test_a_plan_for_another_teacher_is_refused(change: dict[str, object], says: str) -> None:
