@@ -142,6 +142,7 @@ class Evaluations:
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._owner = uuid.uuid4().hex
+        _open_owners.add(self._owner)
         self._seen: dict[str, tuple[int, float]] = {}  # owner elsewhere -> its beat, when that was first seen here
         self._stop = threading.Event()
         self._heart: threading.Thread | None = None
@@ -159,15 +160,22 @@ class Evaluations:
         Returns:
             False where the key had a result already: the first one stays.
         """
+        return key in self.put_all({key: evaluation})
+
+    def put_all(self, found: Mapping[str, Evaluation]) -> set[str]:
+        """Remember several results by one write; the keys that had none before."""
+        new: set[str] = set()
+        if not found:
+            return new
         with self._writing() as connection:
-            new = connection.execute(
-                f"INSERT OR IGNORE INTO evaluations ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                _row(key, evaluation),
-            ).rowcount
-            if not new:
-                connection.execute("UPDATE counts SET value = value + 1 WHERE name = 'again'")
-            connection.execute("DELETE FROM claims WHERE key = ?", (key,))
-        return bool(new)
+            for key, evaluation in found.items():
+                statement = f"INSERT OR IGNORE INTO evaluations ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                if connection.execute(statement, _row(key, evaluation)).rowcount:
+                    new.add(key)
+                connection.execute("DELETE FROM claims WHERE key = ?", (key,))
+            if len(new) < len(found):
+                connection.execute("UPDATE counts SET value = value + ? WHERE name = 'again'", (len(found) - len(new),))
+        return new
 
     def claim(self, key: str) -> bool:
         """Whether the caller shall evaluate this now. False: it is finished, or it is being evaluated."""
@@ -177,7 +185,6 @@ class Evaluations:
         """Those of `keys` that the caller shall evaluate now; one write for all."""
         granted: set[str] = set()
         with self._writing() as connection:
-            self._be_known(connection)
             for key in dict.fromkeys(keys):
                 if connection.execute("SELECT 1 FROM evaluations WHERE key = ?", (key,)).fetchone():
                     continue
@@ -186,11 +193,19 @@ class Evaluations:
                     continue
                 connection.execute("INSERT INTO claims VALUES (?, ?)", (key, self._owner))
                 granted.add(key)
-            connection.execute("UPDATE counts SET value = value + ? WHERE name = 'claimed'", (len(granted),))
+            if granted:
+                self._beat(connection)
+                connection.execute("UPDATE counts SET value = value + ? WHERE name = 'claimed'", (len(granted),))
+        if granted and self._heart is None:
+            self._heart = threading.Thread(target=self._keep_beating, name="evaluations heartbeat", daemon=True)
+            self._heart.start()
         return granted
 
     def release(self, keys: Iterable[str]) -> None:
         """Give claims back that came to nothing."""
+        keys = list(keys)
+        if not keys:
+            return
         with self._writing() as connection:
             connection.executemany(
                 "DELETE FROM claims WHERE key = ? AND owner = ?", ((key, self._owner) for key in keys)
@@ -226,8 +241,9 @@ class Evaluations:
         with self._lock:
             if self._owner in _open_owners:
                 # Where this fails (a full disk), the next one sees by itself that this owner is gone.
-                with suppress(RunError), self._writing() as connection:
-                    _forget(connection, self._owner)
+                if self._heart is not None:
+                    with suppress(RunError), self._writing() as connection:
+                        _forget(connection, self._owner)
                 _open_owners.discard(self._owner)
             self._connection.close()
 
@@ -262,16 +278,8 @@ class Evaluations:
                     self._connection.execute("ROLLBACK")
                 raise
 
-    def _be_known(self, connection: sqlite3.Connection) -> None:
-        """Write this process down before its first claim, and keep its heart beating."""
-        if self._heart is not None:
-            return
-        _open_owners.add(self._owner)
-        self._beat(connection)
-        self._heart = threading.Thread(target=self._keep_beating, name="evaluations heartbeat", daemon=True)
-        self._heart.start()
-
     def _beat(self, connection: sqlite3.Connection) -> None:
+        """Say that this process is there: with every claim, and while it holds some."""
         connection.execute(
             "INSERT INTO owners VALUES (?, ?, ?, ?, 0) ON CONFLICT (owner) DO UPDATE SET beat = beat + 1",
             (self._owner, place_of_this(), self._pid, birth_of(self._pid)),

@@ -4,6 +4,7 @@ Prints each key after it was put. What it prints is on the disk.
 """
 
 import sys
+import time
 from pathlib import Path
 
 from compress.evaluations import Evaluation, open_evaluations
@@ -19,6 +20,7 @@ def main() -> None:
         if evaluations.claim(key):
             evaluations.put(key, Evaluation(number / 7, 0.5, number, 1.0, "a", "b", "here", extra={"text": "x" * 3000}))
             print(key, flush=True)
+            time.sleep(0.003)  # leaves the file to others
     print("waiting", flush=True)
     evaluations.claim("held")
     sys.stdin.read()
