@@ -32,6 +32,7 @@ HEAVY = {
     "tensorrt_rtx": {"exporters/onnx_to_rtx_engine.py", "exporters/rtx_compiler.py", "profiles/runners/on_tensorrt.py"},
     "pycuda": {"profiles/runners/cuda_memory.py"},
     "ray": {"compress/workers/on_ray.py"},
+    "optuna": {"compress/selection/optuna_studies.py", "compress/selectors/nsga2.py", "compress/selectors/tpe.py"},
 }
 
 
