@@ -25,16 +25,13 @@ from torch import Tensor, nn
 
 from compress.contracts.space import Space, SpaceContext
 from compress.errors import RecipeError
+from compress.structure.convnets import LADDER, most_stages, reduced, stem_kernel, stem_strides
+from compress.structure.layers import SMALLEST_MAP, convolution, widths_of
 
 Kind = Literal["residual", "light", "separable"]
 
-LADDER = (8, 12, 16, 24, 32, 48, 64, 96, 128)  # channels, before rounding up to the target's multiple
 MOST_DEPTH = 4  # blocks per stage
 MOST_STAGES = 4
-SMALLEST_MAP = 4  # an axis is not reduced below this many positions
-LARGEST_MAP = 64  # positions per axis that the first stage may see; larger inputs are reduced in the stem
-LARGEST_SIGNAL = 512  # the same for one-dimensional signals, whose cost grows with length only
-STEM_CHOICES = 3  # reductions offered, in powers of two
 
 
 @dataclass(frozen=True)
@@ -65,32 +62,6 @@ class Plan:
     def __hash__(self) -> int:
         # Python salts the hashes of strings per process; this one is the same in every run.
         return int.from_bytes(hashlib.sha256(json.dumps(self.to_json()).encode()).digest()[:7], "big")
-
-
-def stem_strides(axes: tuple[int, ...]) -> tuple[int, ...]:
-    """Reductions worth offering for an input of this size, each a power of two, the smallest first."""
-    longest, most = max(axes), LARGEST_MAP if len(axes) == 2 else LARGEST_SIGNAL
-    first = 1
-    while longest / first > most:
-        first *= 2
-    return (first, *(s for i in range(1, STEM_CHOICES) if longest / (s := first * 2**i) >= SMALLEST_MAP))
-
-
-def reduced(size: int, stride: int) -> int:
-    """The reduction that one axis gets when `stride` is asked for: no axis falls below `SMALLEST_MAP` positions."""
-    while stride > 1 and size / stride < SMALLEST_MAP:
-        stride //= 2
-    return stride
-
-
-def convolution(
-    inputs: int, outputs: int, kernel: tuple[int, int], stride: tuple[int, int], groups: int = 1
-) -> nn.Module:
-    """Convolution with batch norm; an axis keeps ceil(size / stride) positions."""
-    padding = (kernel[0] // 2, kernel[1] // 2)
-    layer = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
-    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-    return nn.Sequential(layer, nn.BatchNorm2d(outputs))
 
 
 class ResidualBlock(nn.Module):
@@ -144,7 +115,6 @@ class ConvNet(nn.Module):
         self.signal = len(shape) == 2
         height, width = (1, shape[1]) if self.signal else (shape[1], shape[2])
         stride = (reduced(height, plan.stem_stride), reduced(width, plan.stem_stride))
-        # Each position is seen by about four windows, whatever the stride; for stride 4 this is the usual 7x7.
         kernel = (stem_kernel(height, stride[0]), stem_kernel(width, stride[1]))
         self.stem = nn.Sequential(convolution(shape[0], plan.widths[0], kernel, stride), nn.ReLU())
         height, width = -(-height // stride[0]), -(-width // stride[1])
@@ -174,11 +144,6 @@ class ConvNet(nn.Module):
         return output
 
 
-def stem_kernel(size: int, stride: int) -> int:
-    """Odd, so that the padding is the same on both sides."""
-    return 1 if size == 1 else max(3, 2 * stride - 1)
-
-
 def one_block(kind: Kind, inputs: int, outputs: int, kernel: tuple[int, int], stride: tuple[int, int]) -> nn.Module:
     """The block that a plan's kind names."""
     if kind == "separable":
@@ -201,13 +166,12 @@ class Int8Conv(Space[Plan]):
             )
         self.shape = shape
         self.outputs = context.outputs
-        multiple = context.width_multiple
-        self.widths = tuple(sorted({-(-width // multiple) * multiple for width in LADDER}))
+        self.widths = widths_of(LADDER, context.width_multiple)
         self.strides = stem_strides(shape[1:])
         self.kinds: tuple[Kind, ...] = get_args(Kind)
         if context.family == "nvidia-gpu":
             self.kinds = ("residual", "light")
-        self.stages = max(2, min(MOST_STAGES, (max(shape[1:]) // self.strides[0]).bit_length() - 1))
+        self.stages = most_stages(shape[1:], self.strides[0], MOST_STAGES)
 
     def sample(self, rng: random.Random) -> Plan:
         """Widths do not fall with depth; small and large members are about equally likely."""

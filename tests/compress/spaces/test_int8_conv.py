@@ -12,7 +12,8 @@ from torch import nn
 
 from compress.contracts.space import SpaceContext
 from compress.errors import RecipeError
-from compress.spaces.int8_conv import MOST_DEPTH, SPACE, Int8Conv, Plan, reduced, stem_strides
+from compress.spaces.int8_conv import MOST_DEPTH, SPACE, Int8Conv, Plan
+from compress.structure.convnets import reduced, stem_strides
 
 IMAGE = (1, 28, 28)
 LOG_MEL = (1, 40, 98)
