@@ -6,6 +6,7 @@ an attempt is counted here, as it is for processes. Every node needs the same ve
 
 import logging
 import os
+import socket
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from profiles.errors import UserError
 QUEUED = 0.25  # share of the cluster's places that may be submitted beyond them, so that no node waits for the driver
 LOOK_S = 5.0  # between two looks at what nodes there are; nodes come and go
 NODE_WAIT_S = 60.0  # for a node with what a task needs, which an autoscaler may bring
+KNOCK_S = 10.0
 STORE_BYTES = 100 * 2**20  # of a cluster started here: results are small
 # Read when Ray is imported or a node is started: no statistics leave the machine, and a task without GPUs sees those
 # that it would see anyway.
@@ -192,17 +194,35 @@ def _imported() -> Any:
 
 
 def _connect(ray: Any, address: str) -> None:
+    if ":" in address:
+        _knock(address)
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
     if address == "local":
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # what Ray does by itself, but not without saying so
         settings |= {"include_dashboard": False, "object_store_memory": STORE_BYTES}
     elif address.startswith("ray://"):
         settings = {"logging_level": logging.ERROR}  # the client's connection takes no others
     try:
         ray.init(address=address, **settings)
+    except ImportError as error:
+        raise UserError(
+            f"{address} needs Ray's client, which is not complete here: {error}", fix="pip install 'compress[ray]'"
+        ) from error
     except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
         raise UserError(
             f"no Ray cluster answers at {address}: {str(error).splitlines()[0]}",
             fix="start one (`ray start --head`), or use --workers ray:local",
+        ) from error
+
+
+def _knock(address: str) -> None:
+    """Refuse at once where nothing listens: Ray itself tries for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
+    except OSError as error:
+        raise UserError(
+            f"no Ray cluster answers at {address}: {error}", fix="start one (`ray start --head`), or use ray:local"
         ) from error
 
 
