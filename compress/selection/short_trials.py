@@ -134,11 +134,32 @@ def ranking(known: Sequence[Candidate], order: Sequence[Candidate]) -> tuple[Can
     return (*order, *untried, *(candidate for candidate in rest if candidate.rejected is not None))
 
 
-def spread(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
-    """`count` of them from the largest capacity down, evenly by position; the first and the last are always there."""
+def spread(candidates: Sequence[Candidate], count: int, top: float = 1.0) -> list[Candidate]:
+    """`count` of them from the largest capacity down, evenly by position; the largest is always there.
+
+    Args:
+        top: only this share of them, those of most capacity, and at least `count`: what is far smaller than the budget
+            allows learns too little to be worth a trial.
+    """
     order = sorted(candidates, key=by_capacity)
+    order = order[: max(count, math.ceil(top * len(order)))]
     if count >= len(order):
         return order
     if count < 2:
         return order[:count]
     return [order[round(place * (len(order) - 1) / (count - 1))] for place in range(count)]
+
+
+def with_ties(candidates: Sequence[Candidate], tie: float) -> list[Candidate]:
+    """Best first; of those within `tie` of the best score the cheapest leads."""
+    ranked = sorted(candidates, key=by_score)
+    best = ranked[0].score if ranked else None
+    if best is None or math.isnan(best):
+        return ranked
+    near = [candidate for candidate in ranked if candidate.score is not None and candidate.score >= best - tie]
+    return sorted(near, key=lambda candidate: (expense(candidate.cost), by_score(candidate))) + ranked[len(near) :]
+
+
+def best_of(finalists: Sequence[Candidate], examples: int) -> list[Candidate]:
+    """Best first; those within one of `examples` of the best count as equal, and the cheapest of them leads."""
+    return with_ties(finalists, 1.0 / examples)
