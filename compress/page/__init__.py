@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from compress.page import checks, choice, comparison, diagnostics, layers, lint, precision, provenance, training
+from compress.page import checks, choice, comparison, diagnostics, layers, lint, precision, provenance, search, training
 from compress.page.headline import header
 from compress.page.html import Markup, tag
 from compress.page.reading import Row, part, plain, word
@@ -13,6 +13,7 @@ Section = Callable[[Row], Markup | None]
 SECTIONS: tuple[tuple[str, str, Section], ...] = (
     ("comparison", "Teacher and students side by side", comparison.compared),
     ("choice", "The choice and why", choice.chosen),
+    ("search", "The search", search.searched),
     ("gates", "Gates", checks.gates),
     ("artifacts", "Artifacts", checks.artifacts),
     ("lint", "Rules of the target", lint.findings),

@@ -29,6 +29,7 @@ def chosen(content: Row) -> Markup | None:
     if not selection and not choice:
         return None
     why = word(choice, "why") or word(selection, "why")
+    place = word(part(selection, "search"), "why")
     plot = fronts.pareto(content)
     rows_ = [
         ("student", describe(choice.get("plan")) if "plan" in choice else numbers.NOTHING),
@@ -46,16 +47,17 @@ def chosen(content: Row) -> Markup | None:
     return join(
         (
             tag("p", why[:1].upper() + why[1:], cls="why") if why else "",
+            tag("p", place) if place else "",
             facts(rows_),
             ""
             if plot is None
             else figure.box(
                 "plot-pareto",
                 plot,
-                label="Accuracy against latency of candidates, teacher and students",
-                caption="Candidates show their validation score after a short training, teacher and finished students "
-                "their test score. Whiskers are latency intervals. The strip below holds the candidates that were not "
-                "trained. Point at a mark for its plan.",
+                label="Accuracy against latency and other costs of candidates, teacher and students",
+                caption="Candidates show their validation score after their longest training, teacher and finished "
+                "students their test score. Whiskers are latency intervals; memory and multiply-accumulates are "
+                "counted. The strip below holds the candidates that were not trained. Point at a mark for its plan.",
             ),
         )
     )
@@ -83,7 +85,7 @@ def candidates(content: Row) -> Markup | None:
                 caption="Dashed lines are the budget. MACs, weights and activations are counted; the latency's "
                 "origin is shown at each mark.",
             ),
-            tag("h3", f"Trained briefly ({len(trained)})") if trained else "",
+            tag("h3", f"Trained ({len(trained)})") if trained else "",
             _scored(trained) if trained else "",
             _reasons(rejected),
             details(f"All {len(rejected)} rejected candidates", _rejected(rejected)) if rejected else "",
@@ -95,7 +97,7 @@ def candidates(content: Row) -> Markup | None:
 def _search(selection: Row) -> str:
     counts = [
         f"{numbers.count(number(selection, key))} {text}"
-        for key, text in (("considered", "costed"), ("rejected", "rejected"), ("evaluated", "trained briefly"))
+        for key, text in (("considered", "costed"), ("rejected", "rejected"), ("evaluated", "trained"))
         if number(selection, key) is not None
     ]
     return ", ".join(counts) or numbers.NOTHING
@@ -158,7 +160,7 @@ def _scored(members: Sequence[Row]) -> Markup:
         ("plan", "plan"),
     )
     marks = ["chosen" if row.get("chosen") else "" for row in members]
-    return table(columns, cells, label="Candidates that were trained briefly", row_classes=marks)
+    return table(columns, cells, label="Candidates that were trained", row_classes=marks)
 
 
 def _rejected(members: Sequence[Row]) -> Markup:

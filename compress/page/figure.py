@@ -21,8 +21,8 @@ class Figure:
     Attributes:
         traces, layout: as plotly.js takes them; where and how wide is decided in the browser.
         height: of the box in CSS pixels.
-        choices: label -> changes of traces (by their index) and layout, one of which the reader picks; the first is
-            what is drawn at the start.
+        choices: label -> changes, one of which the reader picks; the first is what is drawn at the start. "y" has the
+            values of each trace, "traces" what else changes in each, "layout" what changes around them.
     """
 
     traces: Sequence[Trace]

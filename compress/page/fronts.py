@@ -1,48 +1,88 @@
 """Where the candidates lie: accuracy against latency, and cost against cost."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from compress.page import numbers
 from compress.page.figure import Figure, Trace, hover, inert
 from compress.page.plans import describe
 from compress.page.reading import SHIPPED, Row, interval, number, part, rows, word
+from compress.selection.pareto import pareto_front
 
 COSTS = (("MACs", "macs"), ("weights", "weight_bytes"), ("peak activation", "peak_activation_bytes"))
 BUDGETS = {"macs": "macs", "weight_bytes": "weight_bytes", "peak_activation_bytes": "peak_activation_bytes"}
 
 
+@dataclass(frozen=True)
+class Axis:
+    """A cost that the score is drawn against.
+
+    Attributes:
+        value: of a candidate or of a finished student's cost; None where it is not known.
+        limit: key of its budget; "" for none.
+    """
+
+    label: str
+    title: str
+    value: Callable[[Row], float | None]
+    limit: str = ""
+
+
+def _memory(row: Row) -> float | None:
+    weights, activations = number(row, "weight_bytes"), number(row, "peak_activation_bytes")
+    return None if weights is None or activations is None else weights + activations
+
+
+AXES = (
+    Axis("latency", "latency at batch 1, ms", lambda row: number(row, "latency_ms"), "latency_ms"),
+    Axis("memory", "weights and activations at their peak, bytes", _memory),
+    Axis("MACs", "multiply-accumulates", lambda row: number(row, "macs"), "macs"),
+    Axis("energy", "energy of one run, mJ", lambda row: number(row, "energy_mj")),
+)
+FULL = 1.0 - 1e-9  # of the training
+
+
+@dataclass(frozen=True)
+class _Finished:
+    """The teacher or a finished student: test data, whole training."""
+
+    name: str
+    cost: Row
+    score: float
+    symbol: str
+    color: str
+
+
 def pareto(content: Row) -> Figure | None:
-    """Accuracy against latency; below it, on the same axis, the candidates that were never trained."""
+    """The score against a cost that the reader picks; below it, on the same axis, the candidates that were never
+    trained."""
     selection = part(content, "selection")
     candidates = [row for row in rows(selection, "candidates") if number(row, "latency_ms") is not None]
     final = _final(content)
     if not candidates and not final:
         return None
     metric = word(part(content, "task"), "metric", "score")
-    trained = [row for row in candidates if number(row, "score") is not None]
-    plain = [row for row in trained if not row.get("chosen")]
-    untrained = [row for row in candidates if number(row, "score") is None]
-    by_id = {row.get("id"): row for row in trained}
-    front = sorted((by_id[i] for i in selection.get("front") or [] if i in by_id), key=lambda row: row["latency_ms"])
-    traces: list[Trace] = [
-        {
-            "name": "Pareto front",
-            "mode": "lines",
-            "x": [row["latency_ms"] for row in front],
-            "y": [100 * row["score"] for row in front],
-            "line": {"color": "--front", "width": 2, "dash": "dot", "shape": "hv"},
-            "hoverinfo": "skip",
-        },
-        _scored("trained briefly (validation)", plain, "circle", "--candidate", 9),
-        _scored("chosen (validation)", [row for row in trained if row.get("chosen")], "diamond", "--chosen", 15),
-        *final,
-        _strip("fits, not trained", [row for row in untrained if row.get("rejected") is None], 1, "--candidate"),
-        _strip("rejected", [row for row in untrained if row.get("rejected") is not None], 0, "--rejected"),
-    ]
-    spread = [end for row in candidates for end in (interval(row) or (row["latency_ms"],))]
+    offered = [axis for axis in AXES if all(axis.value(row) is not None for row in candidates)] or [AXES[0]]
+    drawn = {axis.label: _against(axis, candidates, final, selection) for axis in offered}
+    traces = drawn[offered[0].label]
+    kept = [place for place, trace in enumerate(traces) if trace["x"]]
+    choices: dict[str, dict[str, Any]] = {}
+    for axis in offered:
+        spread = [end for row in candidates for end in _ends(row, axis)]
+        choices[axis.label] = {
+            "traces": [
+                {key: value for key, value in drawn[axis.label][place].items() if key in ("x", "y", "error_x")}
+                for place in kept
+            ],
+            "layout": {
+                "xaxis": {"title": {"text": axis.title}, **_scale(spread)},
+                "shapes": _limit(selection, axis.limit, "x") if axis.limit else [],
+            },
+        }
     layout = {
-        "xaxis": {"title": {"text": "latency at batch 1, ms"}, "anchor": "y2", "showgrid": True, **_scale(spread)},
+        "xaxis": {"anchor": "y2", "showgrid": True, **choices[offered[0].label]["layout"]["xaxis"]},
         "yaxis": {"title": {"text": inert(f"{metric}, %")}, "domain": [0.2, 1]},
         "yaxis2": {
             "domain": [0, 0.13],
@@ -53,10 +93,53 @@ def pareto(content: Row) -> Figure | None:
             "zeroline": False,
             "fixedrange": True,
         },
-        "shapes": _limit(selection, "latency_ms", "x"),
+        "shapes": choices[offered[0].label]["layout"]["shapes"],
         "showlegend": True,
     }
-    return Figure([trace for trace in traces if trace["x"]], layout, height=560)
+    return Figure([traces[place] for place in kept], layout, height=560, choices=choices if len(choices) > 1 else {})
+
+
+def _against(axis: Axis, candidates: Sequence[Row], final: Sequence[_Finished], selection: Row) -> list[Trace]:
+    """All traces against one cost; the same ones in the same order for each."""
+    trained = [row for row in candidates if number(row, "score") is not None]
+    others = [row for row in trained if not row.get("chosen")]
+    finished = [row for row in others if (number(row, "fidelity") or 0.0) >= FULL]
+    brief = [row for row in others if (number(row, "fidelity") or 0.0) < FULL]
+    untrained = [row for row in candidates if number(row, "score") is None]
+    front = _front(axis, trained, selection)
+    line: Trace = {
+        "name": "Pareto front",
+        "mode": "lines",
+        "x": [axis.value(row) for row in front],
+        "y": [100 * row["score"] for row in front],
+        "line": {"color": "--front", "width": 2, "dash": "dot", "shape": "hv"},
+        "hoverinfo": "skip",
+    }
+    return [
+        line,
+        _scored("trained briefly (validation)", brief, axis, "circle-open" if finished else "circle", "--candidate", 9),
+        _scored("trained fully (validation)", finished, axis, "circle", "--candidate", 9),
+        _scored("chosen (validation)", [row for row in trained if row.get("chosen")], axis, "diamond", "--chosen", 15),
+        *(_finished(student, axis) for student in final),
+        _strip("fits, not trained", [row for row in untrained if row.get("rejected") is None], axis, 1, "--candidate"),
+        _strip("rejected", [row for row in untrained if row.get("rejected") is not None], axis, 0, "--rejected"),
+    ]
+
+
+def _front(axis: Axis, trained: Sequence[Row], selection: Row) -> list[Row]:
+    """The trained students that no other beats in score and this cost, the cheapest first."""
+    by_id = {row.get("id"): row for row in trained}
+    given = [by_id[place] for place in selection.get("front") or [] if place in by_id]
+    if axis is not AXES[0] or not given:
+        ready = [row for row in trained if row.get("rejected") is None]
+        given = [ready[place] for place in pareto_front([(axis.value(row) or 0.0, -row["score"]) for row in ready])]
+    return sorted(given, key=lambda row: axis.value(row) or 0.0)
+
+
+def _ends(row: Row, axis: Axis) -> tuple[float, ...]:
+    value = axis.value(row)
+    around = interval(row) if axis is AXES[0] else None
+    return around or (() if value is None else (value,))
 
 
 def costs(content: Row) -> Figure | None:
@@ -70,7 +153,7 @@ def costs(content: Row) -> Figure | None:
         for name, symbol, color, size in (
             ("rejected", "x", "--rejected", 6),
             ("fits, not trained", "circle-open", "--candidate", 7),
-            ("trained briefly", "circle", "--candidate", 9),
+            ("trained", "circle", "--candidate", 9),
             ("chosen", "diamond", "--chosen", 15),
         )
     ]
@@ -119,24 +202,29 @@ def costs(content: Row) -> Figure | None:
     return Figure(traces, layout, height=460, choices=choices)
 
 
-def _scored(name: str, members: Sequence[Row], symbol: str, color: str, size: int) -> Trace:
+def _scored(name: str, members: Sequence[Row], axis: Axis, symbol: str, color: str, size: int) -> Trace:
     return {
         "name": name,
         "mode": "markers",
-        "x": [row["latency_ms"] for row in members],
+        "x": [axis.value(row) for row in members],
         "y": [100 * row["score"] for row in members],
-        "error_x": _error([(row["latency_ms"], interval(row)) for row in members], color),
+        "error_x": _whiskers(members, axis, color),
         "hovertext": [_candidate_text(row) for row in members],
         "hoverinfo": "text",
-        "marker": {"symbol": symbol, "color": color, "size": size, "line": {"color": "--card", "width": 1}},
+        "marker": {"symbol": symbol, "color": color, "size": size, "line": {"color": _edge(symbol, color), "width": 1}},
     }
 
 
-def _strip(name: str, members: Sequence[Row], level: int, color: str) -> Trace:
+def _edge(symbol: str, color: str) -> str:
+    """Open marks are drawn by their edge, the others stand out from what is behind them by it."""
+    return color if symbol.endswith("-open") else "--card"
+
+
+def _strip(name: str, members: Sequence[Row], axis: Axis, level: int, color: str) -> Trace:
     return {
         "name": name,
         "mode": "markers",
-        "x": [row["latency_ms"] for row in members],
+        "x": [axis.value(row) for row in members],
         "y": [level] * len(members),
         "yaxis": "y2",
         "showlegend": False,
@@ -146,8 +234,8 @@ def _strip(name: str, members: Sequence[Row], level: int, color: str) -> Trace:
     }
 
 
-def _final(content: Row) -> list[Trace]:
-    """Teacher and finished students: test data, whole training."""
+def _final(content: Row) -> list[_Finished]:
+    """Teacher and finished students."""
     costs = part(content, "verify", "costs")
     accuracy = part(content, "verify", "accuracy")
     final = word(part(content, "verify"), "final")
@@ -156,24 +244,38 @@ def _final(content: Row) -> list[Trace]:
         ("float student", "float student", "triangle-up", "--float"),
         (SHIPPED, final, "star", "--int8"),
     )
-    traces: list[Trace] = []
+    found = []
     for name, scored, symbol, color in looks:
         cost, score = part(costs, name), number(accuracy, scored)
-        if score is None or number(cost, "latency_ms") is None:
-            continue
-        traces.append(
-            {
-                "name": f"{name} (test)",
-                "mode": "markers",
-                "x": [cost["latency_ms"]],
-                "y": [100 * score],
-                "error_x": _error([(cost["latency_ms"], interval(cost))], color),
-                "hovertext": [hover(name, f"{numbers.percent(score)} on test data (measured)", *_cost_lines(cost))],
-                "hoverinfo": "text",
-                "marker": {"symbol": symbol, "color": color, "size": 14, "line": {"color": "--card", "width": 1}},
-            }
-        )
-    return traces
+        if score is not None and number(cost, "latency_ms") is not None:
+            found.append(_Finished(name, cost, score, symbol, color))
+    return found
+
+
+def _finished(student: _Finished, axis: Axis) -> Trace:
+    text = hover(student.name, f"{numbers.percent(student.score)} on test data (measured)", *_cost_lines(student.cost))
+    return {
+        "name": f"{student.name} (test)",
+        "mode": "markers",
+        "x": [axis.value(student.cost)],
+        "y": [100 * student.score],
+        "error_x": _whiskers([student.cost], axis, student.color),
+        "hovertext": [text],
+        "hoverinfo": "text",
+        "marker": {
+            "symbol": student.symbol,
+            "color": student.color,
+            "size": 14,
+            "line": {"color": "--card", "width": 1},
+        },
+    }
+
+
+def _whiskers(members: Sequence[Row], axis: Axis, color: str) -> dict[str, object]:
+    """Intervals of latencies; other costs are counted and have none."""
+    if axis is not AXES[0]:
+        return {"visible": False}
+    return {"visible": True, **_error([(row["latency_ms"], interval(row)) for row in members], color)}
 
 
 def _error(found: Sequence[tuple[float, tuple[float, float] | None]], color: str) -> dict[str, object]:
@@ -195,7 +297,7 @@ def _state(row: Row) -> str:
         return "chosen"
     if row.get("rejected") is not None:
         return "rejected"
-    return "fits, not trained" if number(row, "score") is None else "trained briefly"
+    return "fits, not trained" if number(row, "score") is None else "trained"
 
 
 def _candidate_text(row: Row) -> str:

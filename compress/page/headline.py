@@ -75,22 +75,20 @@ def _figures(content: Row) -> list[Markup]:
         return f"{found} than the teacher" if found and found != "the same" else found
 
     return [
-        _figure(
+        card(
             f"test {metric}",
             numbers.percent(reached),
             "" if change is None else f"{numbers.points(change)} against the teacher",
             "measured" if reached is not None else "",
         ),
-        _figure(
+        card(
             "latency at batch 1",
             numbers.milliseconds(number(final, "latency_ms")),
             around,
             word(final, "origin"),
         ),
-        _figure(
-            "multiply-accumulates", numbers.count(number(final, "macs")), ratio("macs", "fewer", "more"), "counted"
-        ),
-        _figure(
+        card("multiply-accumulates", numbers.count(number(final, "macs")), ratio("macs", "fewer", "more"), "counted"),
+        card(
             "weights",
             numbers.size(number(final, "weight_bytes")),
             ratio("weight_bytes", "smaller", "larger"),
@@ -99,7 +97,8 @@ def _figures(content: Row) -> list[Markup]:
     ]
 
 
-def _figure(name: str, value: str, below: str, origin: str) -> Markup:
+def card(name: str, value: str, below: str, origin: str) -> Markup:
+    """One large number: what it is, what it is compared to, how it was obtained ("" for no mark)."""
     return tag(
         "div",
         tag("span", name, cls="name"),

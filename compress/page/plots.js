@@ -57,7 +57,7 @@
     const style = getComputedStyle(root);
     const choice = spec.choices[picked.get(box.id)] || {};
     const data = spec.data.map((trace, n) => {
-      const base = { type: "scatter", ...trace };
+      const base = { type: "scatter", ...trace, ...((choice.traces || [])[n] || {}) };
       return choice.y ? { ...base, y: choice.y[n] } : base;
     });
     const width = root.dataset.paper ? PAPER : box.clientWidth;

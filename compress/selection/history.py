@@ -78,6 +78,26 @@ def summarise(
     }
 
 
+def with_artifact(summary: Mapping[str, Any], built: Built) -> Row:
+    """The same search once its choice was built and costed on the target: fates, rounds and front tell of it.
+
+    Raises:
+        ValueError: the summary knows no such student.
+    """
+    story = [*map(happened.from_json, summary["events"]), built]
+    students = _students((), story, summary["students"])
+    for identity, row in students.items():
+        row["fate"] = fate(identity, row, story, summary["chosen"])
+    front = pareto(students)
+    return dict(summary) | {
+        "rounds": rounds(story),
+        "students": students,
+        "events": [happened.to_json(event) for event in story],
+        "front": front,
+        "why": place_on_the_front(students, front, summary["chosen"]),
+    }
+
+
 def figures(candidate: Candidate) -> Row:
     """What a report says of one student."""
     cost = candidate.cost

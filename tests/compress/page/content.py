@@ -1,16 +1,28 @@
-"""A report's content as the report stage makes it, with numbers that could be real; no torch needed."""
+"""A report's content as the report stage makes it, with numbers that could be real."""
 
+import copy
+import functools
 import math
 import random
+from dataclasses import dataclass
 from typing import Any
 
+from compress.contracts.selector import Candidate
+from compress.selection.events import Built, Charged, Chose, Costed, Event, Recalibrated, Scored, Trained
+from compress.selection.history import summarise
 from compress.training.curve import CurvePoint, plain
+from profiles.cost import Cost
 
 PLANS = ("residual", "light", "separable")
 
 
 def realistic(seed: int = 0, candidates: int = 240) -> dict[str, Any]:
     """Fashion-MNIST for a Jetson: a bundle and a check, neither of them run here."""
+    return copy.deepcopy(_realistic(seed, candidates))
+
+
+@functools.cache
+def _realistic(seed: int, candidates: int) -> dict[str, Any]:
     rng = random.Random(seed)
     selection = _selection(rng, candidates)
     chosen = next(c for c in selection["candidates"] if c["chosen"])
@@ -203,7 +215,65 @@ def _selection(rng: random.Random, count: int) -> dict[str, Any]:
         "points of the best, and is 1.8 times faster than it",
         "teacher": _cost("jetson", 284_000_000, 2_730_000, 4, 6.4, "fp32", rng),
         "learned": [],
+        "notes": {"gap": {"ratio": 4.25, "trusted": True}},
+        "search": _search(random.Random(1), rows),
     }
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A plan that is its row."""
+
+    number: int
+    plan: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"number": self.number, "made of": self.plan}
+
+
+def _search(rng: random.Random, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Two rounds: all trained students for a tenth, six for longer, the best one built and measured in between."""
+    pool, scores, tried = [], {}, []
+    for row in rows:
+        interval = (row["interval_ms"][0], row["interval_ms"][1])
+        cost = Cost(
+            "jetson",
+            "tensorrt",
+            1,
+            "int8",
+            row["macs"],
+            row["params"],
+            row["weight_bytes"],
+            row["peak_activation_bytes"],
+            row["latency_ms"],
+            interval,
+            "predicted",
+        )
+        proxies = {"diswot": math.log(row["params"]) + rng.gauss(0, 1)}
+        candidate = Candidate(row["space"], Drawn(row["id"], str(row["plan"])), cost, row["rejected"], proxies=proxies)
+        row["identity"] = candidate.identity
+        pool.append(candidate)
+        if row["score"] is not None:
+            scores[candidate.identity] = row["score"]
+            tried.append(candidate)
+    ranked = sorted(tried, key=lambda candidate: -scores[candidate.identity])
+    events: list[Event] = [Costed(1, len(pool), sum(c.rejected is not None for c in pool), 41.0)]
+    events += [Scored(1, "diswot", len(pool), 12.5), Charged(1, 0.5, "supernet")]
+    for share, some in ((0.1, ranked), (0.3, ranked[:6]), (1.0, ranked[:2])):
+        for candidate in some:
+            score = scores[candidate.identity] + 0.02 * math.log10(share) + rng.gauss(0, 0.002)
+            cpu_s = (2 + share * (90 + candidate.cost.macs * 4e-5)) * math.exp(rng.gauss(0, 0.05))
+            events.append(Trained(1, candidate.identity, share, 0, score, cpu_s, remembered=share == 0.3))
+    events += [
+        Chose(1, ranked[0].identity),
+        Built(1, ranked[0].identity, 5.9, (5.7, 6.3), "measured", 4.4, met=False, why="latency is above the budget"),
+        Recalibrated(2, "latency", 1.34, 1, "5.9 ms were measured, 4.4 ms predicted"),
+        Trained(2, ranked[2].identity, 1.0, 0, scores[ranked[2].identity] + 0.001, 92.0 + ranked[2].cost.macs * 4e-5),
+        Chose(2, ranked[1].identity),
+    ]
+    return summarise(
+        pool, events, chosen=ranked[1].identity, metric="accuracy", seed=0, selector="halving", training=8.0
+    )
 
 
 def _cost(

@@ -83,7 +83,7 @@ def test_every_plot_draws_and_nothing_goes_wrong(measured: dict[str, Any], tmp_p
     assert [line for line in log.splitlines() if "CONSOLE" in line] == []
     drawn = re.findall(r'id="plot-[a-z]+"[^>]*data-drawn="(\d+)"', dom)
     data = root_data(dom)
-    assert len(drawn) == int(data["plots"]) == 6  # two fronts, two curves, precision and cost of each layer
+    assert len(drawn) == int(data["plots"]) == 7  # two fronts, the search, two curves, precision and cost of each layer
     assert all(int(marks) > 0 for marks in drawn)
     assert data["fetched"] == "0"
     assert data["wide"] == "0"  # tables scroll in their own boxes, the page does not

@@ -80,8 +80,8 @@ def test_every_section_is_there(content: dict[str, Any]) -> None:
     found = [attributes["id"] for tag, attributes in outline(html).elements if tag == "section"]
     assert found == [name for name, _, _ in SECTIONS]
     assert "Nothing to show" not in words(html)
-    plots = {"plot-pareto", "plot-costs", "plot-distill", "plot-quantize", "plot-precision", "plot-layers"}
-    assert set(figures(html)) == plots
+    plots = ("pareto", "search", "costs", "distill", "quantize", "precision", "layers")
+    assert set(figures(html)) == {f"plot-{name}" for name in plots}
 
 
 def test_the_top_says_what_holds(content: dict[str, Any]) -> None:

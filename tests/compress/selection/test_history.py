@@ -12,7 +12,7 @@ from compress.contracts.selector import Candidate, Outcome, Trial
 from compress.selection import events as happened
 from compress.selection import foretelling, spending
 from compress.selection.events import Built, Charged, Chose, Costed, Event, Recalibrated, Scored, Trained
-from compress.selection.history import summarise
+from compress.selection.history import summarise, with_artifact
 from compress.selection.spending import Timed, constants, seconds_of, training_all
 from profiles.cost import Cost
 
@@ -180,9 +180,9 @@ def test_what_cannot_be_predicted_is_not() -> None:
 
 
 def test_the_interval_of_the_total_holds_the_truth() -> None:
-    """Trials with 10 % of noise foretell 40 other trainings; 20 searches, 90 % intervals."""
+    """Trials with 10 % of noise foretell 40 other trainings; 12 searches, 90 % intervals."""
     held = 0
-    for seed in range(20):
+    for seed in range(12):
         rng = random.Random(seed)
         trials = [
             Timed(macs, share, (1 + share * (4 + 2e-3 * macs)) * math.exp(rng.gauss(0, 0.1)))
@@ -191,7 +191,7 @@ def test_the_interval_of_the_total_holds_the_truth() -> None:
         ]
         total = training_all([], [100 * n for n in range(1, 41)], trials, seed=seed)
         held += total.low <= sum(5 + 0.2 * n for n in range(1, 41)) <= total.high
-    assert held >= 15  # 18 are expected; the bootstrap of 12 trials is a little narrow
+    assert held >= 8  # 10.8 are expected; fewer than 8 have a chance below 1 %
 
 
 def test_too_few_students_say_nothing() -> None:
@@ -304,3 +304,20 @@ def test_a_round_that_missed_is_told_in_the_next() -> None:
     assert second["cost"]["of_trials_s"] == pytest.approx(16.0 + 3.0)
     assert len(second["progress"]) == 6
     assert told((), candidates=pool, chosen=SMALL.identity, earlier=second)["events"] == second["events"]
+
+
+def test_the_artifact_of_the_choice_ends_the_story() -> None:
+    summary = told()
+    built = Built(1, MIDDLE.identity, 2.5, (2.4, 2.6), "emulated", 2.0)
+    ended = with_artifact(summary, built)
+    assert (ended["students"][MIDDLE.identity]["latency_ms"], ended["students"][MIDDLE.identity]["origin"]) == (
+        2.5,
+        "emulated",
+    )
+    assert ended["students"][MIDDLE.identity]["fate"] == "chosen"
+    assert ended["rounds"][0]["built"] == [happened.to_json(built)]
+    assert ended["cost"] == summary["cost"]  # what training all would cost stays
+    assert ended["foretold"] == summary["foretold"]
+    assert summary == told()  # untouched
+    with pytest.raises(ValueError, match="which is no candidate"):
+        with_artifact(summary, dataclasses.replace(built, identity="0" * 24))
