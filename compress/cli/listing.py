@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,15 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def _found(kind: str) -> dict[str, str]:
     if kind == "recipes":
         return {path.stem: _recipe_line(path) for path in sorted((HERE / "recipes").glob("*.toml"))}
-    return {name: _first_line(HERE / kind / f"{name}.py") for name in catalog.names(f"compress.{kind}")}
+    return {name: _first_sentence(HERE / kind / f"{name}.py") for name in catalog.names(f"compress.{kind}")}
 
 
-def _first_line(path: Path) -> str:
+def _first_sentence(path: Path) -> str:
+    """Of the file's docstring, on one line, wherever its lines break."""
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    return text.strip().splitlines()[0] if text else ""
+    paragraph = " ".join(text.split("\n\n")[0].split())
+    end = re.search(r"\.(?= |$)", paragraph)
+    return paragraph[: end.end()] if end else paragraph
 
 
 def _recipe_line(path: Path) -> str:

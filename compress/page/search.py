@@ -21,7 +21,7 @@ def searched(content: Row) -> Markup | None:
         return None
     metric = word(search, "metric", "score")
     plot = _history(search, metric)
-    notes = part(content, "selection", "notes")
+    notes = part(content, "selection", "selector", "notes")
     return join(
         (
             tag("div", *_cost(part(search, "cost")), cls="figures"),

@@ -215,7 +215,7 @@ def _selection(rng: random.Random, count: int) -> dict[str, Any]:
         "points of the best, and is 1.8 times faster than it",
         "teacher": _cost("jetson", 284_000_000, 2_730_000, 4, 6.4, "fp32", rng),
         "learned": [],
-        "notes": {"gap": {"ratio": 4.25, "trusted": True}},
+        "selector": {"name": "halving", "settings": {}, "notes": {"gap": {"ratio": 4.25, "trusted": True}}},
         "search": _search(random.Random(1), rows),
     }
 
