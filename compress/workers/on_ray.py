@@ -196,9 +196,9 @@ def _imported() -> Any:
 def _connect(ray: Any, address: str) -> None:
     if ":" in address:
         _knock(address)
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # says each time which mode it chose
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
     if address == "local":
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # what Ray does by itself, but not without saying so
         settings |= {"include_dashboard": False, "object_store_memory": STORE_BYTES}
     elif address.startswith("ray://"):
         settings = {"logging_level": logging.ERROR}  # the client's connection takes no others
