@@ -9,6 +9,7 @@ then by mutations of the space itself, so that every answer is a plan of the spa
 import random
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from compress.contracts.selector import Candidate
@@ -71,14 +72,17 @@ class Domain:
     values: tuple[Value, ...]
     ordered: bool
 
+    @cached_property
+    def _places(self) -> dict[tuple[bool, Value], int]:
+        return {(isinstance(value, bool), value): place for place, value in enumerate(self.values)}
+
     def place(self, value: Value) -> int | None:
         """Where the value stands; the nearest number where it was not seen; None for a name that was not seen."""
-        if self.ordered:
-            if not isinstance(value, int | float):
-                return None
-            number = value
-            return min(range(len(self.values)), key=lambda place: abs(_number(self.values[place]) - number))
-        return next((place for place, known in enumerate(self.values) if _same(known, value)), None)
+        known = self._places.get((isinstance(value, bool), value))
+        if known is not None or not self.ordered or not isinstance(value, int | float):
+            return known
+        number = value
+        return min(range(len(self.values)), key=lambda place: abs(_number(self.values[place]) - number))
 
     def apart(self, one: Value, other: Value) -> float:
         """0 for the same value, 1 for the farthest apart."""

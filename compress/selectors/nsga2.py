@@ -9,8 +9,8 @@ own: an Optuna trial has one parameter, the number of a plan, and children come 
 plans' JSON are no plan. Where a problem has no spaces, a child is the untried member of the pool that is nearest to its
 parents' mixed decisions.
 
-Departures: the first generation is spread over the pool's capacities, not random; no plan comes twice; a child that the
-budget rejects takes part with its violation but costs no training; the best few are compared again with longer
+Departures: the first generation is spread over the pool's larger capacities, not random; no plan comes twice; a child
+that the budget rejects takes part with its violation but costs no training; the best few are compared again with longer
 trainings at the end. A cost counts only down to a `span`-th of the dearest admitted one's: below, a student is no
 better for being cheaper, and the population does not gather among students that nobody would choose.
 """
@@ -88,6 +88,7 @@ class Nsga2:
 
     Attributes:
         population: students of a generation; 4 or more. They are trained at the same time where there are workers.
+        top: share of the pool, of most capacity, that the first generation is spread over; in (0, 1].
         share: of the full training, of a short trial.
         trials: short trials at most.
         finalists: compared again at the end, with longer trainings.
@@ -99,6 +100,7 @@ class Nsga2:
     """
 
     population: int = 8
+    top: float = 0.5
     share: float = 0.0625
     trials: int = 64
     finalists: int = 4
@@ -118,6 +120,7 @@ class Nsga2:
         unknown = [name for name in self.objectives if name not in COSTS]
         wrong = [
             (self.population < 4, f"population = {self.population}; breed at least 4 students in a generation"),
+            (not 0.0 < self.top <= 1.0, f"top = {self.top}; write a share of the pool above 0, up to 1"),
             (bool(unknown), f"objectives = {list(self.objectives)}; choose from {', '.join(COSTS)}"),
             (not self.span >= 1.0, f"span = {self.span}; write a ratio of 1 or more, such as 4"),
             (not 0.0 <= self.crossover <= 1.0, f"crossover = {self.crossover}; write a probability"),
@@ -176,9 +179,9 @@ class Herd:
         """Children that the pool did not have."""
         return self.plans[self.pooled :]
 
-    def first(self, count: int) -> list[int]:
+    def first(self, count: int, top: float) -> list[int]:
         """The first generation's numbers: the pool's from the largest capacity down, mutants where there are fewer."""
-        found = [self._numbers[candidate.identity] for candidate in spread(self.plans, count)]
+        found = [self._numbers[candidate.identity] for candidate in spread(self.plans, count, top)]
         self.used |= set(found)
         for parent in found[: max(0, count - len(found))] * 2:
             number = self.child(parent, parent) if len(found) < count else None
@@ -260,7 +263,7 @@ def evolve(problem: Problem, herd: Herd, settings: Nsga2, count: int, floors: Ma
         number = herd.child(tournament(parents), tournament(parents))
         return {PLAN: MOST_PLANS if number is None else number}
 
-    first = herd.first(min(settings.population, count))
+    first = herd.first(min(settings.population, count), settings.top)
     with quiet():
         sampler = optuna.samplers.NSGAIISampler(
             population_size=max(2, len(first)),

@@ -44,6 +44,8 @@ from compress.selection.short_trials import (
     spread,
 )
 
+DRAWS = 256  # per proposal; Optuna's own 24 leave too much to chance where every trial is dear
+TRIES = 40  # mutations away from a plan that had its trial
 MISSES = 4  # rejected proposals in a row, after which the nearest admitted candidate is taken as it is
 
 
@@ -62,6 +64,7 @@ class Tpe:
 
     Attributes:
         startup: short trials that are spread over the pool before the densities propose.
+        top: share of the pool, of most capacity, that these are spread over; in (0, 1].
         batch: proposals that are trained at the same time; more than 1 helps where there are workers.
         share: of the full training, of a short trial.
         trials: short trials at most.
@@ -71,12 +74,13 @@ class Tpe:
     """
 
     startup: int = 8
+    top: float = 0.5
     batch: int = 4
     share: float = 0.0625
     trials: int = 64
     finalists: int = 4
     reserve: float = 0.4
-    weight: float = 4.0
+    weight: float = 1.0
 
     @property
     def spending(self) -> Spending:
@@ -87,8 +91,9 @@ class Tpe:
         self.spending.check("tpe")
         wrong = [
             (self.startup < 2, f"startup = {self.startup}; two densities need at least 2 students"),
+            (not 0.0 < self.top <= 1.0, f"top = {self.top}; write a share of the pool above 0, up to 1"),
             (self.batch < 1, f"batch = {self.batch}; train at least 1 proposal at a time"),
-            (not self.weight >= 0.0, f"weight = {self.weight}; write 0 to leave capacity out, or such as 4"),
+            (not self.weight >= 0.0, f"weight = {self.weight}; write 0 to leave capacity out, or such as 1"),
         ]
         refuse("tpe", [sentence for found, sentence in wrong if found])
 
@@ -100,7 +105,7 @@ class Tpe:
             return Selection(ranking(pool, ()), {"tried": 0})
         with quiet():
             search = Search(problem, pool, self)
-            search.tell(scored(problem, spread(search.left, min(self.startup, count)), self.share))
+            search.tell(scored(problem, spread(search.left, min(self.startup, count), self.top), self.share))
             while len(search.tried) < count:
                 proposed = search.propose(min(self.batch, count - len(search.tried)))
                 if not proposed:
@@ -140,6 +145,7 @@ class Search:
         sampler = optuna.samplers.TPESampler(
             n_startup_trials=min(settings.startup, len(admitted)),
             seed=seed_of(random.Random(f"{problem.seed}/optuna")),
+            n_ei_candidates=DRAWS,
             multivariate=True,
             group=True,
         )
@@ -240,7 +246,7 @@ class Search:
             return start
         begin = start.plan if start is not None and start.space == name else space.sample(self._rng)
         plan = walk(self.vocabulary, wanted, space, name, begin, self._rng)
-        for _ in range(MISSES):
+        for _ in range(TRIES):
             candidate = self._problem.admit(name, plan)
             if candidate.identity not in self._taken:
                 return candidate
