@@ -45,6 +45,8 @@ class Job:
         example: a few raw inputs of the training split, (B, ...).
         identities: name -> hash, of everything that decides what training gives: recipe parts, data, task, teacher.
         remote: user@host that builds and measures, or None.
+        workers: where the search's trials run, as `--workers` says it. They decide nothing.
+        evaluations: file that remembers them; None for one in the run's folder.
     """
 
     recipe: Recipe
@@ -57,3 +59,5 @@ class Job:
     store: Store
     progress: Progress
     remote: str | None = None
+    workers: str = "serial"
+    evaluations: Path | None = None

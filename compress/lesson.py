@@ -36,6 +36,7 @@ def lesson(
     before_step: Callable[[Clock], None] | None = None,
     spare: Callable[[int], nn.Module] | None = None,
     together: bool = True,
+    seed: int | None = None,
 ) -> Outcome:
     """Train `student` in place.
 
@@ -46,6 +47,7 @@ def lesson(
         checkpoint: file to resume from and to save to after each epoch; None for a short look.
         spare: gives the further students of a method that trains several, by number from 1; None for copies.
         together: under torchrun, with all processes; False where only the first one trains.
+        seed: of data order and dropout; None for the recipe's.
         before_step: called before every step, for what follows the clock outside the method.
     """
     part = job.recipe.distill
@@ -72,7 +74,7 @@ def lesson(
             splits=job.splits,
             task=job.task,
             numbers=numbers,
-            seed=job.recipe.seed,
+            seed=job.recipe.seed if seed is None else seed,
             precision=precision,
             strategy=strategy,
             checkpoint=checkpoint,

@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from compress.errors import BudgetError, GateError
@@ -46,6 +46,8 @@ def run(
     until: str = "report",
     redo: frozenset[str] = frozenset(),
     remote: str | None = None,
+    workers: str = "serial",
+    evaluations: Path | None = None,
 ) -> Result:
     """Run the stages in order; finished ones are kept by content. Under torchrun all processes train together.
 
@@ -55,6 +57,8 @@ def run(
         until: the last stage to run.
         redo: stages to do again although they are finished.
         remote: user@host that builds and measures in place of this machine.
+        workers: where the search's trials run: serial, processes:4, ray://host:port. The choice does not depend on it.
+        evaluations: file in which trials are remembered, to share it between runs; None for one in the run's folder.
 
     Raises:
         UserError: what the user can mend; nothing is left half-written.
@@ -66,7 +70,7 @@ def run(
         if ranks.leads:
             remember(store, recipe)
         last = STAGES.index(until)
-        job = prepare(recipe, store, progress, remote)
+        job = replace(prepare(recipe, store, progress, remote), workers=workers, evaluations=evaluations)
         learned = recall(job)
         while True:
             if last < STAGES.index("select"):

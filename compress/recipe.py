@@ -45,6 +45,7 @@ class BudgetPart:
     peak_activation_bytes: int | None = None
     weight_bytes: int | None = None
     macs: int | None = None
+    energy_mj: float | None = None
     accuracy_drop: float | None = None  # a fraction: 0.01 is one point
     macs_reduction: float | None = None  # at least this many times fewer than the teacher
     weight_reduction: float | None = None
@@ -57,8 +58,11 @@ class SelectPart:
     spaces: tuple[str, ...] = ("derived", "int8_conv")
     candidates: int = 240
     selector: str = "halving"
-    finalists: int = 6  # candidates that are trained at all
-    share: float = 0.1  # of the full distillation, for the first look at each
+    settings: Mapping[str, Any] = field(default_factory=dict)  # the selector's own
+    training: float = 1.2  # full trainings that telling students apart may take
+    finalists: int = 2  # students that are distilled fully before one is chosen
+    caution: float = 1.0  # where in its interval a cost that was not measured is judged: 0 median, 1 upper end
+    measured: int = 4  # students that straddle the budget and are built and costed to know, where that is possible
     rounds: int = 3  # times that a measured miss may send the search back
 
 
@@ -187,11 +191,13 @@ def check(recipe: Recipe, where: str) -> None:
         "budget.peak_activation_bytes": recipe.budget.peak_activation_bytes,
         "budget.weight_bytes": recipe.budget.weight_bytes,
         "budget.macs": recipe.budget.macs,
+        "budget.energy_mj": recipe.budget.energy_mj,
         "budget.macs_reduction": recipe.budget.macs_reduction,
         "budget.weight_reduction": recipe.budget.weight_reduction,
         "select.candidates": recipe.select.candidates,
         "select.finalists": recipe.select.finalists,
         "select.rounds": recipe.select.rounds,
+        "select.training": recipe.select.training,
         "distill.epochs": recipe.distill.epochs,
         "distill.batch_size": recipe.distill.batch_size,
         "distill.learning_rate": recipe.distill.learning_rate,
@@ -224,8 +230,15 @@ def check(recipe: Recipe, where: str) -> None:
         raise RecipeError(
             f"{where}: 'quantize.percentile' is in percent, in (50, 100], and is {percentile}", fix="try 99.99"
         )
-    if not 0 < recipe.select.share <= 1:
-        raise RecipeError(f"{where}: 'select.share' must be in (0, 1], and is {recipe.select.share}", fix="try 0.1")
+    if not 0 <= recipe.select.caution <= 1:
+        raise RecipeError(
+            f"{where}: 'select.caution' must be in [0, 1], and is {recipe.select.caution}",
+            fix="write 1 to assume nothing, 0 to judge predicted costs by their median",
+        )
+    if recipe.select.measured < 0:
+        raise RecipeError(
+            f"{where}: 'select.measured' is {recipe.select.measured}", fix="give a number of students; 0 measures none"
+        )
     catalog.require("compress.methods", recipe.distill.method)
     catalog.require("compress.selectors", recipe.select.selector)
     for space in recipe.select.spaces:

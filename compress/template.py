@@ -48,6 +48,7 @@ SECTIONS = {
     "budget": "What the result must keep to, at batch 1. Where a limit is absent the target's own holds; see "
     "`compress list targets`.",
     "select": "How the student is searched for.",
+    "select.settings": "Numbers of the selector, by the names that its file explains.",
     "distill": "How the student learns from the teacher.",
     "distill.objectives": "Parts of the method's loss by name, each with its weight and the numbers it takes.",
     "distill.strategy": "Numbers for the method's way of going through the data.",
@@ -83,6 +84,7 @@ def keys() -> tuple[Key, ...]:
         ),
         Key("budget.weight_bytes", "bytes of weights as stored on the device, at most", 64_000),
         Key("budget.macs", "multiply-accumulates of one inference, at most", 2_000_000),
+        Key("budget.energy_mj", "millijoules of one inference, at most, where the target's power is known", 0.5),
         Key(
             "budget.accuracy_drop", "of the metric, teacher minus result, at most; a fraction: 0.01 is one point", 0.01
         ),
@@ -95,9 +97,16 @@ def keys() -> tuple[Key, ...]:
         ),
         Key("select.candidates", "students that are costed, over all spaces"),
         Key("select.selector", f"how those that are trained are picked: {_list(catalog.names('compress.selectors'))}"),
-        Key("select.finalists", "students that are trained at all"),
-        Key("select.share", "of the full distillation, for the first look at each; in (0, 1]"),
+        Key("select.training", "full trainings that telling students apart may take, in all its short ones together"),
+        Key("select.finalists", "students that are distilled fully before one is chosen"),
+        Key(
+            "select.caution",
+            "where in its interval a cost that was not measured is held against the budget: 0 the median, 1 the upper "
+            "end, which assumes nothing",
+        ),
+        Key("select.measured", "students straddling the budget that are built and costed to know, where possible"),
         Key("select.rounds", "times that a measured cost above the budget may send the search back"),
+        Key("select.settings", "", {"share": 0.1}),
         Key("distill.method", f"one of {_list(catalog.names('compress.methods'))}"),
         Key("distill.epochs", "passes over the training data"),
         Key("distill.batch_size", "examples per step"),

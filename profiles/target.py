@@ -45,6 +45,7 @@ class Budget:
     peak_activation_bytes: int | None = None
     weight_bytes: int | None = None
     macs: int | None = None
+    energy_mj: float | None = None  # of one inference
     accuracy_drop: float | None = None  # teacher minus artifact, as a fraction: 0.01 is one point
     compute_share: float | None = None  # of the task's decision period; used where latency_ms is not given
     default_period_ms: float = DEFAULT_PERIOD_MS  # where the task names no decision period

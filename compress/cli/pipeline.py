@@ -36,6 +36,15 @@ def add(commands: Any) -> None:
         "--until", choices=STAGES, default="report", metavar="STAGE", help=f"stop after: {', '.join(STAGES)}"
     )
     command.add_argument("--remote", metavar="USER@HOST", help="build and measure there, by ssh")
+    command.add_argument(
+        "--workers",
+        default="serial",
+        metavar="WHERE",
+        help="where the search's trials run: serial, processes[:N], ray:local, ray:auto, ray://HOST:PORT",
+    )
+    command.add_argument(
+        "--evaluations", type=Path, metavar="FILE", help="remember trials there, to share them between runs"
+    )
     add_output(command)
     command.set_defaults(run=run)
 
@@ -50,7 +59,15 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
     out = options.out or pipeline.default_folder(given)
     progress = choose(options.quiet)
-    result = pipeline.run(given, out, progress, until=options.until, remote=options.remote)
+    result = pipeline.run(
+        given,
+        out,
+        progress,
+        until=options.until,
+        remote=options.remote,
+        workers=options.workers,
+        evaluations=options.evaluations,
+    )
     return summarize(result.folder, result.reached, result.repeated) if result.leads else ({}, "")
 
 

@@ -54,6 +54,7 @@ BUDGETS = {
     "peak_activation_bytes": ("activations", "bytes at their peak"),
     "weight_bytes": ("weights", "bytes"),
     "macs": ("work", "multiply-accumulates"),
+    "energy_mj": ("energy", "mJ"),
     "accuracy_drop": ("accuracy", "lost at most, as a share"),
 }
 LEVELS = {"measure": "measured", "emulate": "emulated", "estimate": "estimated", "predict": "predicted"}

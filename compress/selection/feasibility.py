@@ -1,13 +1,13 @@
 """What a budget admits, in sentences.
 
-A latency that was not measured comes with an interval, and a budget may lie inside it. The rule: the median decides, as
-budgets are limits on the median, so a candidate stays while it is more likely within than over. `caution` moves the
-judged figure from the median towards the interval's upper end. Whatever stays is measured or emulated once it is built.
+A latency that was not measured comes with an interval, and a budget may lie inside it. `caution` moves the judged
+figure from the median (0) to the interval's upper end (1): at 1 nothing is assumed, and who straddles the budget is
+measured or dropped; at 0 a candidate stays while it is more likely within than over.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from compress.contracts.selector import Candidate
 from profiles.cost import Cost
@@ -78,6 +78,36 @@ def judged_latency_ms(cost: Cost, caution: float) -> float:
     return cost.latency_ms + caution * max(0.0, cost.interval_ms[1] - cost.latency_ms)
 
 
+def judged_energy_mj(cost: Cost, caution: float) -> float:
+    """The energy that is held against the budget, as `judged_latency_ms`; infinite where nobody knows it."""
+    if cost.energy_mj is None:
+        return math.inf
+    if cost.origin == "measured" or cost.energy_interval_mj is None:
+        return cost.energy_mj
+    return cost.energy_mj + caution * max(0.0, cost.energy_interval_mj[1] - cost.energy_mj)
+
+
+def shown_energy(cost: Cost) -> str:
+    """An energy with its interval, or that it is unknown."""
+    if cost.energy_mj is None:
+        return "unknown"
+    low, high = cost.energy_interval_mj or (cost.energy_mj, cost.energy_mj)
+    return f"{cost.energy_mj:.3g} mJ ({low:.3g} to {high:.3g})"
+
+
+def straddles(cost: Cost, budget: Budget, latency_limit_ms: float | None) -> bool:
+    """Whether it is over the budget at the interval's upper end alone: a measurement could let it in."""
+    return (
+        reject(cost, budget, latency_limit_ms, 1.0) is not None
+        and reject(_at_best(cost), budget, latency_limit_ms) is None
+    )
+
+
+def _at_best(cost: Cost) -> Cost:
+    energy = cost.energy_interval_mj[0] if cost.energy_interval_mj is not None else cost.energy_mj
+    return replace(cost, latency_ms=min(cost.interval_ms[0], cost.latency_ms), energy_mj=energy)
+
+
 def shown_latency(cost: Cost) -> str:
     """A latency with its origin: "7.1 ms (predicted, 5.2 to 9.8)"."""
     low, high = cost.interval_ms
@@ -111,6 +141,16 @@ def limits_of(budget: Budget, latency_limit_ms: float | None, caution: float = 0
         )
     if budget.weight_bytes is not None:
         limits.append(counted("weight memory", budget.weight_bytes, lambda c: c.weight_bytes, kibibytes))
+    if budget.energy_mj is not None:
+        limits.append(
+            Limit(
+                "energy",
+                budget.energy_mj,
+                lambda cost: judged_energy_mj(cost, caution),
+                shown_energy,
+                lambda value: f"{value:.3g} mJ",
+            )
+        )
     if budget.macs is not None:
         limits.append(counted("multiply-accumulates", budget.macs, lambda c: c.macs, multiply_accumulates))
     return tuple(limits)
@@ -124,8 +164,16 @@ def counted(name: str, most: float, value: Callable[[Cost], float], unit: Callab
 def over(cost: Cost, limit: Limit) -> str:
     """One broken constraint in words: "latency 7.1 ms (predicted, 5.2 to 9.8) is over the budget of 5 ms by 2.1 ms"."""
     judged = limit.value(cost)
-    cautious = limit.name == "latency" and judged != cost.latency_ms
+    median = {"latency": cost.latency_ms, "energy": cost.energy_mj}.get(limit.name)
+    cautious = median is not None and judged != median
+    if cautious and median is not None and median <= limit.most:
+        return (
+            f"{limit.name} {limit.shown(cost)} may be over the budget of {limit.unit(limit.most)}: only a measurement"
+            f" would tell"
+        )
     at = f", judged as {limit.unit(judged)}," if cautious else ""
+    if not math.isfinite(judged):
+        return f"{limit.name} {limit.shown(cost)}, and the budget is {limit.unit(limit.most)}"
     excess = limit.unit(judged - limit.most)
     return f"{limit.name} {limit.shown(cost)}{at} is over the budget of {limit.unit(limit.most)} by {excess}"
 

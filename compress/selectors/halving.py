@@ -5,14 +5,16 @@ arXiv:1502.07943, figure 3; shares double while the field halves, so each round 
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import final
 
-from compress.contracts.selector import Candidate
+from compress.contracts.selector import Candidate, Problem, Selection
 from compress.errors import RecipeError
 from compress.selection.pareto import pareto_layers
 from compress.selection.ranking import capacity, expense
+from compress.selection.short_trials import by_capacity, by_score, opening, ranking, scored, with_ties
 
 SPAN = math.log(4.0)  # what is four times cheaper than the dearest that fits learns too little to be worth a trial
 
@@ -33,11 +35,6 @@ def strata(field: Sequence[Candidate], count: int) -> list[Candidate]:
     chosen = [best[place] for place in sorted(best)]
     chosen += [candidate for candidate in sorted(field, key=by_capacity) if candidate not in chosen]
     return chosen[:count]
-
-
-def by_capacity(candidate: Candidate) -> tuple[float, float]:
-    """Sorts most capacity first, ties to the cheaper."""
-    return (-capacity(candidate.cost), expense(candidate.cost))
 
 
 def family(candidate: Candidate) -> tuple[str, ...]:
@@ -71,71 +68,61 @@ def first_field(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
     return field[:count]
 
 
-def by_score(candidate: Candidate) -> tuple[float, float]:
-    """Sorts the best score first, ties to the cheaper, a training that diverged last."""
-    score = candidate.score
-    return (math.inf if score is None or math.isnan(score) else -score, expense(candidate.cost))
-
-
-def with_ties(candidates: Sequence[Candidate], tie: float) -> list[Candidate]:
-    """Best first; of those within `tie` of the best score the cheapest leads."""
-    ranked = sorted(candidates, key=by_score)
-    best = ranked[0].score if ranked else None
-    if best is None or math.isnan(best):
-        return ranked
-    near = [candidate for candidate in ranked if candidate.score is not None and candidate.score >= best - tie]
-    return sorted(near, key=lambda candidate: (expense(candidate.cost), by_score(candidate))) + ranked[len(near) :]
-
-
 @final
 @dataclass(frozen=True)
 class Halving:
     """Trains a few candidates a little, keeps the better half, doubles the share, until one is left.
 
-    Each round costs about `finalists * share` full trainings: 6 at 0.1 and 3 at 0.2 are 1.2 of them in all.
+    Each round costs about as many full trainings as the first, `finalists * share`. How many start is what
+    `problem.training` pays for: 6 at 0.1 and 3 at 0.2 are 1.2 of them in all.
 
     Attributes:
-        finalists: candidates of the first round.
         share: of the full training, in the first round.
-        seed: unused; nothing here is random.
+        finalists: candidates of the first round at most; 0 for as many as may be spent on.
         tie: scores this close to the best of the last round count as equal, and the cheapest of these wins.
     """
 
-    finalists: int = 8
-    share: float = 0.05
-    seed: int = 0
-    tie: float = 0.005
+    share: float = 0.1
+    finalists: int = 0
+    tie: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.finalists < 1 or not 0.0 < self.share <= 1.0 or self.tie < 0.0:
+        if self.finalists < 0 or not 0.0 < self.share <= 1.0 or self.tie < 0.0:
             raise RecipeError(
                 f"halving has finalists = {self.finalists}, share = {self.share}, tie = {self.tie}",
-                fix="give at least 1 finalist, a share in (0, 1] and a tie of 0 or more",
+                fix="give finalists 0 or more, a share in (0, 1] and a tie of 0 or more",
             )
 
-    def __call__(
-        self, candidates: Sequence[Candidate], evaluate: Callable[[Candidate, float], float]
-    ) -> Sequence[Candidate]:
-        """All candidates, the best first: the last round's, those that left earlier, the untried, the rejected."""
-        affordable = [candidate for candidate in candidates if candidate.rejected is None]
-        rejected = [candidate for candidate in candidates if candidate.rejected is not None]
-        if not affordable:
-            return rejected
-        field = first_field(affordable, self.finalists)
-        tried = {(candidate.space, candidate.plan) for candidate in field}
-        untried = sorted((c for c in affordable if (c.space, c.plan) not in tried), key=by_capacity)
-        if len(field) == 1:  # nobody to compare with
-            return [*field, *untried, *rejected]
+    def __call__(self, problem: Problem) -> Selection:
+        """The last round's first, then those that left earlier, the untried, the rejected."""
+        pool = opening(problem, random.Random(problem.seed))
+        left_to_spend = problem.training - problem.spent
+        most = self.finalists or len(pool)
+        count = max((n for n in range(1, most + 1) if total(n, self.share) <= left_to_spend + 1e-9), default=0)
+        admitted = [candidate for candidate in pool if candidate.rejected is None]
+        field = first_field(admitted, count) if count and admitted else []
+        if len(field) < 2:  # nobody to compare with
+            return Selection(ranking(pool, field), {"rounds": []})
         left: list[Candidate] = []
+        rounds: list[dict[str, float]] = []
         share = self.share
         while True:
-            field = [replace(c, score=evaluate(c, share), fidelity=share) for c in field]
-            ranked = sorted(field, key=by_score)
+            rounds.append({"students": len(field), "share": share})
+            ranked = sorted(scored(problem, field, share), key=by_score)
             keep = len(ranked) // 2
             if keep < 2 or share >= 1.0:
-                return [*with_ties(ranked, self.tie), *left, *untried, *rejected]
+                return Selection(ranking(pool, [*with_ties(ranked, self.tie), *left]), {"rounds": rounds})
             field, left = ranked[:keep], [*ranked[keep:], *left]
             share = min(1.0, 2.0 * share)
+
+
+def total(count: int, share: float) -> float:
+    """Full trainings that all rounds take together."""
+    spent = 0.0
+    while count >= 2 and share < 1.0:
+        spent += count * share
+        count, share = count // 2, min(1.0, 2.0 * share)
+    return spent + (count * share if count >= 2 else 0.0)
 
 
 SELECTOR = Halving

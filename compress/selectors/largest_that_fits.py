@@ -1,33 +1,21 @@
 """The candidate with the most capacity that the budget admits, untrained: what a search has to beat."""
 
-from collections.abc import Callable, Sequence
+import random
 from dataclasses import dataclass
 from typing import final
 
-from compress.contracts.selector import Candidate
-from compress.selection.ranking import capacity, expense
+from compress.contracts.selector import Problem, Selection
+from compress.selection.short_trials import opening, ranking
 
 
 @final
 @dataclass(frozen=True)
 class LargestThatFits:
-    """Orders by capacity (`ranking.capacity`), ties to the cheaper. Evaluates nothing.
+    """Orders by capacity (`ranking.capacity`), ties to the cheaper. Trains nothing."""
 
-    Attributes:
-        finalists, share, seed: unused; every selector takes them.
-    """
-
-    finalists: int = 0
-    share: float = 0.0
-    seed: int = 0
-
-    def __call__(
-        self, candidates: Sequence[Candidate], evaluate: Callable[[Candidate, float], float]
-    ) -> Sequence[Candidate]:
+    def __call__(self, problem: Problem) -> Selection:
         """Affordable candidates, the largest first, then the rejected ones."""
-        affordable = [candidate for candidate in candidates if candidate.rejected is None]
-        rejected = [candidate for candidate in candidates if candidate.rejected is not None]
-        return sorted(affordable, key=lambda c: (-capacity(c.cost), expense(c.cost))) + rejected
+        return Selection(ranking(opening(problem, random.Random(problem.seed)), ()))
 
 
 SELECTOR = LargestThatFits

@@ -13,7 +13,7 @@ from compress.job import Job
 from compress.lesson import lesson
 from compress.network import Model
 from compress.stages.learned import Choice
-from compress.stages.select import build_student
+from compress.stages.students import build_student
 from compress.store import Record, digest
 from compress.training.curve import plain
 from compress.training.evaluate import evaluate
@@ -44,10 +44,18 @@ def distill(job: Job, choice: Choice) -> Distilled:
         TrainingError: the loss is not finite; says where.
     """
     part = job.recipe.distill
-    inputs = {**job.identities, "choice": choice.identity, "distill": digest(part), "lesson": digest(_numbers(job))}
+    inputs = {
+        **job.identities,
+        "choice": choice.identity,
+        "trained": str(choice.trained),
+        "distill": digest(part),
+        "lesson": digest(_numbers(job)),
+    }
 
     def work(folder: Path) -> tuple[Mapping[str, Path], Mapping[str, Any]]:
         model = build_student(job, choice)
+        if choice.trained is not None:
+            return _taken_over(job, choice.trained, model, folder)
         outcome = lesson(
             job,
             model,
@@ -69,6 +77,19 @@ def distill(job: Job, choice: Choice) -> Distilled:
     model = build_student(job, choice)
     model.load_state_dict(load_file(job.store.path("distill") / STUDENT))
     return Distilled(model.eval(), record.values["validation"], record)
+
+
+def _taken_over(job: Job, trained: str, model: Model, folder: Path) -> tuple[Mapping[str, Path], Mapping[str, Any]]:
+    """The search has distilled the finalists fully already: the best one's weights go on."""
+    model.load_state_dict(load_file(job.store.folder / trained))
+    model.eval()
+    with writing(folder / STUDENT) as temporary:
+        save_file({k: v.detach().contiguous().clone() for k, v in model.state_dict().items()}, temporary)
+    curve = (job.store.folder / trained).with_suffix(".json")
+    write_text(folder / CURVE, curve.read_text(encoding="utf-8"))
+    validation = evaluate(model, job.splits.val, job.task).score
+    job.progress.say(f"distill: the search's finalist, {job.task.metric} {100 * validation:.2f} % on validation data")
+    return {"float student": folder / STUDENT, "learning curve": folder / CURVE}, {"validation": validation}
 
 
 def _numbers(job: Job) -> TrainingNumbers:

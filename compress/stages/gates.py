@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from compress.job import Job
+from compress.selection.feasibility import judged_energy_mj, judged_latency_ms
 from compress.stages import ledger
+from compress.stages.budget import budget_of
 from compress.stages.learned import SHIPPED
-from compress.stages.select import budget_of
 from profiles.cost import Cost
 
 
@@ -70,8 +71,11 @@ def cost_gates(job: Job, cost: Cost) -> list[Gate]:
     """Cost against budget. `select` is to blame: it chose the student."""
     budget = budget_of(job)
     limit = budget.latency_limit_ms(job.task.decision_period_ms)
+    judged = judged_latency_ms(cost, job.recipe.select.caution)
+    cautious = "latency" if judged == cost.latency_ms else "latency, at the upper end of its interval"
     rows: list[tuple[str, float, float | None, str, str]] = [
-        ("latency", cost.latency_ms, limit, "ms", cost.origin),
+        (cautious, judged, limit, "ms", cost.origin),
+        ("energy", judged_energy_mj(cost, job.recipe.select.caution), budget.energy_mj, "mJ", cost.origin),
         ("peak activation memory", cost.peak_activation_bytes, budget.peak_activation_bytes, "bytes", "counted"),
         ("weights", cost.weight_bytes, budget.weight_bytes, "bytes", "counted"),
         ("multiply-accumulates", cost.macs, budget.macs, "", "counted"),

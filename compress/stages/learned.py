@@ -21,11 +21,13 @@ class Choice:
     Attributes:
         plan: plain data that the space of that name builds from.
         why: for people.
+        trained: its fully distilled weights, relative to the run's folder, where the search went that far.
     """
 
     space: str
     plan: Mapping[str, Any]
     why: str
+    trained: str | None = None
 
     @property
     def identity(self) -> str:
@@ -35,23 +37,26 @@ class Choice:
 
 @dataclass(frozen=True)
 class Learned:
-    """What a finished student taught about costs: later candidates' predicted latency is scaled by `latency_ratio`.
+    """What a finished student taught about costs: later candidates' predictions are scaled by the ratios.
 
     Attributes:
         latency_ratio: measured or emulated over predicted.
         why: the gate that failed, as a sentence.
+        memory_ratio: the same of the peak of activations.
     """
 
     choice: Choice
     latency_ratio: float
     why: str
+    memory_ratio: float = 1.0
 
 
 def learned_from(choice: Choice, costs: Mapping[str, Mapping[str, Any]], why: str) -> Learned:
     """Compare what verify found with what had been predicted."""
     found = costs[SHIPPED]
     predicted = costs.get(PREDICTED, found)
-    return Learned(choice, found["latency_ms"] / predicted["latency_ms"], why)
+    memory = found["peak_activation_bytes"] / max(1, predicted["peak_activation_bytes"])
+    return Learned(choice, found["latency_ms"] / predicted["latency_ms"], why, memory)
 
 
 def memorize(job: Job, learned: Sequence[Learned]) -> None:
@@ -68,7 +73,7 @@ def recall(job: Job) -> tuple[Learned, ...]:
     content = json.loads(path.read_text(encoding="utf-8"))
     if content["key"] != _key(job):
         return ()
-    return tuple(Learned(Choice(**item["choice"]), item["latency_ratio"], item["why"]) for item in content["learned"])
+    return tuple(Learned(**{**item, "choice": Choice(**item["choice"])}) for item in content["learned"])
 
 
 def _key(job: Job) -> str:

@@ -18,8 +18,8 @@ from compress.precision.layers import every_module, modules_of
 from compress.precision.measured import measure, why_not
 from compress.precision.sensitivity import Effect, Estimate, Measurer, Study
 from compress.qat.prepared import Prepared
+from compress.stages.budget import budget_of
 from compress.stages.distill import Distilled
-from compress.stages.select import budget_of
 
 SENSITIVITY = "sensitivity.json"
 PRECISION = "precision.json"

@@ -25,9 +25,9 @@ from compress.qat.prepared import Prepared
 from compress.qat.quantizer import rules
 from compress.qat.rounding import rounding
 from compress.stages import precision
+from compress.stages.budget import budget_of
 from compress.stages.distill import CURVE, STUDENT, Distilled
 from compress.stages.learned import Choice
-from compress.stages.select import budget_of
 from compress.store import Record, digest
 from compress.training.curve import plain
 from compress.training.evaluate import evaluate

@@ -14,9 +14,11 @@ import torch
 import compress
 from compress import page
 from compress.job import Job
+from compress.selection.events import Built
+from compress.selection.history import with_artifact
+from compress.stages.candidates import CANDIDATES
 from compress.stages.distill import CURVE
-from compress.stages.learned import Choice
-from compress.stages.select import CANDIDATES
+from compress.stages.learned import PREDICTED, SHIPPED, Choice
 from compress.stages.verify import Checks
 from compress.store import digest, read_record
 from profiles.atomic import write_text
@@ -82,7 +84,7 @@ def _content(job: Job, choice: Choice, checks: Checks) -> dict[str, Any]:
             "sources": dict(job.target.sources),
         },
         "choice": {"space": choice.space, "plan": choice.plan, "why": choice.why},
-        "selection": json.loads((store.path("select") / CANDIDATES).read_text(encoding="utf-8")),
+        "selection": _selection(job, checks),
         "verify": values,
         "curves": {
             stage: json.loads((store.path(stage) / CURVE).read_text(encoding="utf-8"))
@@ -97,6 +99,26 @@ def _content(job: Job, choice: Choice, checks: Checks) -> dict[str, Any]:
         "files": [entry.__dict__ for entry in store.manifest().values()],
         "provenance": _provenance(job),
     }
+
+
+def _selection(job: Job, checks: Checks) -> dict[str, Any]:
+    """What select wrote; its search told to the end, where the choice's artifact was costed."""
+    found: dict[str, Any] = json.loads((job.store.path("select") / CANDIDATES).read_text(encoding="utf-8"))
+    search, costs = found.get("search"), checks.record.values["costs"]
+    if not search or search["chosen"] is None or SHIPPED not in costs:
+        return found
+    cost = costs[SHIPPED]
+    built = Built(
+        round=max((row["round"] for row in search["rounds"]), default=1),
+        identity=search["chosen"],
+        latency_ms=cost["latency_ms"],
+        interval_ms=tuple(cost["interval_ms"]),
+        origin=cost["origin"],
+        predicted_ms=costs.get(PREDICTED, cost)["latency_ms"],
+        met=not checks.failed,
+        why="; ".join(checks.failed),
+    )
+    return found | {"search": with_artifact(search, built)}
 
 
 def _values(job: Job, stage: str) -> dict[str, Any]:

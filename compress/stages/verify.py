@@ -27,13 +27,13 @@ from compress.contracts.signals import Signals
 from compress.job import Job
 from compress.qat import prepare as qat
 from compress.stages import diagnose, ledger
+from compress.stages.budget import budget_of, teacher_cost
 from compress.stages.build import Built
 from compress.stages.distill import Distilled
 from compress.stages.export import Exported
 from compress.stages.gates import Gate, cost_gates, parity_gates
 from compress.stages.learned import PREDICTED, SHIPPED, Choice, Learned, learned_from
 from compress.stages.quantize import Quantized
-from compress.stages.select import budget_of, teacher_cost
 from compress.store import Record, digest
 from exporters import check_onnx, for_tensorrt, parity
 from exporters.artifact import Artifact

@@ -14,8 +14,9 @@ accuracy_drop = 0.2
 {budget}
 [select]
 candidates = {candidates}
-finalists = 2
-share = 0.3
+training = 0.7
+finalists = 1
+settings = { share = 0.34 }
 [distill]
 epochs = 3
 learning_rate = 8e-3

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from compress.contracts.selector import Candidate
-from compress.selection.feasibility import binding, judged_latency_ms, reject
+from compress.selection.feasibility import binding, judged_latency_ms, reject, straddles
 from profiles.cost import Cost
 from profiles.target import Budget
 
@@ -62,7 +62,31 @@ def test_straddling_intervals_are_judged_by_the_median_moved_by_caution(
     said = reject(COST, Budget(), limit_ms, caution)
     assert (said is None) is stays
     if caution and said:
-        assert f"judged as {judged_latency_ms(COST, caution):.3g} ms" in said
+        assert "only a measurement would tell" in said  # its median is within
+
+
+def test_what_is_over_at_its_median_says_where_it_was_judged() -> None:
+    said = reject(COST, Budget(), 6.0, 0.5)
+    assert said is not None
+    assert f"judged as {judged_latency_ms(COST, 0.5):.3g} ms" in said
+
+
+@pytest.mark.parametrize(
+    ("limit_ms", "weights", "could"),
+    [(8.0, 40_960, True), (9.8, 40_960, False), (5.2, 40_960, True), (5.1, 40_960, False), (8.0, 1_024, False)],
+)
+def test_a_measurement_helps_only_between_the_ends_of_the_interval(limit_ms: float, weights: int, could: bool) -> None:
+    # From 9.8 on it is within for sure, below 5.2 it is over for sure; bytes are counted and no measurement helps.
+    assert straddles(COST, Budget(weight_bytes=weights), limit_ms) is could
+
+
+def test_energy_is_judged_like_latency_and_refused_where_it_is_unknown() -> None:
+    known = replace(COST, energy_mj=2.0, energy_interval_mj=(1.5, 3.0))
+    assert reject(known, Budget(energy_mj=2.5), None) is None
+    assert "only a measurement would tell" in str(reject(known, Budget(energy_mj=2.5), None, 1.0))
+    assert "by 0.5 mJ" in str(reject(known, Budget(energy_mj=1.5), None))
+    assert "energy unknown" in str(reject(COST, Budget(energy_mj=2.5), None))
+    assert straddles(known, Budget(energy_mj=2.5), None)
 
 
 def test_caution_does_not_touch_what_was_measured() -> None:

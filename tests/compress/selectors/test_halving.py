@@ -3,106 +3,99 @@
 import math
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, cast
 
 import pytest
 
-from compress.contracts.selector import Candidate
+from compress.contracts.selector import Candidate, Selection
 from compress.errors import RecipeError
-from compress.selectors.halving import SELECTOR, first_field
+from compress.selectors.halving import SELECTOR, first_field, total
 from profiles.cost import Cost
+from tests.compress.selectors.problems import Number, Numbered, candidate
+
+Score = Callable[[int, float, int], float]
 
 
-class Number(int):
-    """A plan of one decision; `kind` makes it two."""
-
-    kind: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return {"number": int(self), "kind": self.kind}
+def select(
+    count: int, score: Score, *, training: float = 1e9, backwards: bool = False, **settings: float
+) -> tuple[Selection, Numbered]:
+    problem = Numbered([candidate(n) for n in range(count)], score, training=training, backwards=backwards)
+    return SELECTOR(**settings)(problem), problem  # type: ignore[arg-type]
 
 
-def candidate(number: int, macs: int = 0, space: str = "a", rejected: str | None = None) -> Candidate:
-    macs = macs or 100_000 * (number + 1)
-    cost = Cost("t", "r", 1, "int8", macs, macs // 20, macs // 20, 1, 0.05, (0.04, 0.06), "predicted")
-    return Candidate(space, Number(number), cost, rejected)
+def numbers(ranked: Sequence[Candidate]) -> list[int]:
+    return [c.plan.value for c in ranked]
 
 
-class Trainings:
-    """Scores by plan, and a record of what was asked."""
-
-    def __init__(self, score: Callable[[int, float], float]) -> None:
-        self.score = score
-        self.asked: list[tuple[int, float]] = []
-
-    def __call__(self, asked: Candidate, share: float) -> float:
-        self.asked.append((asked.plan, share))
-        return self.score(asked.plan, share)
+SCORES = {0: 0.1, 1: 0.9, 2: 0.5, 3: 0.7, 4: 0.3, 5: 0.8}
 
 
-def plans(ranked: Sequence[Candidate]) -> list[int]:
-    return [cast(int, c.plan) for c in ranked]
+@pytest.mark.parametrize("backwards", [False, True])
+def test_rounds_worked_by_hand(backwards: bool) -> None:
+    selection, problem = select(6, lambda n, _s, _n: SCORES[n], share=0.1, backwards=backwards)
+    assert {number for number, share, _ in problem.asked if share == 0.1} == set(range(6))
+    assert {number for number, share, _ in problem.asked if share == 0.2} == {1, 5, 3}
+    assert len(problem.asked) == 9
+    assert numbers(selection.ranked) == [1, 5, 3, 2, 4, 0]
+    assert [c.fidelity for c in selection.ranked] == [0.2, 0.2, 0.2, 0.1, 0.1, 0.1]
+    assert [c.score for c in selection.ranked] == [0.9, 0.8, 0.7, 0.5, 0.3, 0.1]
+    assert selection.notes["rounds"] == [{"students": 6, "share": 0.1}, {"students": 3, "share": 0.2}]
 
 
-def test_rounds_worked_by_hand() -> None:
-    scores = {0: 0.1, 1: 0.9, 2: 0.5, 3: 0.7, 4: 0.3, 5: 0.8}
-    trainings = Trainings(lambda plan, _share: scores[plan])
-    ranked = SELECTOR(finalists=6, share=0.1)([candidate(n) for n in range(6)], trainings)
-    assert {plan for plan, share in trainings.asked if share == 0.1} == set(range(6))
-    assert {plan for plan, share in trainings.asked if share == 0.2} == {1, 5, 3}
-    assert len(trainings.asked) == 9
-    assert plans(ranked) == [1, 5, 3, 2, 4, 0]
-    assert [c.fidelity for c in ranked] == [0.2, 0.2, 0.2, 0.1, 0.1, 0.1]
-    assert [c.score for c in ranked] == [0.9, 0.8, 0.7, 0.5, 0.3, 0.1]
+@pytest.mark.parametrize(("count", "share", "spent"), [(6, 0.1, 1.2), (1, 0.1, 0.0), (2, 0.5, 1.0), (4, 0.5, 4.0)])
+def test_what_the_rounds_cost(count: int, share: float, spent: float) -> None:
+    # 6: 0.6 + 3 * 0.2 and then one is left; 4 at a half: 2, then two full ones.
+    assert total(count, share) == pytest.approx(spent)
+
+
+@pytest.mark.parametrize(("training", "first"), [(1.2, 6), (1.19, 5), (0.4, 3), (0.29, 2), (0.19, 0)])
+def test_as_many_start_as_may_be_paid_for(training: float, first: int) -> None:
+    # 5: 0.5 + 2 * 0.2; 4: 0.4 + 0.4; 3: 0.3.
+    _, problem = select(30, lambda n, _s, _n: n / 100, share=0.1, training=training)
+    assert sum(share == 0.1 for _, share, _ in problem.asked) == first
+    assert problem.spent <= training + 1e-9
 
 
 def test_a_late_bloomer_wins_with_the_longer_training() -> None:
-    trainings = Trainings(lambda plan, share: {0: 0.5, 1: 0.6, 2: 0.4, 3: 0.3}[plan] + (plan == 0) * share)
-    ranked = SELECTOR(finalists=4, share=0.25)([candidate(n) for n in range(4)], trainings)
-    assert plans(ranked)[0] == 0
+    late: Score = lambda n, share, _s: {0: 0.5, 1: 0.6, 2: 0.4, 3: 0.3}[n] + (n == 0) * share  # noqa: E731
+    assert numbers(select(4, late, share=0.25)[0].ranked)[0] == 0
 
 
 @pytest.mark.parametrize(("tie", "wins"), [(0.0, 3), (0.005, 3), (0.02, 1), (0.5, 0)])
 def test_ties_go_to_the_cheaper(tie: float, wins: int) -> None:
     scores = {0: 0.60, 1: 0.89, 2: 0.895, 3: 0.905}
-    trainings = Trainings(lambda plan, _share: scores[plan])
     # A share of 1 leaves one round, so that all four are compared at the end.
-    ranked = SELECTOR(finalists=4, share=1.0, tie=tie)([candidate(n) for n in range(4)], trainings)
-    assert plans(ranked)[0] == wins
+    assert numbers(select(4, lambda n, _s, _n: scores[n], share=1.0, tie=tie)[0].ranked)[0] == wins
 
 
 def test_equal_scores_keep_the_cheaper_in_every_round() -> None:
-    trainings = Trainings(lambda _plan, _share: 0.5)
-    ranked = SELECTOR(finalists=8, share=0.05)([candidate(n) for n in range(8)], trainings)
-    assert plans(ranked)[0] == 0
+    assert numbers(select(8, lambda _n, _s, _r: 0.5, share=0.05)[0].ranked)[0] == 0
 
 
 def test_a_training_that_diverged_leaves_first() -> None:
-    trainings = Trainings(lambda plan, _share: math.nan if plan == 3 else 0.1 * plan)
-    ranked = SELECTOR(finalists=4, share=0.5)([candidate(n) for n in range(4)], trainings)
-    assert plans(ranked) == [2, 1, 0, 3]
-    assert SELECTOR(finalists=2)([candidate(0), candidate(1)], lambda _c, _s: math.nan)[0].plan == 0
+    selection, _ = select(4, lambda n, _s, _r: math.nan if n == 3 else 0.1 * n, share=0.5)
+    assert numbers(selection.ranked) == [2, 1, 0, 3]
+    assert numbers(select(2, lambda _n, _s, _r: math.nan)[0].ranked)[0] == 0
 
 
 def test_all_candidates_come_back_the_rejected_last_and_untrained() -> None:
     everyone = [candidate(n, rejected="over" if n % 3 == 0 else None) for n in range(30)]
-    trainings = Trainings(lambda plan, _share: plan / 100)
-    ranked = SELECTOR(finalists=4)(everyone, trainings)
-    assert sorted(plans(ranked)) == list(range(30))
+    problem = Numbered(everyone, lambda n, _s, _r: n / 100)
+    ranked = SELECTOR(finalists=4)(problem).ranked
+    assert sorted(numbers(ranked)) == list(range(30))
     assert all(c.rejected for c in ranked[-10:])
-    assert all(plan % 3 for plan, _ in trainings.asked)
+    assert all(number % 3 for number, _, _ in problem.asked)
     assert [c.score is not None for c in ranked] == [True] * 4 + [False] * 26
 
 
 def test_one_affordable_candidate_needs_no_training() -> None:
-    trainings = Trainings(lambda _plan, _share: 1.0)
-    ranked = SELECTOR()([candidate(0, rejected="over"), candidate(1)], trainings)
-    assert plans(ranked) == [1, 0]
-    assert trainings.asked == []
+    problem = Numbered([candidate(0, rejected="over"), candidate(1)], lambda _n, _s, _r: 1.0)
+    assert numbers(SELECTOR()(problem).ranked) == [1, 0]
+    assert problem.asked == []
 
 
 def test_nothing_affordable_gives_back_the_rejected() -> None:
-    assert plans(SELECTOR()([candidate(0, rejected="over")], Trainings(lambda _p, _s: 0.0))) == [0]
+    problem = Numbered([candidate(0, rejected="over")], lambda _n, _s, _r: 0.0)
+    assert numbers(SELECTOR()(problem).ranked) == [0]
 
 
 def test_the_first_field_takes_every_space_and_spreads_over_expense() -> None:
@@ -122,11 +115,9 @@ def test_the_first_field_takes_every_space_and_spreads_over_expense() -> None:
 
 
 def test_the_first_field_takes_every_kind_of_one_space() -> None:
-    everyone = [candidate(n) for n in range(60)]
-    for c in everyone[:20]:
-        c.plan.kind = "separable"  # the smallest: capacity alone would leave them all out
-    field = first_field(everyone, 6)
-    assert sum(c.plan.kind == "separable" for c in field) == 3
+    # The separable ones are the smallest: capacity alone would leave them all out.
+    everyone = [candidate(n, kind="separable" if n < 20 else None) for n in range(60)]
+    assert sum(c.plan.kind == "separable" for c in first_field(everyone, 6)) == 3
 
 
 def test_more_capacity_at_the_same_expense_is_tried_first() -> None:
@@ -134,17 +125,15 @@ def test_more_capacity_at_the_same_expense_is_tried_first() -> None:
     better = Candidate(
         "a", Number(99), Cost("t", "r", 1, "int8", 1_000_000, 400_000, 50_000, 1, 0.04, (0.0, 1.0), "predicted"), None
     )
-    assert better.plan in plans(first_field([*dominated, better], 1))
+    assert better.plan.value in numbers(first_field([*dominated, better], 1))
 
 
 def test_the_same_candidates_give_the_same_answer() -> None:
-    everyone = [candidate(n) for n in range(40)]
-    selector = SELECTOR(finalists=6)
-    first, second = (selector(everyone, Trainings(lambda plan, _s: (plan * 37 % 11) / 11)) for _ in range(2))
+    first, second = (select(40, lambda n, _s, _r: (n * 37 % 11) / 11, finalists=6)[0] for _ in range(2))
     assert first == second
 
 
-@pytest.mark.parametrize("numbers", [{"finalists": 0}, {"share": 0.0}, {"share": 1.5}, {"tie": -0.1}])
+@pytest.mark.parametrize("numbers", [{"finalists": -1}, {"share": 0.0}, {"share": 1.5}, {"tie": -0.1}])
 def test_wrong_numbers_are_refused(numbers: dict[str, float]) -> None:
     with pytest.raises(RecipeError, match="halving"):
         SELECTOR(**numbers)  # type: ignore[arg-type]

@@ -1,0 +1,120 @@
+"""What the select stage leaves for people and later stages: every candidate, the front, the choice and why."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from compress.contracts.selector import Candidate, Selection
+from compress.job import Job
+from compress.selection.history import summarise
+from compress.selection.pareto import pareto_front
+from compress.stages.budget import budget_of, latency_limit, teacher_cost
+from compress.stages.learned import Learned
+from compress.stages.problem import RunProblem
+from profiles.cost import Cost
+
+CANDIDATES = "candidates.json"
+
+
+def content_of(
+    job: Job,
+    problem: RunProblem,
+    ranked: Sequence[Candidate],
+    chosen: Candidate,
+    absent: Mapping[str, str],
+    learned: Sequence[Learned],
+    selection: Selection,
+    earlier: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """All that the stage says of a round.
+
+    Args:
+        ranked: what the selector and the finals made of the candidates.
+        absent: spaces that were left out -> why.
+        earlier: the "search" of the round before.
+    """
+    own = {candidate.identity: candidate for candidate in ranked}
+    rows = [own.get(candidate.identity, candidate) for candidate in problem.known]
+    evaluated = [i for i, row in enumerate(rows) if row.score is not None]
+    front = {
+        evaluated[i] for i in pareto_front([(rows[i].cost.latency_ms, -(rows[i].score or 0.0)) for i in evaluated])
+    }
+    chosen_id = next(i for i, row in enumerate(rows) if row.identity == chosen.identity)
+    teacher = teacher_cost(job)
+    part = job.recipe.select
+    return {
+        "considered": len(rows),
+        "rejected": sum(row.rejected is not None for row in rows),
+        "evaluated": len(evaluated),
+        "objective": f"highest validation {job.task.metric} after distillation, within the budget",
+        "budget": {k: v for k, v in dataclasses.asdict(budget_of(job)).items() if v is not None}
+        | {"latency_limit_ms": latency_limit(job)},
+        "absent_spaces": dict(absent),
+        "candidates": [_row(i, row, i in front, i == chosen_id) for i, row in enumerate(rows)],
+        "front": sorted(front),
+        "chosen": chosen_id,
+        "why": _why(job, rows, chosen, teacher, len(evaluated)),
+        "teacher": _cost_row(teacher),
+        "learned": [
+            {
+                "plan": dict(item.choice.plan),
+                "latency_ratio": item.latency_ratio,
+                "memory_ratio": item.memory_ratio,
+                "why": item.why,
+            }
+            for item in learned
+        ],
+        "selector": {"name": part.selector, "settings": dict(part.settings), "notes": dict(selection.notes)},
+        "search": summarise(
+            rows,
+            problem.events,
+            chosen=chosen.identity,
+            metric=job.task.metric,
+            seed=job.recipe.seed,
+            selector=part.selector,
+            training=part.training,
+            earlier=earlier,
+        ),
+    }
+
+
+def _why(job: Job, rows: Sequence[Candidate], chosen: Candidate, teacher: Cost, evaluated: int) -> str:
+    affordable = sum(row.rejected is None for row in rows)
+    score = "" if chosen.score is None else f" ({100 * chosen.score:.2f} % on validation data)"
+    full = sum(row.fidelity >= 1.0 for row in rows)
+    how = f"{evaluated} of them were distilled briefly" + (f" and {full} fully" if full else "")
+    return (
+        f"Of {len(rows)} students {affordable} fit the budget of {job.target.name}; {how}, and this one did "
+        f"best{score}. It needs {teacher.macs / max(1, chosen.cost.macs):.1f} times fewer "
+        f"multiply-accumulates than the teacher and {teacher.weight_bytes / max(1, chosen.cost.weight_bytes):.1f} "
+        f"times fewer weight bytes."
+    )
+
+
+def _row(number: int, candidate: Candidate, pareto: bool, chosen: bool) -> dict[str, Any]:
+    return {
+        "id": number,
+        "identity": candidate.identity,
+        "space": candidate.space,
+        "plan": candidate.plan.to_json(),
+        **_cost_row(candidate.cost),
+        "rejected": candidate.rejected,
+        "score": candidate.score,
+        "fidelity": candidate.fidelity,
+        "proxies": dict(candidate.proxies),
+        "pareto": pareto,
+        "chosen": chosen,
+    }
+
+
+def _cost_row(cost: Cost) -> dict[str, Any]:
+    return {
+        "macs": cost.macs,
+        "params": cost.params,
+        "weight_bytes": cost.weight_bytes,
+        "peak_activation_bytes": cost.peak_activation_bytes,
+        "latency_ms": cost.latency_ms,
+        "interval_ms": list(cost.interval_ms),
+        "energy_mj": cost.energy_mj,
+        "origin": cost.origin,
+    }

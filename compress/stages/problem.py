@@ -1,0 +1,172 @@
+"""A run's search as selectors see it: candidates are costed on the target, trainings are real and never done twice."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, final
+
+from torch import nn
+
+from compress.contracts.selector import Candidate, Outcome, Problem, Trial, identity_of
+from compress.contracts.space import Space
+from compress.contracts.workers import Done, Failure, Resources, Task, Workers
+from compress.errors import RunError
+from compress.evaluations import Evaluation, Evaluations
+from compress.job import Job
+from compress.selection.events import Charged, Event, trained
+from compress.selection.propose import propose
+from compress.stages import trials as tasks
+from compress.stages.students import student
+from compress.workers.never_twice import evaluate
+from profiles.cost import Cost
+
+ROUNDING = 1e-9  # of shares that are added up
+
+
+@final
+class RunProblem(Problem):
+    """One round of a run's search.
+
+    Attributes:
+        events: what happened, for the report.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        spaces: Mapping[str, Space[Any]],
+        *,
+        round_: int,
+        cost: Callable[[str, Any], Cost],
+        reject: Callable[[str, Any, Cost], str | None],
+        workers: Workers,
+        evaluations: Evaluations,
+    ) -> None:
+        """
+        Args:
+            cost: (space, plan) -> its cost on the target, as far as it is known.
+            reject: (space, plan, cost) -> why it leaves, or None.
+            evaluations: where trainings are remembered.
+        """
+        part = job.recipe.select
+        self.seed, self.training = job.recipe.seed, part.training
+        self.spaces, self.task, self.splits = spaces, job.task, job.splits
+        self.teacher = job.teacher.teacher.modules().get("network")
+        self.round = round_
+        self.events: list[Event] = []
+        self.costing_s = 0.0
+        self._job, self._workers, self._evaluations = job, workers, evaluations
+        self._cost, self._reject = cost, reject
+        self._known: dict[str, Candidate] = {}
+        self._spent = 0.0
+        self.pool = ()
+
+    def fill(self, count: int, on_candidate: Callable[[Candidate], None]) -> None:
+        """Draw and cost the pool."""
+        began = time.process_time()
+        drawn = propose(
+            self.spaces, count=count, cost=self._cost, reject=self._reject, seed=self.seed, on_candidate=on_candidate
+        )
+        self.costing_s += time.process_time() - began
+        self._known |= {candidate.identity: candidate for candidate in drawn}
+        self.pool = tuple(drawn)
+
+    def replace(self, candidate: Candidate) -> None:
+        """Put what is now known of a candidate in its place."""
+        self._known[candidate.identity] = candidate
+        self.pool = tuple(candidate if c.identity == candidate.identity else c for c in self.pool)
+
+    @property
+    def known(self) -> tuple[Candidate, ...]:
+        """Every candidate that was costed."""
+        return tuple(self._known.values())
+
+    @property
+    def spent(self) -> float:
+        """Full trainings that the selector has asked for."""
+        return self._spent
+
+    def admit(self, space: str, plan: Any) -> Candidate:
+        """Cost a plan, once."""
+        identity = identity_of(space, plan)
+        if identity not in self._known:
+            began = time.process_time()
+            cost = self._cost(space, plan)
+            self._known[identity] = Candidate(space, plan, cost, self._reject(space, plan, cost))
+            self.costing_s += time.process_time() - began
+        return self._known[identity]
+
+    def stream(self, trials: Sequence[Trial]) -> Iterator[tuple[int, Outcome]]:
+        """Train what is not remembered."""
+        self._spend(sum(trial.share for trial in trials), f"{len(trials)} trials")
+        for trial in trials:
+            if trial.candidate.rejected is not None:
+                raise ValueError(f"{trial.candidate.identity} was rejected: {trial.candidate.rejected}")
+        yield from self.run(trials, None)
+
+    def run(self, trials: Sequence[Trial], keep: Path | None) -> Iterator[tuple[int, Outcome]]:
+        """The same without a limit; the trained weights go to `keep`, if it is given.
+
+        Raises:
+            RunError: a training failed for another reason than that it diverged.
+        """
+        keys = [tasks.key(self._job, trial) for trial in trials]
+        places: dict[str, list[int]] = {}
+        for place, key in enumerate(keys):
+            places.setdefault(key, []).append(place)
+        candidates = {key: trials[own[0]].candidate.identity for key, own in places.items()}
+        wanted = (Task(key, tasks.call(trials[own[0]], key, keep), Resources(cpus=1.0)) for key, own in places.items())
+
+        def read(done: Done) -> Evaluation:
+            return tasks.read(done.value, candidates[done.key])
+
+        told: dict[int, Event] = {}
+        for found in evaluate(self._workers, self._evaluations, wanted, read, self._wait):
+            if isinstance(found, Failure):
+                raise RunError(
+                    f"a trial failed: {found.what}" + (f"\n{found.traceback}" if found.traceback else ""),
+                    fix=found.fix or "mend what it says and give the same command again: finished trials are kept",
+                )
+            evaluation = found.evaluation
+            outcome = Outcome(evaluation.score, evaluation.cpu_s, found.remembered)
+            for place in places[found.key]:
+                told[place] = trained(self.round, trials[place], outcome)
+                self._say(trials[place], outcome)
+                yield place, outcome
+        self.events += [told[place] for place in sorted(told)]  # whatever the order of arrival
+
+    def student(self, candidate: Candidate, seed: int = 0) -> nn.Module:
+        """The untrained student of that seed."""
+        return student(self._job, candidate.space, self.spaces[candidate.space], candidate.plan, seed)
+
+    def charge(self, share: float, what: str) -> None:
+        """Count what the selector trained itself."""
+        self._spend(share, what)
+        self.events.append(Charged(self.round, share, what))
+
+    def _spend(self, share: float, what: str) -> None:
+        if self._spent + share > self.training + ROUNDING:
+            raise ValueError(
+                f"{what} would take {share:.3g} full trainings, and of {self.training:.3g} there are"
+                f" {self.training - self._spent:.3g} left"
+            )
+        self._spent += share
+
+    def _wait(self, count: int) -> None:
+        self._job.progress.say(f"select: another process is at {count} of these trials; waiting for it")
+
+    def _say(self, trial: Trial, outcome: Outcome) -> None:
+        if outcome.remembered:
+            return
+        epochs = tasks.epochs_of(self._job, trial.share)
+        cost = trial.candidate.cost
+        self._job.progress.say(
+            f"select: a student of {trial.candidate.space} with {cost.macs / 1e6:.2f} M MACs reaches "
+            f"{100 * outcome.score:.2f} % after {epochs} epoch{'s' if epochs > 1 else ''}"
+        )
+
+
+def scored(candidate: Candidate, outcome: Outcome, share: float) -> Candidate:
+    """The candidate with what a trial of it gave."""
+    return dataclasses.replace(candidate, score=outcome.score, fidelity=share)

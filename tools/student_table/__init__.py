@@ -1,0 +1,1 @@
+"""Students that were all trained fully, once: what selectors are held against."""
