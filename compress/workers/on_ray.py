@@ -20,9 +20,13 @@ LOOK_S = 5.0  # between two looks at what nodes there are; nodes come and go
 NODE_WAIT_S = 60.0  # for a node with what a task needs, which an autoscaler may bring
 KNOCK_S = 10.0
 STORE_BYTES = 100 * 2**20  # of a cluster started here: results are small
-# Read when Ray is imported or a node is started: no statistics leave the machine, and a task without GPUs sees those
-# that it would see anyway.
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DEDUP_LOGS": "0"}
+# Read when Ray is imported or a node is started: no statistics leave the machine; a task without GPUs sees those that
+# it would see anyway (what later versions do unasked); a busy machine may take its time to start a node.
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_raylet_start_wait_time_s": "180",
+}
 
 _states: dict[str, tuple[Any, ...]] = {}  # in a worker: of the driver that it works for
 
@@ -181,7 +185,7 @@ def _work(token: str, setup: Call | None, call: Call, needs: Resources) -> tuple
 
 
 def _imported() -> Any:
-    for name, value in QUIET.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
         import ray

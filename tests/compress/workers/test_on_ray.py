@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[3]
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Three nodes with one core each; the last has a resource of its own, memory for two tasks, and is killed."""
-    for name, value in on_ray.QUIET.items():
+    for name, value in on_ray.ENVIRONMENT.items():
         os.environ[name] = value
     from ray.cluster_utils import Cluster
 
