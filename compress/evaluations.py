@@ -211,6 +211,14 @@ class Evaluations:
                 "DELETE FROM claims WHERE key = ? AND owner = ?", ((key, self._owner) for key in keys)
             )
 
+    def forget(self, keys: Iterable[str]) -> int:
+        """Drop results whose evaluation left more than the result (trained weights) and that is lost; how many."""
+        keys = list(keys)
+        if not keys:
+            return 0
+        with self._writing() as connection:
+            return sum(connection.execute("DELETE FROM evaluations WHERE key = ?", (key,)).rowcount for key in keys)
+
     def rows(self, candidate: str | None = None) -> Iterator[tuple[str, Evaluation]]:
         """(key, evaluation) in the order in which they finished, read a few at a time; new ones are met as well."""
         last, only = 0, "" if candidate is None else "AND candidate = ?"

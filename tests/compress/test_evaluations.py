@@ -84,6 +84,17 @@ def test_the_first_result_stays_and_the_second_is_counted(file: Path) -> None:
         assert evaluations.counts().again == 1
 
 
+def test_what_was_forgotten_may_be_evaluated_again(file: Path) -> None:
+    with open_evaluations(file) as evaluations:
+        evaluations.put_all({"k": FOUND, "j": FOUND})
+        assert evaluations.forget(["k", "unknown"]) == 1
+        assert evaluations.forget([]) == 0
+        assert evaluations.get("k") is None
+        assert evaluations.claim_all(["k", "j"]) == {"k"}
+        assert evaluations.put("k", FOUND)
+        assert evaluations.counts().again == 0
+
+
 def test_a_key_changes_with_everything_that_decides_the_result() -> None:
     given = {"data": "d", "teacher": "t", "recipe": "r"}
     base = key_of(candidate="c", given=given, share=0.5, seed=0)

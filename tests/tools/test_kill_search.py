@@ -41,7 +41,7 @@ def test_a_search_that_fails_is_no_success(tmp_path: Path) -> None:
 
 def test_a_worker_without_its_driver_is_found() -> None:
     command = [sys.executable, "-c", "import time; time.sleep(60)", "compress.workers.child"]
-    start = f"import subprocess; print(subprocess.Popen({command!r}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).pid)"
+    start = f"from subprocess import DEVNULL, Popen; print(Popen({command!r}, stdout=DEVNULL, stderr=DEVNULL).pid)"
     driver = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, check=True)
     orphan = psutil.Process(int(driver.stdout))
     deadline = time.monotonic() + 10
