@@ -7,7 +7,8 @@ arXiv:2302.05629; its ramp is proposed.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -36,6 +37,7 @@ class SearchNumbers:
         alpha_rate, alpha_decay: of the architecture's Adam (betas 0.5 and 0.999).
         ramp: share of the steps over which the self-distillation comes in, from 0: early teachers are bad ones.
         alpha_gradient: `bilevel.first_order` or `bilevel.second_order`.
+        teach_alpha: whether the self-distillation is in the loss of the architecture as well.
     """
 
     epochs: int = 50
@@ -49,6 +51,7 @@ class SearchNumbers:
     alpha_decay: float = 1e-3
     ramp: float = 0.2
     alpha_gradient: AlphaGradient = first_order
+    teach_alpha: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,48 +150,42 @@ def search(
         with torch.no_grad():
             return frontend(batch.inputs[0]), labels_of(batch)
 
+    def cost() -> Tensor:
+        return penalty(torch.softmax(supernet.alpha, dim=1)) if penalty is not None else supernet.alpha.new_zeros(())
+
+    untaught = partial(_loss, supernet, task, NoTeacher(), 0.0)
     for epoch in range(numbers.epochs):
         orders = [half[torch.randperm(len(half), generator=source)] for half in (parts.weights, parts.alpha)]
-        sums = [0.0, 0.0, 0.0]
+        sums = _Sums()
         for step, (ours, theirs) in enumerate(zip(*(order.tensor_split(steps) for order in orders), strict=True)):
             done = epoch * steps + step
             rate = _cosine(numbers, done / (numbers.epochs * steps))
-            (x, y), (x_alpha, y_alpha) = read(ours), read(theirs)
-
-            def loss_of(x: Tensor, y: Tensor) -> Tensor:
-                return task.loss(supernet(x), y).mean()
-
-            def validation(x: Tensor = x_alpha, y: Tensor = y_alpha, sums: list[float] = sums) -> Tensor:
-                supervised = loss_of(x, y)
-                sums[1] += float(supervised.detach())
-                if penalty is None:
-                    return supervised
-                return supervised + penalty(torch.softmax(supernet.alpha, dim=1))
-
-            def train(x: Tensor = x, y: Tensor = y) -> Tensor:
-                return loss_of(x, y)
+            strength = weight * min(1.0, done / max(1e-9, numbers.ramp * numbers.epochs * steps))
+            taught = partial(_loss, supernet, task, past, strength)
+            train = partial(taught, *read(ours))
+            validation = partial(taught if numbers.teach_alpha else untaught, *read(theirs))
 
             with frozen_statistics(supernet):
-                supernet.alpha.grad = numbers.alpha_gradient(supernet.alpha, weights, train, validation, rate)
+                supernet.alpha.grad = numbers.alpha_gradient(
+                    supernet.alpha,
+                    weights,
+                    partial(train, None),
+                    partial(_sum, partial(validation, sums.alpha), cost),
+                    rate,
+                )
             adam.step()
 
-            logits = supernet(x)
-            supervised = task.loss(logits, y).mean()
-            total = supervised
-            term = past.term(x, logits) if weight > 0.0 else None
-            if term is not None:
-                ramp = min(1.0, done / max(1e-9, numbers.ramp * numbers.epochs * steps))
-                total = total + weight * ramp * term.mean()
-                sums[2] += float(term.detach().mean())
-            sums[0] += float(supervised.detach())
-            for parameter, gradient in zip(weights, torch.autograd.grad(total, weights), strict=True):
+            gradients = torch.autograd.grad(train(sums.weights), weights)
+            for parameter, gradient in zip(weights, gradients, strict=True):
                 parameter.grad = gradient
             torch.nn.utils.clip_grad_norm_(weights, numbers.clip)
             sgd.param_groups[0]["lr"] = rate
             sgd.step()
             past.after_step(supernet)
         past.after_epoch(supernet)
-        logs.append(EpochLog(sums[0] / steps, sums[1] / steps, sums[2] / steps, entropy(supernet.alpha)))
+        supervised, term = (sum(values) / steps for values in zip(*sums.weights, strict=True))
+        alpha_loss = sum(value for value, _ in sums.alpha) / steps
+        logs.append(EpochLog(supervised, alpha_loss, term, entropy(supernet.alpha)))
     sgd.zero_grad()
     adam.zero_grad()
     return logs
@@ -203,6 +200,37 @@ def labels_of(batch: Batch) -> Tensor:
     if batch.labels is None:
         raise ValueError(NOT_CLASSES)
     return batch.labels
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """(supervised loss, term of the teacher) of each batch of an epoch."""
+
+    weights: list[tuple[float, float]] = field(default_factory=list)
+    alpha: list[tuple[float, float]] = field(default_factory=list)
+
+
+def _loss(
+    supernet: Supernet,
+    task: Task,
+    teacher: SelfTeacher,
+    strength: float,
+    x: Tensor,
+    y: Tensor,
+    seen: list[tuple[float, float]] | None,
+) -> Tensor:
+    """The loss of one batch, a scalar; its parts are appended to `seen`."""
+    logits = supernet(x)
+    supervised: Tensor = task.loss(logits, y).mean()
+    term = teacher.term(x, logits) if strength > 0.0 else None
+    added = term.mean() if term is not None else supervised.new_zeros(())
+    if seen is not None:
+        seen.append((supervised.item(), added.item()))
+    return supervised + strength * added if term is not None else supervised
+
+
+def _sum(one: Callable[[], Tensor], other: Callable[[], Tensor]) -> Tensor:
+    return one() + other()
 
 
 def _cosine(numbers: SearchNumbers, progress: float) -> float:

@@ -6,7 +6,7 @@ equation 2, discretisation section 2.4, and the batch norm without factor and of
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -83,8 +83,14 @@ class Supernet(nn.Module):
         outputs: int,
         operations: Sequence[str],
         nodes: int = 3,
+        cell: Callable[[Sequence[str], int, int, Size], nn.Module] = MixedCell,
     ) -> None:
         """Weights and `alpha` (normal, deviation 1e-3) come from torch's current seed.
+
+        Args:
+            nodes: later ones of each cell.
+            cell: another form of cell than the one that is deployed, for experiments: made from (operations, nodes,
+                channels, size), it takes (x, mixing). `discretised` knows `MixedCell` alone.
 
         Raises:
             ValueError: fewer than two operations, or none that a discrete network can have.
@@ -95,7 +101,7 @@ class Supernet(nn.Module):
         self.skeleton, self.shape, self.outputs = skeleton, tuple(shape), outputs
         self.operations, self.nodes = tuple(operations), nodes
         self.signal = len(self.shape) == 2
-        made = parts(skeleton, shape, outputs, lambda c, size: MixedCell(operations, nodes, c, size), affine=False)
+        made = parts(skeleton, shape, outputs, lambda c, size: cell(operations, nodes, c, size), affine=False)
         self.stem, self.stages, self.head = made.stem, made.stages, made.head
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
@@ -114,7 +120,7 @@ class Supernet(nn.Module):
         for stage in self.stages:
             assert isinstance(stage, nn.Sequential)
             for layer in stage:
-                x = layer(x, mixing) if isinstance(layer, MixedCell) else layer(x)
+                x = layer(x) if isinstance(layer, nn.Sequential) else layer(x, mixing)  # a reduction, or a cell
         output: Tensor = self.head(self.flatten(self.pool(x)))
         return output
 
