@@ -20,6 +20,7 @@ import argparse
 import json
 import math
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -203,6 +204,7 @@ def run(bed: Bed, seeds: Sequence[int]) -> list[Row]:
                 # Students have other weights than the teachers that happen to be as wide.
                 trained = bed.train(student, seed + 100, logits)
                 rows.append(Row(student, width, seed, trained.quality, trained.loss))
+        print(f"{bed.name}: seed {seed} is done, {len(rows)} trainings", file=sys.stderr, flush=True)
     return rows
 
 
@@ -225,7 +227,11 @@ class Finding:
 
 
 def judge(rows: Sequence[Row], better: int) -> Finding:
-    """The criterion of the head of this file; "inconclusive" where the spread hides which teacher is best."""
+    """The criterion of the head of this file.
+
+    "inconclusive" where some student loses more than the spread by the largest teacher, but too few do or the best size
+    falls; "not reproduced at this scale" where none does.
+    """
     cells: dict[tuple[int, int], list[float]] = {}
     for row in rows:
         cells.setdefault((row.student, row.teacher), []).append(row.quality)
