@@ -116,6 +116,8 @@ class RunProblem(Problem):
         for place, key in enumerate(keys):
             places.setdefault(key, []).append(place)
         candidates = {key: trials[own[0]].candidate.identity for key, own in places.items()}
+        if keep is not None:  # a result without its weights is not enough, such as after another recipe's search
+            self._evaluations.forget(key for key in places if not (keep / f"{key}.safetensors").is_file())
         wanted = (Task(key, tasks.call(trials[own[0]], key, keep), Resources(cpus=1.0)) for key, own in places.items())
 
         def read(done: Done) -> Evaluation:

@@ -71,12 +71,17 @@ def set_up(setup: Call | None) -> tuple[Any, ...] | Raised:
 
 
 def perform(call: Call, first: tuple[Any, ...], needs: Resources) -> Any | Raised:
-    """What the function returns, or what it raised."""
+    """What the function returns, or what it raised; the number of threads is afterwards what it was."""
+    torch = sys.modules.get("torch")
+    before = None if torch is None else torch.get_num_threads()
     limit_threads(needs)
     try:
         return call_by_name(call, *first)
     except Exception as error:  # told to the driver, which reports it
         return raised(error)
+    finally:
+        if torch is not None:
+            torch.set_num_threads(before)
 
 
 def limit_threads(needs: Resources) -> None:

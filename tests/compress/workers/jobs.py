@@ -93,6 +93,13 @@ def threads() -> list[Any]:
     return [os.environ.get("OMP_NUM_THREADS"), os.environ.get("CUDA_VISIBLE_DEVICES")]
 
 
+def torch_threads() -> int:
+    """How many torch uses."""
+    import torch
+
+    return torch.get_num_threads()
+
+
 def unsendable() -> Any:
     """Cannot cross a process."""
     return lambda: None

@@ -271,6 +271,20 @@ with Processes(count=2) as workers:
         assert sizes[1] - sizes[0] < 2**20
 
 
+def test_a_task_has_as_many_threads_as_cores_and_leaves_the_others_what_they_had() -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        tasks = [task("torch_threads", f"k{n}", Resources(cpus=n)) for n in (1, 2)]
+        with Serial() as workers:
+            assert values(workers, tasks) == {"k1": 1, "k2": 2}
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_results_do_not_depend_on_the_kind_or_the_number_of_workers() -> None:
     tasks = [task("divide", f"k{number}", number=number) for number in range(-3, 4)]
     found = []
