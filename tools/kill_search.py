@@ -2,7 +2,8 @@
 
     .venv/bin/python -m tools.kill_search [--out FOLDER] [--kills 20] [--workers serial]
 
-A search that ends before its moment is compared, and another is begun, until there were as many kills. Prints one line
+What is in FOLDER is used: an undisturbed search runs once. One that ends before its moment is compared, and another is
+begun, until there were as many kills. Prints one line
 per kill, and at the end whether every search chose the same and had the same scores, whether a finished evaluation was
 run again, and whether a worker outlived its driver. Exit status 1 where one of these is wrong.
 """
@@ -29,14 +30,13 @@ def main() -> int:
     parser.add_argument("--workers", default="serial")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of killing")
     options = parser.parse_args()
-    shutil.rmtree(options.out, ignore_errors=True)
     project = search.recipe(options.out)
     prepared, calm = options.out / "prepared", options.out / "undisturbed"
-    search.finish(project, prepared, "serial", until="prepare")
-    shutil.copytree(prepared, calm)
-    start = time.monotonic()
+    if not calm.exists():
+        search.finish(project, prepared, "serial", until="prepare")
+        shutil.copytree(prepared, calm)
     search.finish(project, calm, options.workers)
-    seconds = time.monotonic() - start
+    seconds = search.seconds(calm)
     expected, scores = search.choice(calm), search.scores(calm)
     print(f"undisturbed: {seconds:.1f} s, {len(scores)} evaluations, chose {expected}", flush=True)
 
@@ -44,10 +44,11 @@ def main() -> int:
     kills, searches, good = 0, 0, True
     while kills < options.kills:
         out = options.out / f"killed-{searches}"
+        shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(prepared, out)
         searches += 1
         while True:
-            moment = rng.uniform(0.0, 0.5 * seconds) if kills < options.kills else None
+            moment = rng.uniform(0.0, seconds) if kills < options.kills else None
             line = one(search.command(project, out, options.workers), out, moment)
             if line is None:
                 break
@@ -70,8 +71,9 @@ def main() -> int:
 
 def one(command: list[str], out: Path, moment: float | None) -> str | None:
     """Run the command, and kill it `moment` seconds after its search has begun; None where it ended before."""
+    before = search.begun(out)  # left by the attempt that was killed
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    while moment is not None and process.poll() is None and not search.begun(out):
+    while moment is not None and process.poll() is None and search.begun(out) in (None, before):
         time.sleep(0.002)
     try:
         process.wait(timeout=moment)

@@ -51,9 +51,17 @@ def finish(project: Path, out: Path, workers: str, until: str = "select") -> Non
     subprocess.run(command(project, out, workers, until), check=True, stdout=subprocess.DEVNULL)
 
 
-def begun(out: Path) -> bool:
-    """Whether the search has begun and is not finished."""
-    return (out / folder_name("select") / BEGUN).exists()
+def begun(out: Path) -> int | None:
+    """When the search last began, in the file system's nanoseconds; None where it has not, or is finished."""
+    try:
+        return (out / folder_name("select") / BEGUN).stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
+def seconds(out: Path) -> float:
+    """How long a finished search took."""
+    return float(json.loads((out / folder_name("select") / "stage.json").read_text())["seconds"])
 
 
 def choice(out: Path) -> dict[str, Any]:

@@ -17,16 +17,22 @@ from tools import kill_search, small_search
 def stand_in(out: Path, code: str) -> list[str]:
     """A process that begins its search after a moment."""
     folder = out / folder_name("select")
-    begin = f"import pathlib, time; time.sleep(0.1); f = pathlib.Path({str(folder)!r}); f.mkdir(parents=True)"
-    return [sys.executable, "-c", f"{begin}; (f / {BEGUN!r}).touch(); {code}"]
+    begin = (
+        f"import os, pathlib, time; time.sleep(0.1); f = pathlib.Path({str(folder)!r}); os.makedirs(f, exist_ok=True)"
+    )
+    return [sys.executable, "-c", f"{begin}; (f / {BEGUN!r}).write_text('x'); {code}"]
 
 
 def test_kills_after_the_search_has_begun(tmp_path: Path) -> None:
     with open_evaluations(tmp_path / small_search.FILE) as evaluations:
         evaluations.put("k", Evaluation(0.5, 1.0, 0, 1.0, "a", "b", "here"))
     line = kill_search.one(stand_in(tmp_path, "time.sleep(60)"), tmp_path, 0.05)
-    assert small_search.begun(tmp_path)
+    began = small_search.begun(tmp_path)
+    assert began is not None
     assert line == "0.05 s after the search began, 1 evaluations finished"
+    again = kill_search.one(stand_in(tmp_path, "time.sleep(60)"), tmp_path, 0.0)
+    assert again is not None
+    assert small_search.begun(tmp_path) != began, "not before it had begun once more"
 
 
 def test_sees_a_search_that_ended_before_its_moment(tmp_path: Path) -> None:
