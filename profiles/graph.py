@@ -99,6 +99,16 @@ class Graph(_Referable):
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """The operators that ran inside of one module, and what went into it and came out."""
+
+    first: int
+    end: int  # one behind the last
+    into: str  # edge
+    out: str
+
+
+@dataclass(frozen=True, slots=True)
 class Totals:
     """What a graph holds and does before any runtime fuses it."""
 

@@ -13,7 +13,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from profiles.errors import ProfileError
-from profiles.graph import FLOATS, Edge, Graph, Kind, Op, Weight, conv_macs, edge, fft_macs, recurrent_macs
+from profiles.graph import FLOATS, Edge, Graph, Kind, Op, Span, Weight, conv_macs, edge, fft_macs, recurrent_macs
 from profiles.torch_kinds import FACTORIES, KINDS
 
 if TYPE_CHECKING:
@@ -35,20 +35,39 @@ def read(module: "nn.Module", example: "Tensor | Sequence[Tensor] | Mapping[str,
     Raises:
         ProfileError: the module's forward fails on such inputs.
     """
+    return read_spans(module, example, (), batch)[0]
+
+
+def read_spans(
+    module: "nn.Module",
+    example: "Tensor | Sequence[Tensor] | Mapping[str, Tensor]",
+    names: Sequence[str],
+    batch: int = 1,
+) -> tuple[Graph, dict[str, Span]]:
+    """The same, and where in the graph some submodules are.
+
+    Args:
+        names: of submodules that run once, with one tensor going in and one coming out.
+
+    Raises:
+        ProfileError: as `read`.
+    """
     import torch
 
+    spans: dict[str, Span] = {}
     positional, keywords = _resized(example, batch)
     modules = list(module.named_modules())
     with torch.no_grad(), _inference(modules):
         try:
             shells = [_shell(item) for item in positional], {key: _shell(item) for key, item in keywords.items()}
             with _without_data(modules) as stored:
-                return _trace(module, modules, stored, *shells, batch)
+                return _trace(module, modules, stored, *shells, batch, names, spans), spans
         except (RuntimeError, NotImplementedError, ValueError):
             pass  # it needs values: try with some
         try:
             named = [*module.named_parameters(), *module.named_buffers()]
-            return _trace(module, modules, [(item, name) for name, item in named], positional, keywords, batch)
+            stored = [(item, name) for name, item in named]
+            return _trace(module, modules, stored, positional, keywords, batch, names, spans), spans
         except (RuntimeError, NotImplementedError, ValueError, TypeError, IndexError) as error:
             shapes = ", ".join(str(tuple(item.shape)) for item in (*positional, *keywords.values()))
             raise ProfileError(
@@ -89,9 +108,14 @@ def _trace(
     inputs: "list[Tensor]",
     keywords: "dict[str, Tensor]",
     batch: int,
+    names: Sequence[str],
+    spans: dict[str, Span],
 ) -> Graph:
     trace = _Trace(stored, [*inputs, *keywords.values()])
-    with trace.recording(modules):
+    spans.clear()
+    with trace.recording(modules), ExitStack() as watches:
+        for name in names:
+            watches.enter_context(trace.watching(name, module.get_submodule(name), spans))
         return trace.graph(module(*inputs, **keywords), batch)
 
 
@@ -182,6 +206,25 @@ class _Trace:
             stack.enter_context(recurrent(self))
         stack.enter_context(dispatch(self))
         return stack
+
+    @contextmanager
+    def watching(self, name: str, module: "nn.Module", spans: dict[str, Span]) -> Iterator[None]:
+        """A context in which the module's calls are noted in `spans`, the last one last."""
+        before: list[tuple[int, str]] = []
+
+        def enter(_module: Any, inputs: Any) -> None:
+            before.append((len(self._ops), self._names.get(id(inputs[0]), "") if inputs else ""))
+
+        def leave(_module: Any, _inputs: Any, output: Any) -> None:
+            first, into = before.pop()
+            spans[name] = Span(first, len(self._ops), into, self._names.get(id(output), ""))
+
+        hooks = (module.register_forward_pre_hook(enter), module.register_forward_hook(leave))
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def graph(self, result: Any, batch: int) -> Graph:
         """What was recorded, with the tensors in `result` (however nested) as outputs."""

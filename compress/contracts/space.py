@@ -2,8 +2,8 @@
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ class SpaceContext:
         outputs: size of the student's output.
         width_multiple: channels that the target's int8 kernels want.
         family: of the target's runtime, for rules about operators (nvidia-gpu, cortex-m, ethos-u, x86-cpu).
+        answer: shape of one answer of the teacher, for spaces whose students answer every position; () where nobody
+            has looked.
     """
 
     teacher: nn.Module | None
@@ -37,6 +39,25 @@ class SpaceContext:
     outputs: int
     width_multiple: int
     family: str
+    answer: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outline:
+    """How a plan's network follows from a larger one of the same space, so that it need not be built to be costed.
+
+    Attributes:
+        key: plans of one key share the larger network's structure.
+        sizes: numbers of which every dimension of every tensor is a sum of multiples, by name; plans of one key have
+            the same names.
+        absent: modules of the larger network that let through what goes into them.
+        windows: extent that a convolution's window is cut to along each longer axis, by module.
+    """
+
+    key: Hashable
+    sizes: Mapping[str, int]
+    absent: Sequence[str] = ()
+    windows: Mapping[str, int] = field(default_factory=dict)
 
 
 class Space(ABC, Generic[P]):
@@ -71,6 +92,14 @@ class Space(ABC, Generic[P]):
     @abstractmethod
     def from_json(self, data: Mapping[str, Any]) -> P:
         """The plan that `to_json` gave."""
+
+    def outline(self, plan: P) -> Outline | None:
+        """How the plan's network follows from a larger one; None where only building it tells."""
+        return None
+
+    def unabridged(self, plan: P, rng: random.Random) -> P:
+        """A plan of the same outline's key with random sizes, nothing absent and whole windows."""
+        raise NotImplementedError(f"{type(self).__name__} gives no outlines")
 
     @abstractmethod
     def build(self, plan: P) -> nn.Module:

@@ -18,7 +18,7 @@ from typing import Any, final
 
 from torch import nn
 
-from compress.contracts.space import Space, SpaceContext
+from compress.contracts.space import Outline, Space, SpaceContext
 from compress.errors import RecipeError
 from compress.structure.anatomy import Choice, dissect, smaller
 from compress.structure.channels import ChannelGroup
@@ -259,8 +259,12 @@ class Derived(Space[Plan]):
                 f"has the keys widths and dropped, and may have kernels, pooled and shrink; this one has"
                 f" {', '.join(map(str, data)) or 'none'}"
             )
+        named = (data["widths"], data.get("kernels", {}))
+        if not (isinstance(data["dropped"], list | tuple) and all(isinstance(part, Mapping) for part in named)):
+            return "has a list of blocks in dropped, and names with numbers in widths and kernels; this one has not"
         if strange := [block for block in data["dropped"] if block not in self.blocks]:
-            return f"leaves out some of {', '.join(self.blocks) or 'no blocks'}; this one names {', '.join(strange)}"
+            there = ", ".join(self.blocks) or "no blocks"
+            return f"leaves out some of {there}; this one names {', '.join(map(str, strange))}"
         if strange := sorted(set(data["widths"]) ^ {group.name for group in self.present(data["dropped"])}):
             return f"gives a width to each group that is there; missing or unknown: {', '.join(strange)}"
         if strange := [name for name, width in data["widths"].items() if width not in self.offered[name]]:
@@ -269,7 +273,7 @@ class Derived(Space[Plan]):
         kernels = data.get("kernels", {})
         if strange := [name for name in kernels if name not in self.convolutions(data["dropped"])]:
             there = ", ".join(self.convolutions(data["dropped"])) or "no convolution"
-            return f"chooses the kernels of {there}; this one names {', '.join(strange)}"
+            return f"chooses the kernels of {there}; this one names {', '.join(map(str, strange))}"
         if strange := [name for name, size in kernels.items() if size not in self.kernels[name]]:
             there = ", ".join(map(str, self.kernels[strange[0]]))
             return f"gives {strange[0]} one of the kernels {there}; this one {kernels[strange[0]]}"
@@ -279,6 +283,20 @@ class Derived(Space[Plan]):
         if shrink not in self.shrinks[pooled]:
             return f"has shrink {', '.join(map(str, self.shrinks[pooled]))} with this head; this one {shrink}"
         return None
+
+    def outline(self, plan: Plan) -> Outline:
+        """The larger network has all blocks, the plan's head and its resolution."""
+        hidden = tuple(item.layer for item in self.anatomy.hidden if item.layer in plan.dropped)
+        widths = dict(plan.widths)
+        sizes = {group.name: widths.get(group.name, group.channels) for group in self.present(hidden)}
+        absent = tuple(name for name in plan.dropped if name not in hidden)
+        return Outline((hidden, plan.pooled, plan.shrink), sizes, absent, dict(plan.kernels))
+
+    def unabridged(self, plan: Plan, rng: random.Random) -> Plan:
+        """All blocks and whole kernels; random widths."""
+        hidden = [item.layer for item in self.anatomy.hidden if item.layer in plan.dropped]
+        widths = {group.name: rng.choice(self.offered[group.name]) for group in self.groups}
+        return self.plan(widths, hidden, {}, plan.pooled, plan.shrink)
 
     def build(self, plan: Plan) -> nn.Module:
         """The teacher cut to the plan, in training mode; weights are the teacher's.

@@ -23,9 +23,10 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from compress.contracts.space import Space, SpaceContext
+from compress.contracts.space import Outline, Space, SpaceContext
 from compress.errors import RecipeError
 from compress.structure.convnets import LADDER, most_stages, reduced, stem_kernel, stem_strides
+from compress.structure.decisions import checked, once_per_example, refuse
 from compress.structure.layers import SMALLEST_MAP, convolution, widths_of
 
 Kind = Literal["residual", "light", "separable"]
@@ -156,6 +157,7 @@ class Int8Conv(Space[Plan]):
     """All plans for one input size and one target."""
 
     def __init__(self, context: SpaceContext) -> None:
+        once_per_example("int8_conv", context)
         shape = tuple(context.features.shape[1:])
         if len(shape) not in (2, 3) or min(shape) < 1:
             raise RecipeError(
@@ -249,19 +251,8 @@ class Int8Conv(Space[Plan]):
         Raises:
             RecipeError: a key is missing or unknown, or a value is none that this space offers.
         """
-        expected = ("kind", "stem_stride", "widths", "depths")
-        if set(data) != set(expected):
-            raise RecipeError(
-                f"a plan of int8_conv has the keys {', '.join(expected)}; this one has"
-                f" {', '.join(map(str, data)) or 'none'}",
-                fix="take the plan from candidates.json of a run as it stands there",
-            )
-        plan = Plan(data["kind"], data["stem_stride"], tuple(data["widths"]), tuple(data["depths"]))
-        wrong = self.wrong_with(plan)
-        if wrong:
-            raise RecipeError(
-                f"a plan of int8_conv {wrong}", fix="take a plan that was made for the same target and task"
-            )
+        plan = Plan(**checked("int8_conv", data, {"kind": str, "stem_stride": int, "widths": tuple, "depths": tuple}))
+        refuse("int8_conv", self.wrong_with(plan))
         return plan
 
     def wrong_with(self, plan: Plan) -> str | None:
@@ -280,6 +271,34 @@ class Int8Conv(Space[Plan]):
         if any(depth not in range(1, MOST_DEPTH + 1) for depth in plan.depths):
             return f"has depths {list(plan.depths)}; here they are 1 to {MOST_DEPTH}"
         return None
+
+    def outline(self, plan: Plan) -> Outline:
+        """The larger network has the most blocks in every stage."""
+        sizes = {str(stage): width for stage, width in enumerate(plan.widths)}
+        absent = [
+            f"stages.{stage}.{block}" for stage, depth in enumerate(plan.depths) for block in range(depth, MOST_DEPTH)
+        ]
+        return Outline((plan.kind, plan.stem_stride, len(plan.widths), self.bridged(plan)), sizes, absent)
+
+    def bridged(self, plan: Plan) -> tuple[int, ...]:
+        """Stages from the second on whose first block has an identity as its shortcut: nothing changes the shape."""
+        axes = [-(-size // reduced(size, plan.stem_stride)) for size in (1, *self.shape[1:])[-2:]]
+        found = []
+        for stage in range(1, len(plan.widths)):
+            if max(axes) < SMALLEST_MAP and plan.widths[stage] == plan.widths[stage - 1] and plan.kind != "separable":
+                found.append(stage)
+            axes = [-(-size // 2) if size >= SMALLEST_MAP else size for size in axes]
+        return tuple(found)
+
+    def unabridged(self, plan: Plan, rng: random.Random) -> Plan:
+        """The most blocks in every stage; random widths, equal where the key says so."""
+        widths = [rng.choice(self.widths)]
+        for stage in range(1, len(plan.widths)):
+            if stage in self.bridged(plan):
+                widths.append(widths[-1])
+            else:  # another than before: where nothing else changes the shape, an equal width has another structure
+                widths.append(rng.choice([width for width in self.widths if width != widths[-1]]))
+        return replace(plan, widths=tuple(widths), depths=(MOST_DEPTH,) * len(widths))
 
     def build(self, plan: Plan) -> nn.Module:
         """Fresh weights from torch's current seed; features -> (B, outputs)."""
