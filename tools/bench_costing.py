@@ -1,12 +1,15 @@
 """How long a candidate takes to cost, how much memory ten thousand leave behind, and what the best order is worth.
 
-    python tools/bench_costing.py [--target a100] [--candidates 10000] [--only speed|memory|orders|reading]
+    python tools/bench_costing.py [--target a100] [--candidates 10000] [--only speed|memory|orders|reading|spaces]
+        [--plans 400]
 
 speed: a candidate of 100 convolutions (each with batch normalisation and activation, residual additions between them)
 as a graph: of a structure that was never seen, of a known one with other widths, and one that was costed before.
 memory: resident memory after different candidates, most of known structures, some of new ones.
 reading: the way from a torch module and from an ONNX file to the same cost.
 orders: peak memory of well-known networks in their own order and in the best one.
+spaces: candidates per second of student spaces, each built and traced, and worked out from shapes once its structure is
+learned; and how many plans pay for the learning. Every twentieth cost is compared, and has to be the same.
 
 Times are of this process's thread, median and 90th percentile, so that other processes disturb little.
 """
@@ -237,6 +240,58 @@ def orders() -> None:
             )
 
 
+def spaces(target: Target, count: int) -> None:
+    """Candidates per second of plans drawn as a search draws them."""
+    import torch
+    from torch import nn
+
+    from compress.contracts.space import Space, SpaceContext
+    from compress.network import Model
+    from compress.selection.quick_costs import QuickCosts
+    from compress.spaces import derived, int8_conv
+
+    def model(network: nn.Module) -> nn.Module:
+        return Model(nn.Identity(), network)
+
+    torch.manual_seed(0)
+    features = torch.randn(4, 3, SIDE, SIDE)
+    rng = random.Random(5)
+    made: list[tuple[str, Space[Any]]] = []
+    for blocks in (4, 12):
+        plan = int8_conv.Plan("residual", 1, (32, 48, 64, 96), (blocks,) * 4)
+        teacher = int8_conv.ConvNet(plan, (3, SIDE, SIDE), 10).eval()
+        convolutions = sum(isinstance(module, nn.Conv2d) for module in teacher.modules())
+        context = SpaceContext(teacher, features, 10, target.width_multiple, target.family)
+        made.append((f"derived from {convolutions} convolutions", derived.SPACE(context)))
+    free = SpaceContext(None, features, 10, target.width_multiple, target.family)
+    made.append(("int8_conv", int8_conv.SPACE(free)))
+    for name, space in made:
+        plans = [space.sample(rng) for _ in range(count)]
+        keys = {outline.key for plan in plans if (outline := space.outline(plan)) is not None}
+        costs = QuickCosts(space, model, "network", features[:1], target, "int8", learnt_after=0)
+        first = {space.outline(plan).key: plan for plan in plans}  # type: ignore[union-attr]
+        learning = sum(timed(partial(costs, plan)) for plan in first.values())
+        traced, quick = [], []
+        for number, plan in enumerate(plans):
+            start = time.thread_time()
+            found = costs(plan)
+            quick.append((time.thread_time() - start) * 1e3)
+            if number % max(1, count // 20) == 0:
+                start = time.thread_time()
+                expected = profiles.profile(
+                    model(space.build(plan)), target, precision="int8", example=features[:1], layers=False
+                )
+                traced.append((time.thread_time() - start) * 1e3)
+                assert found == expected, plan
+        before, after = statistics.fmean(traced), statistics.fmean(quick)
+        pays = learning / len(keys) / max(1e-9, before - after)
+        print(
+            f"{name:32} built and traced {1e3 / before:7.1f} per second, from shapes {1e3 / after:7.1f}"
+            f" ({before / after:.1f} times); {len(keys)} structures learned in {learning / len(keys):.0f} ms each,"
+            f" which {pays:.0f} plans pay for"
+        )
+
+
 def shuffled(program: Program, rng: random.Random) -> list[int]:
     """A random topological order."""
     missing = [len(before) for before in program.before]
@@ -257,7 +312,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", default="a100")
     parser.add_argument("--candidates", type=int, default=10_000)
-    parser.add_argument("--only", choices=("speed", "memory", "reading", "orders"))
+    parser.add_argument("--only", choices=("speed", "memory", "reading", "orders", "spaces"))
+    parser.add_argument("--plans", type=int, default=400)
     given = parser.parse_args()
     target = profiles.target(given.target)
     parts: dict[str, Callable[[], None]] = {
@@ -265,6 +321,7 @@ def main() -> None:
         "memory": lambda: memory(target, given.candidates),
         "reading": lambda: reading(target),
         "orders": orders,
+        "spaces": lambda: spaces(target, given.plans),
     }
     for name, part in parts.items():
         if given.only in (None, name):
