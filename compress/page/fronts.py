@@ -333,7 +333,8 @@ def _limit(selection: Row, key: str, axis: str) -> list[dict[str, object]]:
         {"x0": bound, "x1": bound, "y0": 0, "y1": 1} if axis == "x" else {"y0": bound, "y1": bound, "x0": 0, "x1": 1}
     )
     refs = {"xref": "x", "yref": "paper"} if axis == "x" else {"xref": "paper", "yref": "y"}
-    text = {"text": "budget", "textposition": "end", "textangle": 0, "font": {"color": "--bad", "size": 11}}
+    text: dict[str, object] = {"text": "budget", "textposition": "end", "textangle": 0}
+    text |= {"font": {"color": "--bad", "size": 11}, "xanchor": "right"}  # the line may be the plot's right edge
     return [{"type": "line", "line": {"color": "--bad", "width": 1.5, "dash": "dash"}, "label": text, **across, **refs}]
 
 

@@ -49,30 +49,37 @@ def searched(content: Row) -> Markup | None:
     )
 
 
-def cpu_time(seconds: float | None) -> str:
-    """CPU time: seconds below 6 minutes, hours from there."""
+def cpu_time(seconds: float | None, beside: float | None = None) -> str:
+    """CPU time: seconds below 6 minutes, hours from there.
+
+    Args:
+        beside: what it is compared to, in seconds; the larger one decides the unit.
+    """
     if seconds is None:
         return numbers.NOTHING
-    return f"{numbers.significant(seconds)} CPU s" if seconds < 360 else f"{numbers.significant(seconds / 3600)} CPU h"
+    if max(seconds, beside or 0.0) < 360:
+        return f"{numbers.significant(seconds)} CPU s"
+    return f"{numbers.significant(seconds / 3600)} CPU h"
 
 
 def _cost(cost: Row) -> list[Markup]:
     everything = part(cost, "exhaustive")
     low, high = number(everything, "low_s"), number(everything, "high_s")
     guessed = number(everything, "predicted") or 0
-    between = "" if low is None or high is None or not guessed else f"{cpu_time(low)} to {cpu_time(high)}"
+    between = "" if low is None or high is None or not guessed else f"{cpu_time(low, high)} to {cpu_time(high)}"
     spent = number(cost, "cpu_s")
+    costing, scoring = number(cost, "of_costing_s") or 0.0, number(cost, "of_scoring_s") or 0.0
     return [
         card(
             "this search",
-            cpu_time(spent),
+            cpu_time(spent, number(everything, "cpu_s")),
             f"{numbers.significant(number(cost, 'trainings') or 0.0)} full trainings in "
             f"{numbers.count(number(cost, 'trials'))} trials",
             "" if spent is None else "predicted" if cost.get("charges_predicted") else "measured",
         ),
         card(
             f"training all {numbers.count(number(everything, 'students'))} that fit",
-            cpu_time(number(everything, "cpu_s")),
+            cpu_time(number(everything, "cpu_s"), spent),
             between,
             "predicted" if guessed else "measured",
         ),
@@ -84,8 +91,8 @@ def _cost(cost: Row) -> list[Markup]:
         ),
         card(
             "looks without training",
-            cpu_time((number(cost, "of_costing_s") or 0.0) + (number(cost, "of_scoring_s") or 0.0)),
-            f"costing {cpu_time(number(cost, 'of_costing_s'))}, scores {cpu_time(number(cost, 'of_scoring_s'))}",
+            cpu_time(costing + scoring),
+            f"costing {cpu_time(costing)}" + (f", scores {cpu_time(scoring)}" if scoring else ""),
             "measured",
         ),
     ]

@@ -35,6 +35,7 @@ def summarise(
     seed: int,
     selector: str = "",
     training: float | None = None,
+    tie: float = 0.0,
     earlier: Mapping[str, Any] | None = None,
 ) -> Row:
     """All of the search up to now.
@@ -47,6 +48,7 @@ def summarise(
         seed: of the search; the bootstrap draws from it.
         selector: its name.
         training: full trainings that the selector was allowed.
+        tie: difference of two scores that the validation data cannot tell apart, such as one of its examples.
         earlier: what this function returned for the rounds before.
 
     Returns:
@@ -66,6 +68,7 @@ def summarise(
         "selector": selector,
         "seed": seed,
         "allowed": training,
+        "tie": tie,
         "rounds": rounds(story),
         "students": students,
         "events": [happened.to_json(event) for event in story],
@@ -74,7 +77,7 @@ def summarise(
         "foretold": foretelling.table(students, seed=seed),
         "front": front,
         "chosen": chosen,
-        "why": place_on_the_front(students, front, chosen),
+        "why": place_on_the_front(students, front, chosen, tie),
     }
 
 
@@ -94,7 +97,7 @@ def with_artifact(summary: Mapping[str, Any], built: Built) -> Row:
         "students": students,
         "events": [happened.to_json(event) for event in story],
         "front": front,
-        "why": place_on_the_front(students, front, summary["chosen"]),
+        "why": place_on_the_front(students, front, summary["chosen"], summary["tie"]),
     }
 
 
@@ -231,7 +234,7 @@ def pareto(students: Mapping[str, Row]) -> Row:
     }
 
 
-def place_on_the_front(students: Mapping[str, Row], front: Row, chosen: str | None) -> str:
+def place_on_the_front(students: Mapping[str, Row], front: Row, chosen: str | None, tie: float = 0.0) -> str:
     """Where the choice lies on the front of score and latency: its neighbours and what they would give and take."""
     if chosen is None or chosen not in students or students[chosen]["score"] is None:
         return ""
@@ -242,11 +245,12 @@ def place_on_the_front(students: Mapping[str, Row], front: Row, chosen: str | No
         if not better:
             return ""
         best = max(better, key=lambda other: other["score"])
-        return (
-            f"It is not on the front of {len(line)}: a student of {best['latency_ms']:.3g} ms scores "
-            f"{_points(best['score'] - row['score'])} more after {100 * best['fidelity']:g} % of the training; the "
-            f"choice had {100 * row['fidelity']:g} %."
-        )
+        gap = best["score"] - row["score"]
+        beaten = f"It is not on the front of {len(line)}: a student of {best['latency_ms']:.3g} ms scores {_points(gap)} more"
+        if gap <= tie * (1 + 1e-9):
+            return f"{beaten}, which the validation data cannot tell apart; of such students the cheaper one is taken."
+        shares = f"{100 * best['fidelity']:g} % of the training; the choice had {100 * row['fidelity']:g} %."
+        return f"{beaten} after {shares}"
     place = line.index(chosen)
     said = [f"It is one of {len(line)} of {tried} trained students that no other beats in both score and latency"]
     if place + 1 < len(line):

@@ -26,6 +26,8 @@ def test_cpu_time_changes_its_unit_at_a_tenth_of_an_hour() -> None:
     assert search.cpu_time(359.0) == "359 CPU s"
     assert search.cpu_time(360.0) == "0.1 CPU h"
     assert search.cpu_time(7200.0) == "2 CPU h"
+    assert search.cpu_time(36.0, beside=7200.0) == "0.01 CPU h"  # what is compared has one unit
+    assert search.cpu_time(36.0, beside=7.0) == "36 CPU s"
 
 
 def test_the_cost_and_how_it_was_obtained(content: dict[str, Any], told: dict[str, Any]) -> None:

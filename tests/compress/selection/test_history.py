@@ -269,6 +269,10 @@ def test_the_front_and_the_place_of_the_choice() -> None:
     assert told(events, chosen=SMALL.identity)["why"].endswith("none is faster.")
     beaten = told(events, chosen=OTHER.identity)["why"]
     assert beaten.startswith("It is not on the front of 3: a student of 2 ms scores 1.00 points more")
+    assert beaten.endswith("after 100 % of the training; the choice had 100 %.")
+    tied = told(events, chosen=OTHER.identity, tie=0.01)["why"]
+    assert "scores 1.00 points more, which the validation data cannot tell apart" in tied
+    assert "apart" not in told(events, chosen=OTHER.identity, tie=0.009)["why"]
     light = dataclasses.replace(OTHER, cost=dataclasses.replace(OTHER.cost, weight_bytes=1))
     front = told(events, candidates=(SMALL, MIDDLE, LARGE, light))["front"]
     assert OTHER.identity in front["members"]  # nothing has as little memory
