@@ -6,10 +6,13 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from compress.contracts.space import SpaceContext
 from compress.errors import RecipeError
 
 P = TypeVar("P")
 T = TypeVar("T")
+
+ITEMS: Mapping[type, type] = {tuple: int, list: str}  # what lists of these two kinds hold
 
 
 def stable_hash(data: Mapping[str, Any]) -> int:
@@ -50,12 +53,12 @@ def inherited(one: tuple[T, ...], other: tuple[T, ...], count: int, rng: random.
 
 
 def checked(space: str, data: Mapping[str, Any], kinds: Mapping[str, type]) -> dict[str, Any]:
-    """The decisions of a stored plan; lists of whole numbers become tuples.
+    """The decisions of a stored plan; lists become tuples.
 
     Args:
         space: for the message.
         data: what was read from a file.
-        kinds: decision -> str, int or bool; tuple for a list of whole numbers.
+        kinds: decision -> str, int or bool; tuple for a list of whole numbers, list for one of names.
 
     Raises:
         RecipeError: a decision is missing or unknown, or is of another type.
@@ -65,12 +68,12 @@ def checked(space: str, data: Mapping[str, Any], kinds: Mapping[str, type]) -> d
         found = ", ".join(map(str, data)) or "none"
         raise RecipeError(f"a plan of {space} has the keys {', '.join(kinds)}; this one has {found}", fix=fix)
     for key, kind in kinds.items():
-        value = data[key]
-        right = isinstance(value, list | tuple) and all(type(item) is int for item in value)
-        if not (right if kind is tuple else type(value) is kind):
-            wanted = "a list of whole numbers" if kind is tuple else f"of type {kind.__name__}"
-            raise RecipeError(f"a plan of {space} has {key} = {value!r}, which is not {wanted}", fix=fix)
-    return {key: tuple(data[key]) if kind is tuple else data[key] for key, kind in kinds.items()}
+        value, items = data[key], ITEMS.get(kind)
+        if items is None and type(value) is not kind:
+            raise RecipeError(f"a plan of {space} has {key} = {value!r}, which is no {kind.__name__}", fix=fix)
+        if items is not None and not (isinstance(value, list | tuple) and all(type(item) is items for item in value)):
+            raise RecipeError(f"a plan of {space} has {key} = {value!r}, no list of {items.__name__}", fix=fix)
+    return {key: tuple(data[key]) if kind in ITEMS else data[key] for key, kind in kinds.items()}
 
 
 def refuse(space: str, wrong: str | None) -> None:
@@ -81,6 +84,19 @@ def refuse(space: str, wrong: str | None) -> None:
     """
     if wrong:
         raise RecipeError(f"a plan of {space} {wrong}", fix="take a plan that was made for the same target and task")
+
+
+def once_per_example(space: str, context: SpaceContext) -> None:
+    """Refuse a task that wants an answer for every position, where the context says so.
+
+    Raises:
+        RecipeError: the teacher's answers have more than one axis.
+    """
+    if len(context.answer) > 1:
+        raise RecipeError(
+            f"students of {space} give {context.outputs} numbers per example; this task's answers are {context.answer}",
+            fix="choose the space 'unet', which answers every position, or 'derived'",
+        )
 
 
 def listed(values: Iterable[Any]) -> str:

@@ -50,3 +50,13 @@ def halved(size: int) -> int:
 def widths_of(ladder: tuple[int, ...], multiple: int) -> tuple[int, ...]:
     """A ladder of channels, rounded up to multiples of what the target's int8 kernels want; ascending."""
     return tuple(sorted({-(-width // multiple) * multiple for width in ladder}))
+
+
+def pool(size: Pair, smaller: Pair) -> nn.Module:
+    """Max-pool that keeps ceil(size / 2) positions of each axis that is halved.
+
+    Windows are 2 wide, and 3 where the axis is odd: then padding is the same on both sides, which every runtime has.
+    """
+    stride = (1 if smaller[0] == size[0] else 2, 1 if smaller[1] == size[1] else 2)
+    window = tuple(1 if step == 1 else 2 + length % 2 for step, length in zip(stride, size, strict=True))
+    return nn.Identity() if stride == (1, 1) else nn.MaxPool2d(window, stride, tuple(side // 3 for side in window))

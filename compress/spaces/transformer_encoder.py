@@ -1,0 +1,240 @@
+"""Small transformer encoders over patches of an image, frames of a spectrogram, or pieces of a signal.
+
+A convolution whose stride is its kernel makes tokens, each with a learned place; blocks of attention and a two-layer
+perceptron, layer norm in front of each, both residual; a last layer norm, the mean of the tokens, a linear layer
+(Dosovitskiy et al. 2021, arXiv:2010.11929, figure 1, with the mean in place of a class token). Attention is written as
+two matrix products, which is what runs in int8 on NVIDIA GPUs and x86; layer norm and softmax stay float there.
+
+Not offered where a runtime has no kernel for layer norm and softmax between int8 layers: Cortex-M, Ethos-U and RISC-V
+clusters.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from compress.contracts.space import Space, SpaceContext
+from compress.errors import RecipeError
+from compress.structure.decisions import checked, listed, once_per_example, one_of, others, refuse, stable_hash, steps
+from compress.structure.layers import widths_of
+
+FAMILIES = ("nvidia-gpu", "x86-cpu")
+LADDER = (16, 32, 48, 64, 96, 128, 192)  # channels of a token, before rounding up to the target's multiple
+HEADS = (1, 2, 4, 8)
+NARROWEST_HEAD = 8  # channels
+RATIOS = (1, 2, 4)  # of the perceptron's hidden width to the token's
+MOST_DEPTH = 6
+SIDES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # of a patch
+FEWEST_TOKENS = 4
+MOST_TOKENS = 196  # as many as ViT has of 224 x 224 pixels; attention's cost grows with their square
+KEYS: Mapping[str, type] = {"frames": bool, "patch": int, "width": int, "heads": int, "ratio": int, "depth": int}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One student.
+
+    Attributes:
+        frames: whether a token is as high as the map, so that tokens are in a row.
+        patch: positions of one token along the last axis, and along the other where it does not make frames.
+        width: channels of a token.
+        heads: of attention; they divide the width.
+        ratio: of the perceptron's hidden width to the token's.
+        depth: blocks.
+    """
+
+    frames: bool
+    patch: int
+    width: int
+    heads: int
+    ratio: int
+    depth: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that `TransformerEncoder.from_json` reads."""
+        return {key: getattr(self, key) for key in KEYS}
+
+    def __hash__(self) -> int:
+        return stable_hash(self.to_json())
+
+
+class Attention(nn.Module):
+    """softmax(q k' / sqrt(d)) v for each head."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads, self.scale = heads, (width // heads) ** -0.5
+        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, tokens, width) -> the same."""
+        query, key, value = (
+            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
+        )
+        weights = (torch.matmul(query, key.transpose(-2, -1)) * self.scale).softmax(-1)
+        output: Tensor = self.out(torch.matmul(weights, value).transpose(1, 2).flatten(2))
+        return output
+
+
+class Block(nn.Module):
+    """Attention and a perceptron, each added to its input."""
+
+    def __init__(self, width: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.norm1, self.attention = nn.LayerNorm(width), Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.perceptron = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, tokens, width) -> the same."""
+        x = x + self.attention(self.norm1(x))
+        output: Tensor = x + self.perceptron(self.norm2(x))
+        return output
+
+
+class Encoder(nn.Module):
+    """The network of one plan. `blocks.0`, `blocks.1`, ... and `head` are its taps."""
+
+    def __init__(self, plan: Plan, shape: tuple[int, ...], outputs: int) -> None:
+        """
+        Args:
+            plan: what to build.
+            shape: of one example's features, (C, H, W) or (C, L).
+            outputs: of the linear layer.
+        """
+        super().__init__()
+        self.signal = len(shape) == 2
+        height, width = (1, shape[1]) if self.signal else (shape[1], shape[2])
+        patch = (height if plan.frames or self.signal else plan.patch, plan.patch)
+        tokens = (height // patch[0]) * (width // patch[1])  # what is left over at the right and bottom is in none
+        self.patches = nn.Conv2d(shape[0], plan.width, patch, patch)
+        self.places = nn.Parameter(0.02 * torch.randn(1, tokens, plan.width))
+        self.blocks = nn.Sequential(
+            *(Block(plan.width, plan.heads, plan.ratio * plan.width) for _ in range(plan.depth))
+        )
+        self.norm = nn.LayerNorm(plan.width)
+        self.head = nn.Linear(plan.width, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) or (B, C, L) -> (B, outputs)."""
+        if self.signal:
+            x = x.unsqueeze(2)
+        tokens = self.patches(x).flatten(2).transpose(1, 2) + self.places
+        output: Tensor = self.head(self.norm(self.blocks(tokens)).mean(1))
+        return output
+
+
+def patches(shape: tuple[int, ...]) -> tuple[tuple[bool, int], ...]:
+    """(frames, patch) worth offering, the smallest patches first: those that make a good number of tokens and leave
+    less than a quarter of an axis over."""
+    height, width = (1, shape[1]) if len(shape) == 2 else (shape[1], shape[2])
+    found: list[tuple[bool, int]] = []
+    for side in SIDES:
+        for frames in (False, True) if height > 1 else (False,):
+            high = height if frames or height == 1 else side
+            tokens = (height // high) * (width // side)
+            whole = all(4 * (size % part) < size for size, part in ((height, high), (width, side)))
+            if side <= width and (frames or high < height or height == 1):
+                found += [(frames, side)] * (FEWEST_TOKENS <= tokens <= MOST_TOKENS and whole)
+    return tuple(found)
+
+
+@final
+class TransformerEncoder(Space[Plan]):
+    """All plans for one input size and one target."""
+
+    def __init__(self, context: SpaceContext) -> None:
+        once_per_example("transformer_encoder", context)
+        shape = tuple(context.features.shape[1:])
+        if context.family not in FAMILIES:
+            raise RecipeError(
+                f"the space transformer_encoder needs layer norm and softmax between int8 layers, which targets of the"
+                f" family {context.family} have no kernels for; {listed(FAMILIES)} have",
+                fix="choose a space of convolutions: 'int8_conv' or 'audio_conv'",
+            )
+        self.patches = patches(shape) if len(shape) in (2, 3) and min(shape) >= 1 else ()
+        if not self.patches:
+            raise RecipeError(
+                f"the space transformer_encoder takes features (B, C, H, W) or (B, C, L) that make at least"
+                f" {FEWEST_TOKENS} tokens; here they are {tuple(context.features.shape)}",
+                fix="choose the space 'mlp', or give the task a front-end that makes an image or a signal",
+            )
+        self.shape = shape
+        self.outputs = context.outputs
+        self.widths = widths_of(LADDER, context.width_multiple)
+
+    def heads_of(self, width: int) -> tuple[int, ...]:
+        """Numbers of heads that a width can have."""
+        return tuple(heads for heads in HEADS if width % heads == 0 and width // heads >= NARROWEST_HEAD)
+
+    def sample(self, rng: random.Random) -> Plan:
+        """Every decision evenly."""
+        width = rng.choice(self.widths)
+        heads = rng.choice(self.heads_of(width))
+        return Plan(*rng.choice(self.patches), width, heads, rng.choice(RATIOS), rng.randint(1, MOST_DEPTH))
+
+    def corners(self) -> Sequence[Plan]:
+        """The smallest, the largest, and for each patch growing widths and depths."""
+        plans = [Plan(*self.patches[-1], self.widths[0], 1, 1, 1)]
+        for patch in reversed(self.patches):
+            for width, depth in ((self.widths[0], 2), (self.widths[len(self.widths) // 2], 3), (self.widths[-1], 4)):
+                plans.append(Plan(*patch, width, max(self.heads_of(width)[:3]), 2, depth))
+        plans.append(Plan(*self.patches[0], self.widths[-1], self.heads_of(self.widths[-1])[-1], 4, MOST_DEPTH))
+        return tuple(dict.fromkeys(plans))
+
+    def mutate(self, plan: Plan, rng: random.Random) -> Plan:
+        """Frames or patches, another side, width, number of heads, ratio or depth."""
+        neighbours = [
+            [replace(plan, frames=not plan.frames)],
+            [replace(plan, patch=value) for value in others(SIDES, plan.patch)],
+            [replace(plan, width=value) for value in others(self.widths, plan.width)],
+            [replace(plan, heads=value) for value in others(HEADS, plan.heads)],
+            [replace(plan, ratio=value) for value in others(RATIOS, plan.ratio)],
+            [replace(plan, depth=value) for value in steps(range(1, MOST_DEPTH + 1), plan.depth)],
+        ]
+        return one_of(([p for p in plans if self.wrong_with(p) is None] for plans in neighbours), plan, rng)
+
+    def crossover(self, plan: Plan, other: Plan, rng: random.Random) -> Plan:
+        """Every decision of either parent; heads go with the width, and the patch with its form, where they must."""
+        parents = (plan, other)
+        width, heads = rng.choice(parents), rng.choice(parents)
+        fitting = heads if heads.heads in self.heads_of(width.width) else width
+        form, patch, ratio, depth = (rng.choice(parents) for _ in range(4))
+        side = patch.patch if (form.frames, patch.patch) in self.patches else form.patch
+        return Plan(form.frames, side, width.width, fitting.heads, ratio.ratio, depth.depth)
+
+    def from_json(self, data: Mapping[str, Any]) -> Plan:
+        """The plan that `to_json` gave.
+
+        Raises:
+            RecipeError: a key is missing or unknown, or a value is none that this space offers.
+        """
+        plan = Plan(**checked("transformer_encoder", data, KEYS))
+        refuse("transformer_encoder", self.wrong_with(plan))
+        return plan
+
+    def wrong_with(self, plan: Plan) -> str | None:
+        """Why a plan is not one of this space, or None."""
+        if (plan.frames, plan.patch) not in self.patches:
+            sides = listed(side for frames, side in self.patches if frames is plan.frames) or "none"
+            return f"has {'frames' if plan.frames else 'patches'} of {plan.patch}; here there are {sides}"
+        if plan.width not in self.widths:
+            return f"has width {plan.width}; here there are {listed(self.widths)}"
+        if plan.heads not in self.heads_of(plan.width):
+            return f"has {plan.heads} heads at width {plan.width}; here there are {listed(self.heads_of(plan.width))}"
+        if plan.ratio not in RATIOS:
+            return f"has ratio {plan.ratio}; here there are {listed(RATIOS)}"
+        if not 1 <= plan.depth <= MOST_DEPTH:
+            return f"has {plan.depth} blocks; here they are 1 to {MOST_DEPTH}"
+        return None
+
+    def build(self, plan: Plan) -> nn.Module:
+        """Fresh weights from torch's current seed; features -> (B, outputs)."""
+        return Encoder(plan, self.shape, self.outputs)
+
+
+SPACE = TransformerEncoder
