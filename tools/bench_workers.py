@@ -34,6 +34,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/bench_workers"))
     parser.add_argument("--candidates", type=int, default=100_000)
     parser.add_argument("--trials", type=int, default=60, help="per worker")
+    parser.add_argument("--kinds", nargs="+", default=["serial", "processes", "ray"], help="of the driver's memory")
     parser.add_argument("--only", choices=["rates", "memory", "commits"])
     options = parser.parse_args()
     shutil.rmtree(options.out, ignore_errors=True)
@@ -41,7 +42,7 @@ def main() -> int:
     if options.only in (None, "commits"):
         commits(options.out)
     if options.only in (None, "memory"):
-        for kind in ("serial", "processes:2", "ray"):
+        for kind in options.kinds:
             memory(kind, options.candidates)
     if options.only in (None, "rates"):
         rates(options.trials)
@@ -121,7 +122,7 @@ def memory(kind: str, candidates: int) -> None:
     )
     marks = {max(1, candidates * percent // 100): percent for percent in (1, 10, 50, 100)}
     own, shown, began = psutil.Process(), [], time.process_time()
-    workers = parse("serial")(None) if kind == "serial" else opened(kind.partition(":")[0], 2)
+    workers = parse("serial")(None) if kind == "serial" else opened(kind, 2)
     try:
         with workers, open_evaluations(path) as evaluations:
             for number, _ in enumerate(evaluate(workers, evaluations, tasks, read), 1):
