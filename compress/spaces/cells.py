@@ -17,6 +17,7 @@ from torch import nn
 from compress.contracts.space import Space, SpaceContext
 from compress.errors import RecipeError
 from compress.structure.cell_network import NONE, SKIP, SMALLEST_MAP, CellNetwork, Nodes, Skeleton
+from compress.structure.decisions import once_per_example
 
 NODES = 3
 KEPT = 2  # edges per node at most
@@ -91,6 +92,7 @@ class Cells(Space[Plan]):
     """
 
     def __init__(self, context: SpaceContext) -> None:
+        once_per_example("cells", context)
         shape = tuple(context.features.shape[1:])
         if len(shape) not in (2, 3) or min(shape) < 1:
             raise RecipeError(

@@ -28,7 +28,17 @@ from torch import Tensor, nn
 from compress.contracts.space import Space, SpaceContext
 from compress.errors import RecipeError
 from compress.structure.convnets import LADDER, most_stages, reduced, stem_kernel, stem_strides
-from compress.structure.decisions import exchanged, inherited, one_of, others, stable_hash, steps
+from compress.structure.decisions import (
+    checked,
+    exchanged,
+    inherited,
+    once_per_example,
+    one_of,
+    others,
+    refuse,
+    stable_hash,
+    steps,
+)
 from compress.structure.layers import SMALLEST_MAP, activated, convolution, widths_of
 
 Kind = Literal["depthwise", "fused"]
@@ -40,6 +50,15 @@ KERNELS = (3, 5)
 DENSE_EXPANSIONS = (1, 2, 4)  # where every block is fused: EfficientNetV2 uses 1 and 4
 DENSE_KERNELS = (3,)
 PER_STAGE = ("kinds", "widths", "depths", "expansions", "kernels")
+KEYS: Mapping[str, type] = {
+    "stem_stride": int,
+    "kinds": list,
+    "widths": tuple,
+    "depths": tuple,
+    "expansions": tuple,
+    "kernels": tuple,
+    "last": int,
+}
 
 
 @dataclass(frozen=True)
@@ -162,6 +181,7 @@ class InvertedResidual(Space[Plan]):
     """
 
     def __init__(self, context: SpaceContext) -> None:
+        once_per_example("inverted_residual", context)
         shape = tuple(context.features.shape[1:])
         if len(shape) not in (2, 3) or min(shape) < 1:
             raise RecipeError(
@@ -271,20 +291,8 @@ class InvertedResidual(Space[Plan]):
         Raises:
             RecipeError: a key is missing or unknown, or a value is none that this space offers.
         """
-        expected = tuple(field.name for field in fields(Plan))
-        if set(data) != set(expected):
-            raise RecipeError(
-                f"a plan of inverted_residual has the keys {', '.join(expected)}; this one has"
-                f" {', '.join(map(str, data)) or 'none'}",
-                fix="take the plan from candidates.json of a run as it stands there",
-            )
-        lists: dict[str, Any] = {name: tuple(data[name]) for name in PER_STAGE}
-        plan = Plan(stem_stride=data["stem_stride"], last=data["last"], **lists)
-        wrong = self.wrong_with(plan)
-        if wrong:
-            raise RecipeError(
-                f"a plan of inverted_residual {wrong}", fix="take a plan that was made for the same target and task"
-            )
+        plan = Plan(**checked("inverted_residual", data, KEYS))
+        refuse("inverted_residual", self.wrong_with(plan))
         return plan
 
     def wrong_with(self, plan: Plan) -> str | None:
