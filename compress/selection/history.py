@@ -246,8 +246,8 @@ def place_on_the_front(students: Mapping[str, Row], front: Row, chosen: str | No
             return ""
         best = max(better, key=lambda other: other["score"])
         gap = best["score"] - row["score"]
-        faster = f"a student of {best['latency_ms']:.3g} ms scores {_points(gap)} more"
-        beaten = f"It is not on the front of {len(line)}: {faster}"
+        ahead = f"a student of {best['latency_ms']:.3g} ms scores {_points(gap)} more"
+        beaten = f"It is not on the front of {len(line)}: {ahead}"
         if gap <= tie * (1 + 1e-9):
             return f"{beaten}, which the validation data cannot tell apart; of such students the cheaper one is taken."
         shares = f"{100 * best['fidelity']:g} % of the training; the choice had {100 * row['fidelity']:g} %."
