@@ -108,6 +108,7 @@ class Distillations(Problem):
 
     def __init__(self, teacher: nn.Module, splits: Splits, amount: Amount, seed: int) -> None:
         self.amount, self.seed, self.training = amount, seed, amount.training
+        self.epochs = amount.epochs
         self.task: Task = TASK
         self.splits, self.teacher = splits, teacher
         self.answers = Answers(outputs_of(teacher, splits.train))

@@ -67,6 +67,7 @@ class Students(Problem):
     ) -> None:
         self.seed, self.training, self.pool, self.spaces = seed, training, (), {"derived": space}
         self.space, self.score, self.limit, self.backwards = space, score, limit, backwards
+        self.epochs = 20
         self.task = Toy()
         self.splits = self.task.load(None)
         self.teacher = None
