@@ -212,7 +212,7 @@ def _connect(ray: Any, address: str) -> None:
         raise UserError(
             f"{address} needs Ray's client, which is not complete here: {error}", fix="pip install 'compress[ray]'"
         ) from error
-    except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
+    except Exception as error:  # Ray raises this very class where a node did not start in time
         raise UserError(
             f"no Ray cluster answers at {address}: {str(error).splitlines()[0]}",
             fix="start one (`ray start --head`), or use --workers ray:local",
