@@ -80,6 +80,7 @@ class Problem(ABC):
     Attributes:
         seed: of every random decision of the search.
         training: full trainings that may be spent, by `spent`. What selectors compare on: asking for more is refused.
+        epochs: of a full training, each over all of `splits.train`.
         pool: candidates that were drawn and costed, rejected ones among them.
         spaces: by name, for selectors that make plans of their own.
         task, splits: for selectors that train something themselves. Test data are not for them.
@@ -88,6 +89,7 @@ class Problem(ABC):
 
     seed: int
     training: float
+    epochs: int
     pool: tuple[Candidate, ...]
     spaces: Mapping[str, Space[Any]]
     task: Task

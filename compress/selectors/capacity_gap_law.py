@@ -36,7 +36,6 @@ class CapacityGapLaw:
         teacher_m: the teacher's size in millions; 0 to count its parameters, which a black box does not show.
         pilot: share of the trainings that small runs may take to fit the law anew; 0 to use the numbers above.
         pilot_epochs: of each small run.
-        full_epochs: of a full training, by which small runs are charged.
         alpha: weight of the teacher's probabilities beside the labels, in small runs.
         share: of the full training, of a short trial.
         trials: short trials at most.
@@ -49,7 +48,6 @@ class CapacityGapLaw:
     teacher_m: float = 0.0
     pilot: float = 0.0
     pilot_epochs: int = 1
-    full_epochs: int = 40
     alpha: float = 0.5
     share: float = 0.0625
     trials: int = 64
@@ -69,7 +67,6 @@ class CapacityGapLaw:
             (not self.teacher_m >= 0.0, f"teacher_m = {self.teacher_m}; write millions of parameters, or 0 to count"),
             (not 0.0 <= self.pilot < 1.0, f"pilot = {self.pilot}; write a share of the trainings from 0 to below 1"),
             (self.pilot_epochs < 1, f"pilot_epochs = {self.pilot_epochs}; train for at least 1 epoch"),
-            (self.full_epochs < self.pilot_epochs, f"full_epochs = {self.full_epochs}; write the recipe's epochs"),
             (not 0.0 <= self.alpha <= 1.0, f"alpha = {self.alpha}; write a weight from 0 to 1"),
         ]
         refuse("capacity_gap_law", [sentence for found, sentence in wrong if found])
@@ -126,14 +123,14 @@ class CapacityGapLaw:
         given = Law(self.slope, self.intercept_m, PRIOR.source if self.slope == PRIOR.slope else "select.settings")
         if self.pilot == 0.0:
             return given, {}
-        cost = self.pilot_epochs / self.full_epochs
+        cost = self.pilot_epochs / problem.epochs
         allowed = min(self.pilot * problem.training, problem.training - problem.spent)
         grid = pilots.grid(problem.pool, int(min(allowed / cost + 1e-9, 1e6)))
         if problem.task.kind != "classification" or grid is None:
             why = (
                 f"the task is {problem.task.kind}, and small runs are for classification"
                 if problem.task.kind != "classification"
-                else f"small runs take {pilots.runs(1)} trainings of {self.pilot_epochs} of {self.full_epochs} epochs"
+                else f"small runs take {pilots.runs(1)} trainings of {self.pilot_epochs} of {problem.epochs} epochs"
                 f" and several sizes; {allowed:.3g} full trainings were allowed, for {len(problem.pool)} candidates"
             )
             return given, {"pilot": {"used": False, "why": why}}

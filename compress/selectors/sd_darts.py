@@ -95,7 +95,6 @@ class SDDarts:
         supernet_part: of the trainings that may be spent, the most that the supernet takes.
         finalists: candidates that are trained briefly.
         share: of the full training for each finalist, less where the rest of the budget is less.
-        full_epochs: epochs of a full training (`distill.epochs` of the recipe): what the supernet's cost is counted in.
     """
 
     weight: float = 1.0
@@ -113,10 +112,9 @@ class SDDarts:
     supernet_part: float = 0.6
     finalists: int = 4
     share: float = 0.1
-    full_epochs: int = 20
 
     def __post_init__(self) -> None:
-        positive = ("temperature", "epochs", "batch_size", "rate", "alpha_rate", "search_channels", "full_epochs")
+        positive = ("temperature", "epochs", "batch_size", "rate", "alpha_rate", "search_channels")
         wrong = [name for name in positive if not 0 < getattr(self, name) < math.inf]
         wrong += [
             n for n in ("weight", "snapshots", "latency_weight", "finalists") if not 0 <= getattr(self, n) < math.inf
@@ -187,7 +185,7 @@ class SDDarts:
 
         def price(count: int, epochs: int) -> float:
             passes = count / 2 * epochs * passes_per_pair(self.voters, self.unrolled) + judging
-            return training_share(macs, passes, unit, length, self.full_epochs)
+            return training_share(macs, passes, unit, length, problem.epochs)
 
         allowed = self.supernet_part * (problem.training - problem.spent)
         count, epochs = affordable(
@@ -243,7 +241,7 @@ class SDDarts:
             "epochs": epochs,
             "charged": share,
             "rule": "work of the supernet / (3 passes of the median affordable student over every training example,"
-            f" {self.full_epochs} epochs)",
+            f" {problem.epochs} epochs)",
             "operation_latencies_ms": None
             if latencies is None
             else dict(zip(space.operations, latencies, strict=True)),

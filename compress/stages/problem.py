@@ -50,7 +50,7 @@ class RunProblem(Problem):
             evaluations: where trainings are remembered.
         """
         part = job.recipe.select
-        self.seed, self.training = job.recipe.seed, part.training
+        self.seed, self.training, self.epochs = job.recipe.seed, part.training, job.recipe.distill.epochs
         self.spaces, self.task, self.splits = spaces, job.task, job.splits
         self.teacher = job.teacher.teacher.modules().get("network")
         self.round = round_

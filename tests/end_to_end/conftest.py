@@ -16,7 +16,7 @@ accuracy_drop = 0.2
 candidates = {candidates}
 training = 0.7
 finalists = 1
-settings = { share = 0.34 }
+settings = {{ share = 0.34 }}
 [distill]
 epochs = 3
 learning_rate = 8e-3

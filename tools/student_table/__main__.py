@@ -88,6 +88,7 @@ def table(
     return {
         "format": 1,
         "protocol": asdict(bed.protocol),
+        "examples": {"test": len(bed.splits.test)},
         "teacher": {"test": bed.teacher_test},
         "torch": torch.__version__,
         "students": rows,

@@ -106,6 +106,23 @@ class Answers(Teacher):
         return Signals(self.logits[batch.index])
 
 
+class Toy(Task):
+    """Stands for a task where nothing is trained."""
+
+    name = "toy"
+    labels = ("0", "1")
+    input_shape = (1,)
+
+    def load(self, data: Path | None) -> Splits:
+        raise NotImplementedError
+
+    def frontend(self) -> nn.Module:
+        return nn.Identity()
+
+    def teacher(self) -> nn.Module:
+        return nn.Identity()
+
+
 class Bed:
     """Data, teacher and spaces of one protocol, ready to train students."""
 
@@ -122,6 +139,7 @@ class Bed:
         with open_folder(join(), folder, frozenset()) as store:
             self.job: Job = prepare(base, store, Quiet(), None)
         self.task: Task = self.job.task
+        self.task_of_features = self.task
         raw = Splits(
             first(self.job.splits.train, protocol.train),
             first(self.job.splits.val, protocol.val),

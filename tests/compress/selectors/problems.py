@@ -101,11 +101,12 @@ class Numbered(Problem):
         *,
         training: float = 1e9,
         seed: int = 0,
+        epochs: int = 20,
         spaces: Mapping[str, Space[Any]] | None = None,
         reject: Callable[[int], str | None] = lambda number: None,
         backwards: bool = False,
     ) -> None:
-        self.seed, self.training, self.pool = seed, training, tuple(pool)
+        self.seed, self.training, self.pool, self.epochs = seed, training, tuple(pool), epochs
         self.spaces = spaces or {}
         self.task = Toy()
         self.splits = self.task.load(None)

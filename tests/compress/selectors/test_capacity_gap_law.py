@@ -117,7 +117,7 @@ def learnable(training: float) -> Numbered:
 
 def test_small_runs_are_charged_and_reported() -> None:
     some = learnable(training=4.0)
-    notes = SELECTOR(teacher_m=0.001, pilot=0.5, pilot_epochs=1, full_epochs=20)(some).notes
+    notes = SELECTOR(teacher_m=0.001, pilot=0.5, pilot_epochs=1)(some).notes
     assert pilots.runs(1) == 20
     assert some.charged == [(2.0, "small runs for the law of capacity gap")]  # 2 seeds of 20 runs of 1/20
     assert notes["pilot"]["runs"] == 40
@@ -125,7 +125,7 @@ def test_small_runs_are_charged_and_reported() -> None:
     assert notes["pilot"]["used"] or notes["pilot"]["why"]
     assert some.spent <= 4.0
     again = learnable(training=4.0)
-    assert SELECTOR(teacher_m=0.001, pilot=0.5, pilot_epochs=1, full_epochs=20)(again).notes == notes
+    assert SELECTOR(teacher_m=0.001, pilot=0.5, pilot_epochs=1)(again).notes == notes
 
 
 def test_a_fit_of_small_runs_replaces_the_prior(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +138,7 @@ def test_a_fit_of_small_runs_replaces_the_prior(monkeypatch: pytest.MonkeyPatch)
         return [Pilot(s, t, (math.log(t / (4 * s))) ** 2, seed) for s in (5, 10, 20) for t in sizes for seed in (0, 1)]
 
     monkeypatch.setattr(capacity_gap_law.pilots, "run", rows)
-    notes = SELECTOR(teacher_m=0.001, pilot=0.9, full_epochs=40)(learnable(training=2.0)).notes
+    notes = SELECTOR(teacher_m=0.001, pilot=0.9)(learnable(training=4.0)).notes
     assert notes["pilot"]["used"]
     assert notes["law"]["slope"] == pytest.approx(4.0)
     assert notes["student_m"] == pytest.approx(0.00025, rel=1e-3)
@@ -146,7 +146,7 @@ def test_a_fit_of_small_runs_replaces_the_prior(monkeypatch: pytest.MonkeyPatch)
 
 def test_small_runs_that_cannot_be_paid_leave_the_prior() -> None:
     some = learnable(training=0.5)
-    notes = SELECTOR(teacher_m=0.001, pilot=0.5, pilot_epochs=1, full_epochs=20)(some).notes
+    notes = SELECTOR(teacher_m=0.001, pilot=0.5, pilot_epochs=1)(some).notes
     assert not notes["pilot"]["used"]
     assert "0.25 full trainings were allowed" in notes["pilot"]["why"]
     assert notes["law"]["source"] == PRIOR.source
@@ -173,7 +173,6 @@ def test_the_grid_spans_the_pool() -> None:
         {"teacher_m": -1.0},
         {"pilot": 1.0},
         {"pilot_epochs": 0},
-        {"full_epochs": 0},
         {"alpha": 1.1},
     ],
 )

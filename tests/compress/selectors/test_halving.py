@@ -8,7 +8,8 @@ import pytest
 
 from compress.contracts.selector import Candidate, Selection
 from compress.errors import RecipeError
-from compress.selectors.halving import SELECTOR, first_field, total
+from compress.selection.first_field import first_field
+from compress.selectors.halving import SELECTOR, total
 from profiles.cost import Cost
 from tests.compress.selectors.problems import Number, Numbered, candidate
 

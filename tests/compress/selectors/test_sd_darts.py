@@ -20,7 +20,7 @@ from compress.spaces.cells import Cells, Plan
 from profiles.cost import Cost
 
 SHAPE = (1, 8, 8)
-QUICK: dict[str, Any] = {"epochs": 3, "batch_size": 40, "search_channels": 8, "full_epochs": 3, "alpha_rate": 0.05}
+QUICK: dict[str, Any] = {"epochs": 3, "batch_size": 40, "search_channels": 8, "alpha_rate": 0.05}
 SPACE = Cells(SpaceContext(None, torch.zeros(1, *SHAPE), 4, 4, "cortex-m"))
 
 
@@ -70,12 +70,13 @@ class Boards(Problem):
         score: Callable[[Plan], float] = lambda plan: plan.channels / 100,
         seed: int = 0,
         pool: Sequence[Candidate] = (),
+        epochs: int = 3,
     ) -> None:
         self.task: Task = Corners()
         self.splits = self.task.load(None)
         self.spaces = {"cells": SPACE}
         self.teacher = None
-        self.seed, self.training, self.pool = seed, training, tuple(pool)
+        self.seed, self.training, self.pool, self.epochs = seed, training, tuple(pool), epochs
         self.most, self.score = most_macs, score
         self.charged: list[tuple[float, str]] = []
         self.asked: list[Trial] = []
@@ -153,8 +154,8 @@ def test_the_supernet_is_charged_by_its_work(searched: tuple[Boards, Selection])
 def test_a_small_budget_shrinks_the_trials_and_the_rest_of_the_pool_comes_behind() -> None:
     cost = Cost("t", "r", 1, "int8", 209_456, 10, 10, 1, 0.1, (0.1, 0.1), "predicted")
     other = Candidate("elsewhere", SPACE.corners()[0], cost)
-    problem = Boards(training=1.6, pool=[other])
-    found = SELECTOR(**QUICK | {"full_epochs": 30}, share=1.0)(problem)
+    problem = Boards(training=1.6, pool=[other], epochs=30)
+    found = SELECTOR(**QUICK, share=1.0)(problem)
     assert problem.charged[0][0] <= 0.6 * 1.6
     assert problem.spent == pytest.approx(1.6)  # all that is left goes into the trials, alike
     assert len({trial.share for trial in problem.asked}) == 1
