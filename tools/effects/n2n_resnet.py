@@ -1,6 +1,6 @@
 """N2N learning on a teacher of ResNet-34's shape: how much smaller at how little loss.
 
-    python -m tools.effects.n2n_resnet [--quick] [--seeds N] [--folder FOLDER] [--json FILE]
+    python -m tools.effects.n2n_resnet [--quick] [--seeds N] [--first-seed N] [--folder FOLDER] [--json FILE]
 
 Claim (Ashok et al., arXiv:1709.06030, abstract): more than ten times fewer parameters than ResNet-34 at about its
 accuracy. Here the teacher has ResNet-34's 3-4-6-3 basic blocks with widths scaled to the data (16-32-64-128, a stem of
@@ -219,6 +219,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=Path("n2n_resnet"))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -229,7 +230,7 @@ def main() -> None:
     params = sum(parameter.numel() for parameter in teacher.parameters())
     print(f"teacher: {params} parameters, {100 * base:.2f} % on {len(splits.test)} test examples")
     rows: list[dict[str, Any]] = []
-    for seed in range(arguments.seeds):
+    for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         problem = Distillations(teacher, splits, amount, seed)
         found = amount.selector(problem)
         means = found.notes["mean_rewards"]
