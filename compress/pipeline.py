@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from compress.errors import BudgetError, GateError
+from compress.evaluations import open_evaluations
 from compress.progress import Progress, Quiet
 from compress.ranks import Ranks, join, open_folder
 from compress.recipe import Recipe
@@ -16,9 +17,10 @@ from compress.stages.learned import memorize, recall
 from compress.stages.prepare import prepare
 from compress.stages.quantize import quantize
 from compress.stages.report import report
-from compress.stages.select import select
+from compress.stages.select import select, selector_of
 from compress.stages.verify import CHECKS, verify
 from compress.store import RUN, STAGES, Store
+from compress.workers.parse import parse
 from profiles.atomic import write_text
 
 
@@ -61,9 +63,14 @@ def run(
         evaluations: file in which trials are remembered, to share it between runs; None for one in the run's folder.
 
     Raises:
+        RecipeError: there are no such workers, or the selector has no such setting.
         UserError: what the user can mend; nothing is left half-written.
         BudgetError: nothing meets the budget; says which constraint binds.
     """
+    parse(workers)  # what cannot work is refused before a teacher is trained
+    selector_of(recipe)
+    if evaluations is not None:
+        open_evaluations(evaluations).close()
     ranks = join()
     progress = progress if ranks.leads else Quiet()
     with open_folder(ranks, out, redo) as store:

@@ -57,7 +57,8 @@ def _grouped(files: Mapping[str, dict[str, Any]]) -> dict[str, int]:
 
 def _shown(name: str) -> bool:
     return (
-        not name.endswith(("curve.json", "golden.npz", "float.onnx", "checks.json", "candidates.json"))
+        not name.endswith(("curve.json", "golden.npz", "float.onnx", "checks.json", "candidates.json", "search.json"))
+        and not name.startswith("1_select/finalist.")  # distill has it as well
         and "report" not in name
     )
 

@@ -19,7 +19,7 @@ from compress.store import BEGUN, STAGES, folder_name, read_manifest, read_recor
 
 QUICK = ("--target", "jetson", "--quiet")
 # Hold times of measurements and of the run itself; everything else must be the same to the bit.
-TIMED = ("6_verify/", "7_report/", "5_build/build.log", "5_build/build.json")
+TIMED = ("1_select/search.json", "6_verify/", "7_report/", "5_build/build.log", "5_build/build.json")
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ How a search tells its story: make one `events.Event` per happening, in order, a
                         training=6.0, earlier=summary_of_the_round_before)
 
 where `candidates` are all that the round knows (`Selection.ranked`, with their `rejected` and `proxies`). What comes
-back is JSON, is kept as `candidates.json`'s "search", and is all that the next round has to pass on.
+back is JSON, is kept as the select stage's `search.json`, and is all that the next round has to pass on.
 """
 
 import math

@@ -18,6 +18,8 @@ from profiles.cost import Cost
 def can_tell(job: Job) -> str | None:
     """Why an artifact of this run's target cannot be costed on this machine, or None where it can."""
     found = ability(job.target)
+    if found.level == "estimate":
+        return f"{found.runner} estimates costs of {job.target.name}, and runs nothing"
     if found.level != "predict":
         return None
     return "; ".join(found.missing.values()) or f"{job.target.name} has no runner"

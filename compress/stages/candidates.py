@@ -1,6 +1,7 @@
 """What the select stage leaves for people and later stages: every candidate, the front, the choice and why."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,8 @@ from compress.stages.learned import Learned
 from compress.stages.problem import RunProblem
 from profiles.cost import Cost
 
-CANDIDATES = "candidates.json"
+CANDIDATES = "candidates.json"  # equal in every run of the same recipe, as long as nothing was measured
+SEARCH = "search.json"  # tells of times, and of what was remembered
 
 
 def content_of(
@@ -24,21 +26,17 @@ def content_of(
     absent: Mapping[str, str],
     learned: Sequence[Learned],
     selection: Selection,
-    earlier: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """All that the stage says of a round.
 
     Args:
         ranked: what the selector and the finals made of the candidates.
         absent: spaces that were left out -> why.
-        earlier: the "search" of the round before.
     """
-    own = {candidate.identity: candidate for candidate in ranked}
-    rows = [own.get(candidate.identity, candidate) for candidate in problem.known]
+    rows = _rows(problem, ranked)
     evaluated = [i for i, row in enumerate(rows) if row.score is not None]
-    front = {
-        evaluated[i] for i in pareto_front([(rows[i].cost.latency_ms, -(rows[i].score or 0.0)) for i in evaluated])
-    }
+    points = {i: (rows[i].cost.latency_ms, -score) for i in evaluated if (score := _reached(rows[i])) is not None}
+    front = {list(points)[place] for place in pareto_front(list(points.values()))}
     chosen_id = next(i for i, row in enumerate(rows) if row.identity == chosen.identity)
     teacher = teacher_cost(job)
     part = job.recipe.select
@@ -64,18 +62,52 @@ def content_of(
             }
             for item in learned
         ],
-        "selector": {"name": part.selector, "settings": dict(part.settings), "notes": dict(selection.notes)},
-        "search": summarise(
-            rows,
-            problem.events,
-            chosen=chosen.identity,
-            metric=job.task.metric,
-            seed=job.recipe.seed,
-            selector=part.selector,
-            training=part.training,
-            earlier=earlier,
-        ),
+        "selector": {"name": part.selector, "settings": dict(part.settings), "notes": _plain(selection.notes)},
     }
+
+
+def search_of(
+    job: Job,
+    problem: RunProblem,
+    ranked: Sequence[Candidate],
+    chosen: Candidate,
+    earlier: Mapping[str, Any] | None,
+) -> Mapping[str, Any]:
+    """What happened in all rounds up to now, and what it cost.
+
+    Args:
+        earlier: the same of the round before.
+    """
+    return summarise(
+        _rows(problem, ranked),
+        problem.events,
+        chosen=chosen.identity,
+        metric=job.task.metric,
+        seed=job.recipe.seed,
+        selector=job.recipe.select.selector,
+        training=job.recipe.select.training,
+        tie=1.0 / len(job.splits.val),
+        earlier=earlier,
+    )
+
+
+def _rows(problem: RunProblem, ranked: Sequence[Candidate]) -> list[Candidate]:
+    own = {candidate.identity: candidate for candidate in ranked}
+    return [own.get(candidate.identity, candidate) for candidate in problem.known]
+
+
+def _reached(candidate: Candidate) -> float | None:
+    """Its score; None where it has none, or diverged: JSON has no NaN."""
+    return candidate.score if candidate.score is not None and math.isfinite(candidate.score) else None
+
+
+def _plain(value: Any) -> Any:
+    """The same without numbers that JSON lacks."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _why(job: Job, rows: Sequence[Candidate], chosen: Candidate, teacher: Cost, evaluated: int) -> str:
@@ -99,9 +131,10 @@ def _row(number: int, candidate: Candidate, pareto: bool, chosen: bool) -> dict[
         "plan": candidate.plan.to_json(),
         **_cost_row(candidate.cost),
         "rejected": candidate.rejected,
-        "score": candidate.score,
+        "score": _reached(candidate),
+        "diverged": candidate.score is not None and math.isnan(candidate.score),
         "fidelity": candidate.fidelity,
-        "proxies": dict(candidate.proxies),
+        "proxies": _plain(candidate.proxies),
         "pareto": pareto,
         "chosen": chosen,
     }

@@ -1,6 +1,7 @@
 """A run's search as selectors see it: candidates are costed on the target, trainings are real and never done twice."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -59,7 +60,7 @@ class RunProblem(Problem):
         self._job, self._workers, self._evaluations = job, workers, evaluations
         self._cost, self._reject = cost, reject
         self._known: dict[str, Candidate] = {}
-        self._spent = 0.0
+        self._spent, self._told = 0.0, False
         self.pool = ()
 
     def fill(self, count: int, on_candidate: Callable[[Candidate], None]) -> None:
@@ -103,10 +104,14 @@ class RunProblem(Problem):
         for trial in trials:
             if trial.candidate.rejected is not None:
                 raise ValueError(f"{trial.candidate.identity} was rejected: {trial.candidate.rejected}")
-        yield from self.run(trials, None)
+        yield from self.run(trials)
 
-    def run(self, trials: Sequence[Trial], keep: Path | None) -> Iterator[tuple[int, Outcome]]:
-        """The same without a limit; the trained weights go to `keep`, if it is given.
+    def weights(self, trial: Trial) -> Path:
+        """Where the weights of a full training are, `<key>.safetensors`; its learning curve is `<key>.json`."""
+        return tasks.weights_beside(self._evaluations.path) / f"{tasks.key(self._job, trial)}.safetensors"
+
+    def run(self, trials: Sequence[Trial]) -> Iterator[tuple[int, Outcome]]:
+        """The same without a limit.
 
         Raises:
             RunError: a training failed for another reason than that it diverged.
@@ -115,19 +120,31 @@ class RunProblem(Problem):
         places: dict[str, list[int]] = {}
         for place, key in enumerate(keys):
             places.setdefault(key, []).append(place)
-        candidates = {key: trials[own[0]].candidate.identity for key, own in places.items()}
-        if keep is not None:  # a result without its weights is not enough, such as after another recipe's search
-            self._evaluations.forget(key for key in places if not (keep / f"{key}.safetensors").is_file())
-        wanted = (Task(key, tasks.call(trials[own[0]], key, keep), Resources(cpus=1.0)) for key, own in places.items())
+        asked = {key: trials[own[0]] for key, own in places.items()}
+        self._evaluations.forget([key for key, trial in asked.items() if self._lost(key, trial)])
+        folder = tasks.weights_beside(self._evaluations.path)
+        wanted = (
+            Task(key, tasks.call(trial, key, folder if tasks.keeps(self._job, trial) else None), Resources(cpus=1.0))
+            for key, trial in asked.items()
+        )
+
+        if self._job.workers != "serial" and not self._told:  # until they have started nothing else is heard of them
+            self._told = True
+            self._job.progress.say(
+                f"select: trials run on {self._job.workers}; each worker reads data and teacher first"
+            )
 
         def read(done: Done) -> Evaluation:
-            return tasks.read(done.value, candidates[done.key])
+            return tasks.read(done.value, asked[done.key].candidate.identity)
 
         told: dict[int, Event] = {}
         for found in evaluate(self._workers, self._evaluations, wanted, read, self._wait):
             if isinstance(found, Failure):
+                failed = asked[found.key]
                 raise RunError(
-                    f"a trial failed: {found.what}" + (f"\n{found.traceback}" if found.traceback else ""),
+                    f"a trial failed, of student {failed.candidate.identity} of the space {failed.candidate.space} for"
+                    f" {failed.share:.3g} of the training: {found.what}"
+                    + (f"\n{found.traceback}" if found.traceback else ""),
                     fix=found.fix or "mend what it says and give the same command again: finished trials are kept",
                 )
             evaluation = found.evaluation
@@ -155,6 +172,11 @@ class RunProblem(Problem):
             )
         self._spent += share
 
+    def _lost(self, key: str, trial: Trial) -> bool:
+        """Whether its result is remembered and its weights are gone. They are written before the result is."""
+        known = self._evaluations.get(key) if tasks.keeps(self._job, trial) else None
+        return known is not None and math.isfinite(known.score) and not self.weights(trial).is_file()
+
     def _wait(self, count: int) -> None:
         self._job.progress.say(f"select: another process is at {count} of these trials; waiting for it")
 
@@ -163,9 +185,10 @@ class RunProblem(Problem):
             return
         epochs = tasks.epochs_of(self._job, trial.share)
         cost = trial.candidate.cost
+        ends = f"reaches {100 * outcome.score:.2f} %" if math.isfinite(outcome.score) else "diverges"
         self._job.progress.say(
-            f"select: a student of {trial.candidate.space} with {cost.macs / 1e6:.2f} M MACs reaches "
-            f"{100 * outcome.score:.2f} % after {epochs} epoch{'s' if epochs > 1 else ''}"
+            f"select: a student of {trial.candidate.space} with {cost.macs / 1e6:.2f} M MACs {ends} after"
+            f" {epochs} epoch{'s' if epochs > 1 else ''}"
         )
 
 

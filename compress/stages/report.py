@@ -16,7 +16,7 @@ from compress import page
 from compress.job import Job
 from compress.selection.events import Built
 from compress.selection.history import with_artifact
-from compress.stages.candidates import CANDIDATES
+from compress.stages.candidates import CANDIDATES, SEARCH
 from compress.stages.distill import CURVE
 from compress.stages.learned import PREDICTED, SHIPPED, Choice
 from compress.stages.verify import Checks
@@ -103,10 +103,11 @@ def _content(job: Job, choice: Choice, checks: Checks) -> dict[str, Any]:
 
 def _selection(job: Job, checks: Checks) -> dict[str, Any]:
     """What select wrote; its search told to the end, where the choice's artifact was costed."""
-    found: dict[str, Any] = json.loads((job.store.path("select") / CANDIDATES).read_text(encoding="utf-8"))
-    search, costs = found.get("search"), checks.record.values["costs"]
-    if not search or search["chosen"] is None or SHIPPED not in costs:
-        return found
+    folder = job.store.path("select")
+    found, search = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (CANDIDATES, SEARCH))
+    found, costs = found | {"search": search}, checks.record.values["costs"]
+    if search["chosen"] is None or SHIPPED not in costs:
+        return dict(found)
     cost = costs[SHIPPED]
     built = Built(
         round=max((row["round"] for row in search["rounds"]), default=1),
@@ -118,7 +119,7 @@ def _selection(job: Job, checks: Checks) -> dict[str, Any]:
         met=not checks.failed,
         why="; ".join(checks.failed),
     )
-    return found | {"search": with_artifact(search, built)}
+    return dict(found) | {"search": with_artifact(search, built)}
 
 
 def _values(job: Job, stage: str) -> dict[str, Any]:

@@ -17,27 +17,29 @@ from typing import Any
 
 import profiles
 from compress import catalog
-from compress.contracts.selector import Candidate, Selection, Selector, Trial
+from compress.contracts.selector import Candidate, Selection, Selector
 from compress.contracts.workers import Workers
 from compress.errors import BudgetError
 from compress.evaluations import Evaluations, open_evaluations
 from compress.job import Job
+from compress.recipe import Recipe
 from compress.selection.events import Chose, Costed, Recalibrated, Scored
 from compress.selection.feasibility import binding, reject, straddles
 from compress.selection.ranking import capacity
-from compress.selection.short_trials import best_of
 from compress.stages import trials
 from compress.stages.artifact_cost import artifact_cost, can_tell
-from compress.stages.budget import budget_of, latency_limit
-from compress.stages.candidates import CANDIDATES, content_of
+from compress.stages.budget import budget_of, latency_limit, teacher_cost
+from compress.stages.candidates import CANDIDATES, SEARCH, content_of, search_of
+from compress.stages.finals import finals, take
 from compress.stages.learned import Choice, Learned
-from compress.stages.problem import RunProblem, scored
+from compress.stages.problem import RunProblem
 from compress.stages.students import open_spaces, student
 from compress.store import digest, folder_name
 from compress.strict import read
 from compress.workers.parse import parse
 from profiles.atomic import write_text
 from profiles.cost import Cost
+from profiles.errors import UserError
 from profiles.target import Budget
 
 EVALUATIONS = "evaluations.sqlite"
@@ -72,6 +74,8 @@ def _search(
     job: Job, folder: Path, learned: Sequence[Learned], workers: Workers, evaluations: Evaluations
 ) -> tuple[Mapping[str, Path], Mapping[str, Any]]:
     part, budget, limit = job.recipe.select, budget_of(job), latency_limit(job)
+    selector = selector_of(job.recipe)
+    _refuse_unknown_energy(job, budget)
     spaces, absent = open_spaces(job)
     missed = {digest([item.choice.space, item.choice.plan]): item.why for item in learned}
     factors = _Factors.of(learned)
@@ -94,7 +98,7 @@ def _search(
     problem.events += factors.events(round_, len(learned))
     with job.progress.bar("select: costing candidates", part.candidates) as bar:
         problem.fill(part.candidates, lambda _: bar.advance())
-    _tell_straddlers(job, problem, budget, limit)
+    _tell_straddlers(job, problem, budget, limit, missed)
     affordable = [candidate for candidate in problem.pool if candidate.rejected is None]
     job.progress.say(f"select: {len(problem.pool)} candidates costed, {len(affordable)} within the budget")
     if not affordable:
@@ -103,18 +107,19 @@ def _search(
             f"{binding(problem.pool, budget, limit, part.caution)}",
             fix="allow more with --budget, choose another target, or offer smaller students (select.spaces)",
         )
-    selection = _selector(job)(problem)
-    ranked, final = _finals(job, problem, selection, folder)
-    chosen = final[0] if final else next(candidate for candidate in ranked if candidate.rejected is None)
+    selection = selector(problem)
+    ranked, winner = finals(problem, selection, part.finalists)
+    chosen = winner or next(candidate for candidate in ranked if candidate.rejected is None)
     _close(problem, selection, chosen)
-    content = content_of(job, problem, ranked, chosen, absent, learned, selection, _earlier(job) if learned else None)
-    write_text(folder / CANDIDATES, json.dumps(content, indent=1, default=str))
-    files = {"candidates": folder / CANDIDATES}
+    content = content_of(job, problem, ranked, chosen, absent, learned, selection)
+    search = search_of(job, problem, ranked, chosen, _earlier(job) if learned else None)
+    write_text(folder / CANDIDATES, json.dumps(content, indent=1, default=str, allow_nan=False))
+    write_text(folder / SEARCH, json.dumps(search, indent=1, allow_nan=False))
+    files = {"candidates": folder / CANDIDATES, "search": folder / SEARCH}
     kept = None
-    if final:
-        weights = folder / trials.FINALS / f"{trials.key(job, Trial(chosen, 1.0))}.safetensors"
-        files["trained finalist"] = weights
-        kept = weights.relative_to(job.store.folder).as_posix()
+    if winner is not None:
+        files["trained finalist"], files["learning curve of it"] = take(problem, winner, folder)
+        kept = files["trained finalist"].relative_to(job.store.folder).as_posix()
     return files, {
         "space": chosen.space,
         "plan": chosen.plan.to_json(),
@@ -133,17 +138,42 @@ def _opened(job: Job) -> Iterator[tuple[Workers, Evaluations]]:
         yield workers, evaluations
 
 
-def _selector(job: Job) -> Selector:
-    part = job.recipe.select
+def selector_of(recipe: Recipe) -> Selector:
+    """The recipe's selector with its settings.
+
+    Raises:
+        RecipeError: a setting that it does not have, or a value that it refuses.
+    """
+    part = recipe.select
     kind = catalog.load("compress.selectors", part.selector).SELECTOR
     selector: Selector = read(kind, part.settings, "[select.settings]", "select.settings.")
     return selector
 
 
-def _tell_straddlers(job: Job, problem: RunProblem, budget: Budget, limit: float | None) -> None:
-    """Build and cost the largest of those that straddle the budget, where this machine can; the others stay dropped."""
+def _refuse_unknown_energy(job: Job, budget: Budget) -> None:
+    if budget.energy_mj is not None and teacher_cost(job).energy_mj is None:
+        raise BudgetError(
+            f"the budget is {budget.energy_mj:.3g} mJ, and what {job.target.name} draws is not known",
+            fix="leave budget.energy_mj out and limit latency_ms or macs, or describe the target's power in its file",
+        )
+
+
+def _tell_straddlers(
+    job: Job, problem: RunProblem, budget: Budget, limit: float | None, missed: Mapping[str, str]
+) -> None:
+    """Build and cost the largest of those that straddle the budget, where this machine can; the others stay dropped.
+
+    Args:
+        missed: students that were built in earlier rounds and broke the budget: nothing about them is unsure.
+    """
     part = job.recipe.select
-    unsure = [c for c in problem.pool if c.rejected is not None and straddles(c.cost, budget, limit)]
+    unsure = [
+        c
+        for c in problem.pool
+        if c.rejected is not None
+        and straddles(c.cost, budget, limit)
+        and digest([c.space, c.plan.to_json()]) not in missed
+    ]
     if part.caution == 0.0 or not unsure:
         return
     reason = can_tell(job)
@@ -157,9 +187,13 @@ def _tell_straddlers(job: Job, problem: RunProblem, budget: Budget, limit: float
     worth = sorted((c for c in unsure if capacity(c.cost) > sure), key=lambda c: -capacity(c.cost))[: part.measured]
     for candidate in worth:
         model = student(job, candidate.space, problem.spaces[candidate.space], candidate.plan)
-        found = artifact_cost(job, model)
+        try:
+            found = artifact_cost(job, model)
+        except UserError as error:  # one that cannot be built here stays dropped; the next may be another case
+            job.progress.say(f"select: a student that straddles the budget could not be built: {error.what}")
+            continue
         if found.origin == "predicted":
-            job.progress.say(f"select: a straddling student could not be costed: {found.notes[0]}")
+            job.progress.say(f"select: students that straddle the budget are dropped: {found.notes[0]}")
             return
         why = reject(found, budget, limit, part.caution)
         problem.replace(dataclasses.replace(candidate, cost=found, rejected=why))
@@ -167,25 +201,6 @@ def _tell_straddlers(job: Job, problem: RunProblem, budget: Budget, limit: float
             f"select: a student that straddled the budget takes {found.latency_ms:.3g} ms ({found.origin}) and "
             + ("stays" if why is None else "leaves")
         )
-
-
-def _finals(
-    job: Job, problem: RunProblem, selection: Selection, folder: Path
-) -> tuple[list[Candidate], list[Candidate]]:
-    """Distil the best few fully; (all candidates, finalists), the best first."""
-    count = job.recipe.select.finalists
-    ranked = list(selection.ranked)
-    finalists = [candidate for candidate in ranked if candidate.rejected is None][:count]
-    if len(finalists) < 2:
-        return ranked, []
-    places = {candidate.identity: place for place, candidate in enumerate(ranked)}
-    wanted = [Trial(candidate, 1.0) for candidate in finalists]
-    for place, outcome in problem.run(wanted, folder / trials.FINALS):
-        finalists[place] = scored(finalists[place], outcome, 1.0)
-        ranked[places[finalists[place].identity]] = finalists[place]
-    best = best_of(finalists, len(job.splits.val))
-    rest = [candidate for candidate in ranked if candidate.identity not in {c.identity for c in best}]
-    return [*best, *rest], best
 
 
 def _close(problem: RunProblem, selection: Selection, chosen: Candidate) -> None:
@@ -237,16 +252,16 @@ class _Factors:
 
 
 def _lesson(item: Learned) -> list[Any]:
-    return [dict(item.choice.plan), round(item.latency_ratio, 3), round(item.memory_ratio, 3)]
+    return [item.choice.identity, round(item.latency_ratio, 3), round(item.memory_ratio, 3)]
 
 
 def _earlier(job: Job) -> Mapping[str, Any] | None:
     """What the round before told; its folder was set aside when this one began."""
     kept = sorted(
-        (job.store.folder / "previous").glob(f"{folder_name('select')}-*/{CANDIDATES}"),
+        (job.store.folder / "previous").glob(f"{folder_name('select')}-*/{SEARCH}"),
         key=lambda path: int(path.parent.name.rpartition("-")[2]),
     )
     if not kept:
         return None
-    search: Mapping[str, Any] | None = json.loads(kept[-1].read_text(encoding="utf-8")).get("search")
+    search: Mapping[str, Any] = json.loads(kept[-1].read_text(encoding="utf-8"))
     return search

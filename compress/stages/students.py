@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from compress import catalog
+from compress.contracts.batch import Batch
 from compress.contracts.space import Space, SpaceContext
 from compress.errors import RecipeError
 from compress.job import Job
@@ -51,7 +52,8 @@ def open_spaces(job: Job) -> tuple[dict[str, Space[Any]], dict[str, str]]:
             job.progress.say(f"select: space {name} is left out: {error.what}")
     if not spaces:
         raise RecipeError(
-            f"no student space fits this teacher: {'; '.join(absent.values())}", fix="add int8_conv to select.spaces"
+            f"no student space fits this teacher: {'; '.join(absent.values())}",
+            fix="name other spaces in select.spaces: compress list spaces",
         )
     return spaces, absent
 
@@ -64,6 +66,13 @@ def _frontend(job: Job, space: str) -> nn.Module:
 def _context(job: Job, space: str) -> SpaceContext:
     with torch.no_grad():
         features = _frontend(job, space).eval()(job.example)
+    batch = Batch((job.example,), labels=None, index=torch.arange(len(job.example)))
+    answer = job.teacher.teacher.observe(batch).output
     return SpaceContext(
-        job.teacher.network, features, len(job.task.labels), job.target.width_multiple, job.target.family
+        job.teacher.network,
+        features,
+        len(job.task.labels),
+        job.target.width_multiple,
+        job.target.family,
+        tuple(answer.shape[1:]),
     )

@@ -31,7 +31,7 @@ from compress.training.curve import plain
 from compress.training.evaluate import evaluate
 from profiles.atomic import write_text, writing
 
-FINALS = "finals"  # folder of the select stage with the students that were trained fully
+TRAINED = ".trained"  # ends the name of the folder beside the file of evaluations that holds trained weights
 
 
 class Finished(Store):
@@ -74,6 +74,16 @@ def epochs_of(job: Job, share: float) -> int:
     return max(1, round(share * job.recipe.distill.epochs))
 
 
+def keeps(job: Job, trial: Trial) -> bool:
+    """Whether its weights are kept: a full training may be the one that goes on."""
+    return epochs_of(job, trial.share) >= job.recipe.distill.epochs
+
+
+def weights_beside(evaluations: Path) -> Path:
+    """The folder of trained weights, `<key>.safetensors`: whoever shares the results shares these."""
+    return evaluations.with_name(evaluations.stem + TRAINED)
+
+
 def key(job: Job, trial: Trial) -> str:
     """What the trial's result is kept under: everything that decides it, and nothing else."""
     given = {**job.identities, "distill": digest(job.recipe.distill), "epochs": str(epochs_of(job, trial.share))}
@@ -104,7 +114,7 @@ def train(
 ) -> dict[str, Any]:
     """Distil one student; plain data that `read` understands.
 
-    A kept one goes on from its last checkpoint where an earlier attempt was stopped.
+    A kept one goes on from its last checkpoint where an earlier attempt was stopped. One that diverged has no weights.
     """
     started, began = datetime.now(UTC), time.process_time()
     part, opened = job.recipe.distill, open_space(job, space)
@@ -130,12 +140,12 @@ def train(
         score = evaluate(model, job.splits.val, job.task).score
         curve = plain(outcome.curve)
     except TrainingError:  # it diverged: that is an answer
-        if folder is not None:
-            raise
-    if folder is not None and checkpoint is not None:
+        pass
+    if folder is not None and not math.isnan(score):
         write_text(folder / f"{key}.json", json.dumps(curve))
         with writing(folder / f"{key}.safetensors") as temporary:
             save_file({k: v.detach().contiguous().clone() for k, v in model.state_dict().items()}, temporary)
+    if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     return {
         "score": None if math.isnan(score) else score,
