@@ -1,6 +1,6 @@
 """The law of capacity gap at small scale: a larger teacher stops helping, and the best one grows with the student.
 
-    nice -n 10 python -m tools.effects.capacity_gap_law [--bed pictures] [--bed text] [--quick] [--json FILE]
+    nice -n 10 python -m tools.effects.capacity_gap_law [--bed pictures|text] [--seeds 0 1 2] [--quick] [--json FILE]
 
 Claim (Zhang et al., arXiv:2311.07052): with the student fixed, quality against the teacher's size rises, then falls,
 and the best size is linear in the student's. Two beds, each with 3 seeds of everything:
@@ -205,6 +205,11 @@ def run(bed: Bed, seeds: Sequence[int]) -> list[Row]:
                 trained = bed.train(student, seed + 100, logits)
                 rows.append(Row(student, width, seed, trained.quality, trained.loss))
         print(f"{bed.name}: seed {seed} is done, {len(rows)} trainings", file=sys.stderr, flush=True)
+        for student in bed.students:
+            figures = [f"{row.quality:.4f}" for row in rows if (row.seed, row.student) == (seed, student)]
+            print(
+                f"  student {student}, without a teacher and by each: {' '.join(figures)}", file=sys.stderr, flush=True
+            )
     return rows
 
 
@@ -280,6 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bed", action="append", choices=("pictures", "text"), help="default: both")
     parser.add_argument("--data", type=Path, default=FASHION)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--quick", action="store_true", help="a few seconds, to see that it runs; says nothing")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
@@ -288,7 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in options.bed or ("pictures", "text"):
         begun = time.process_time()
         bed = pictures(options.data, options.quick) if name == "pictures" else text(options.quick)
-        rows = run(bed, SEEDS[:2] if options.quick else SEEDS)
+        rows = run(bed, SEEDS[:2] if options.quick else options.seeds)
         found, line = judge(rows, bed.better), fitted(bed, rows)
         show(bed, rows, found)
         if line is None:
