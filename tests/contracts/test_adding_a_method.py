@@ -3,7 +3,8 @@
 import re
 import subprocess
 import sys
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from compress.contracts.method import Method
-from compress.contracts.selector import Candidate
+from compress.contracts.selector import Candidate, Outcome, Trial
 from compress.training.fit import fit
 from profiles.cost import Cost
 
@@ -49,16 +50,49 @@ def test_every_method_of_the_page_trains(toy: ModuleType, number: int) -> None:
     assert outcome.steps == 6
 
 
+@dataclass(frozen=True)
+class Named:
+    name: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name}
+
+
+class Problem:
+    """As much of a problem as the page's selector looks at; outcomes arrive the last first."""
+
+    training, spent = 0.35, 0.0  # three short trainings of 0.1
+
+    def __init__(self, scores: dict[str, tuple[int, float]], rejected: str) -> None:
+        self.scores = scores
+        self.asked: list[Trial] = []
+        self.pool = tuple(
+            Candidate("space", Named(name), self.cost(macs), "too slow" if name == rejected else None)
+            for name, (macs, _) in scores.items()
+        )
+
+    @staticmethod
+    def cost(macs: int) -> Cost:
+        return Cost("toy", "none", 1, "int8", macs, 0, 0, 0, 0.0, (0.0, 0.0), "predicted")
+
+    def stream(self, trials: list[Trial]) -> Iterator[tuple[int, Outcome]]:
+        self.asked += trials
+        for place, trial in reversed(list(enumerate(trials))):
+            yield place, Outcome(self.scores[trial.candidate.plan.name][1], 1.0)
+
+
 def test_the_pages_selector_prefers_small_and_good_and_keeps_the_rejected() -> None:
-    select = next(run(block)["select"] for block in BLOCKS if "def select" in block)
-
-    def candidate(name: str, macs: int, rejected: str | None = None) -> Candidate:
-        cost = Cost("toy", "none", 1, "int8", macs, 0, 0, 0, 0.0, (0.0, 0.0), "predicted")
-        return Candidate("space", name, cost, rejected)
-
-    several = [candidate("large", 100), candidate("small", 20), candidate("broken", 1, "no")]
-    ranked = select(several, lambda one, share: {"large": 0.9, "small": 0.8}[one.plan])
-    assert [one.plan for one in ranked] == ["small", "large", "broken"]
+    selector = next(run(block)["SELECTOR"] for block in BLOCKS if "\nSELECTOR = " in block)()
+    # Rewards by hand: tiny 0.99 * 0.5 = 0.495; small 0.96 * 0.8 = 0.768; middle 0.75 * 0.9 = 0.675.
+    scores = {"large": (100, 0.99), "middle": (50, 0.9), "small": (20, 0.8), "tiny": (10, 0.5), "broken": (1, 1.0)}
+    problem = Problem(scores, "broken")
+    selection = selector(problem)
+    assert [trial.candidate.plan.name for trial in problem.asked] == ["tiny", "small", "middle"]
+    assert [one.plan.name for one in selection.ranked] == ["small", "middle", "tiny", "large", "broken"]
+    assert [one.score for one in selection.ranked] == [0.8, 0.9, 0.5, None, None]
+    assert selection.notes == {"trained": 3}
+    diverged = selector(Problem({"small": (20, float("nan")), "large": (100, 0.5)}, ""))
+    assert [one.score for one in diverged.ranked] == [0.5, None]
 
 
 def test_the_pages_code_type_checks(tmp_path: Path) -> None:
