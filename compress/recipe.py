@@ -59,7 +59,7 @@ class SelectPart:
     candidates: int = 240
     selector: str = "halving"
     settings: Mapping[str, Any] = field(default_factory=dict)  # the selector's own
-    training: float = 1.2  # full trainings that telling students apart may take
+    training: float = 1.4  # full trainings that telling students apart may take
     finalists: int = 2  # students that are distilled fully before one is chosen
     caution: float = 1.0  # where in its interval a cost that was not measured is judged: 0 median, 1 upper end
     measured: int = 4  # students that straddle the budget and are built and costed to know, where that is possible

@@ -29,13 +29,13 @@ from tools.student_table.problem import Table, TableProblem, load
 LESS = 50.0  # times less training than training everyone
 SHORT = 1 / 16
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    "multi_fidelity": {},
     "halving": {"share": SHORT},
     "random_choice": {"share": SHORT},
     "largest_that_fits": {},
     "nsga2": {"share": SHORT},
     "tpe": {"share": SHORT},
     "capacity_gap_law": {"share": SHORT},
+    "diswot": {"share": SHORT},
 }
 BUDGETS = (0.4, 0.6, 0.8, 1.0)  # share of the students that the latency budget admits
 

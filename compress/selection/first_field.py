@@ -1,4 +1,9 @@
-"""Who is looked at first: students of every family, from dear to cheap, with most capacity for their cost."""
+"""Who is looked at first: of every family the student that computes most within the budget, then smaller ones.
+
+A short training compares badly across families: perceptrons and students with inherited weights are far on their way
+when a convolutional one of like cost has hardly begun. Within a family more computation is better until the budget ends
+it. So each family sends its largest member first, and what remains to be found out is which family.
+"""
 
 import math
 from collections.abc import Hashable, Sequence
@@ -7,9 +12,19 @@ from compress.contracts.selector import Candidate
 from compress.selection.pareto import pareto_layers
 from compress.selection.ranking import capacity, expense
 from compress.selection.short_trials import by_capacity
-from compress.selection.surrogate import family
 
 SPAN = math.log(4.0)  # what is four times cheaper than the dearest that fits learns too little to be worth a trial
+
+
+def family(candidate: Candidate) -> tuple[Hashable, ...]:
+    """The space, and the kind of block where its plans name one."""
+    kind = candidate.plan.to_json().get("kind")
+    return (candidate.space, kind) if isinstance(kind, str) else (candidate.space,)
+
+
+def by_work(candidate: Candidate) -> tuple[float, float, str]:
+    """Sorts most multiply-accumulates first, ties to the cheaper."""
+    return (-candidate.cost.macs, expense(candidate.cost), candidate.identity)
 
 
 def strata(field: Sequence[Candidate], count: int) -> list[Candidate]:
@@ -31,25 +46,28 @@ def strata(field: Sequence[Candidate], count: int) -> list[Candidate]:
 
 
 def first_field(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
-    """Who is tried at all: about the same number from each family, from dear to cheap.
+    """Who is tried at all: the families in turn, about the same number from each, those that compute most first.
 
-    In each family those come first that no other beats in both expense and capacity, then those that only these beat,
-    and so on, until there are three times as many as needed; from these, one per step of expense.
+    Behind its largest member a family sends, from dear to cheap, those that no other beats in both expense and
+    capacity, then those that only these beat, and so on, until there are three times as many as needed; from these, one
+    per step of expense.
     """
     families: dict[tuple[Hashable, ...], list[Candidate]] = {}
     for candidate in candidates:
         families.setdefault(family(candidate), []).append(candidate)
     orders: list[list[Candidate]] = []
     for members in families.values():
-        share = min(len(members), max(1, math.ceil(count / len(families))))
+        largest = min(members, key=by_work)
+        others = [candidate for candidate in members if candidate is not largest]
+        share = min(len(others), math.ceil(count / len(families)))
         shortlist: list[Candidate] = []
-        for layer in pareto_layers([(expense(c.cost), -capacity(c.cost)) for c in members]):
-            shortlist += [members[place] for place in layer]
+        for layer in pareto_layers([(expense(c.cost), -capacity(c.cost)) for c in others]):
+            shortlist += [others[place] for place in layer]
             if len(shortlist) >= 3 * share:
                 break
-        chosen = strata(shortlist, share)
-        orders.append(chosen + [c for c in sorted(members, key=by_capacity) if c not in chosen])
-    orders.sort(key=lambda order: by_capacity(order[0]))  # where places are fewer than families
+        chosen = [largest, *(strata(shortlist, share) if share else ())]
+        orders.append(chosen + [c for c in sorted(others, key=by_capacity) if c not in chosen])
+    orders.sort(key=lambda order: by_work(order[0]))  # where places are fewer than families
     field: list[Candidate] = []
     for place in range(max(len(order) for order in orders)):
         field += [order[place] for order in orders if place < len(order)]

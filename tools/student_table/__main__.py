@@ -31,7 +31,7 @@ def finished(log: Path) -> dict[tuple[str, float, int], dict[str, float]]:
     return done
 
 
-def make(protocol: Protocol, data: Path, work: Path, out: Path, spaces: Sequence[str]) -> None:
+def make(protocol: Protocol, data: Path | None, work: Path, out: Path, spaces: Sequence[str]) -> None:
     work.mkdir(parents=True, exist_ok=True)
     bed = Bed(protocol, data, work / "teacher")
     students = all_students(bed, work / "students.json", spaces or list(protocol.spaces))
@@ -98,7 +98,7 @@ def table(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("protocol", choices=sorted(PROTOCOLS))
-    parser.add_argument("data", type=Path)
+    parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--spaces", default="", help="only these, separated by commas")

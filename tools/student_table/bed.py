@@ -74,6 +74,7 @@ class Protocol:
 SPACES = {"int8_conv": 28, "derived": 12, "inverted_residual": 10, "audio_conv": 8, "mlp": 6, "transformer_encoder": 4}
 SEEDS = {1 / 16: 5, 1 / 8: 3, 1 / 4: 1, 1.0: 2}
 PROTOCOLS = {
+    "digits": Protocol("digits", 1_078, 269, 24, 32, 4e-3, 0.01, (3e3, 2e5), SPACES, SEEDS),
     "fashion_mnist": Protocol("fashion_mnist", 5_000, 2_500, 16, 64, 4e-3, 0.01, (1e4, 5e5), SPACES, SEEDS),
     "spoken_digits": Protocol("spoken_digits", 2_400, 300, 16, 32, 4e-3, 0.01, (1e4, 5e5), SPACES, SEEDS),
 }
@@ -126,15 +127,19 @@ class Toy(Task):
 class Bed:
     """Data, teacher and spaces of one protocol, ready to train students."""
 
-    def __init__(self, protocol: Protocol, data: Path, folder: Path) -> None:
+    def __init__(self, protocol: Protocol, data: Path | None, folder: Path) -> None:
         """
         Args:
-            data: of the task.
+            data: of the task; None for one that brings its own.
             folder: where the teacher's run is kept; a reference teacher is trained where the cache has none.
         """
         self.protocol = protocol
         base = recipes.load(
-            recipe=protocol.task, overrides={"task": {"name": protocol.task, "data": str(data)}, "target": "x86"}
+            recipe=protocol.task if protocol.task in recipes.recipes() else None,
+            overrides={
+                "task": {"name": protocol.task} | ({} if data is None else {"data": str(data)}),
+                "target": "x86",
+            },
         )
         with open_folder(join(), folder, frozenset()) as store:
             self.job: Job = prepare(base, store, Quiet(), None)
