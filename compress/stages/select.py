@@ -185,6 +185,10 @@ def _tell_straddlers(
     # Only what is larger than everything that fits for sure can gain from a measurement.
     sure = max((capacity(c.cost) for c in problem.pool if c.rejected is None), default=0.0)
     worth = sorted((c for c in unsure if capacity(c.cost) > sure), key=lambda c: -capacity(c.cost))[: part.measured]
+    if worth:
+        job.progress.say(
+            f"select: {len(unsure)} students straddle the budget; the largest {len(worth)} are built and costed here"
+        )
     for candidate in worth:
         model = student(job, candidate.space, problem.spaces[candidate.space], candidate.plan)
         try:

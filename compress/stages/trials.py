@@ -85,9 +85,13 @@ def weights_beside(evaluations: Path) -> Path:
 
 
 def key(job: Job, trial: Trial) -> str:
-    """What the trial's result is kept under: everything that decides it, and nothing else."""
-    given = {**job.identities, "distill": digest(job.recipe.distill), "epochs": str(epochs_of(job, trial.share))}
-    return key_of(candidate=trial.candidate.identity, given=given, share=trial.share, seed=trial.seed)
+    """What the trial's result is kept under: everything that decides it, and nothing else.
+
+    Shares that come to the same epochs are one training.
+    """
+    given = {**job.identities, "distill": digest(job.recipe.distill)}
+    share = epochs_of(job, trial.share) / job.recipe.distill.epochs
+    return key_of(candidate=trial.candidate.identity, given=given, share=share, seed=trial.seed)
 
 
 def call(trial: Trial, key: str, keep: Path | None) -> Call:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 import profiles
 from compress import catalog
 from compress import recipe as recipes
+from compress.contracts.selector import Candidate, Trial
 from compress.contracts.space import SpaceContext
 from compress.errors import BudgetError, RecipeError, RunError, TrainingError
 from compress.evaluations import open_evaluations
@@ -329,6 +330,18 @@ def test_equal_finalists_are_told_apart_by_their_cost(search: Search, monkeypatc
         full = [row for row in run.rows if row["fidelity"] == 1.0]
         cheapest = min(full, key=lambda row: row["latency_ms"] * row["macs"] * row["weight_bytes"])
         assert next(row for row in run.rows if row["chosen"]) == cheapest
+
+
+def test_shares_that_come_to_the_same_epochs_are_one_training(search: Search) -> None:
+    with search() as run:
+        space = students.open_space(run.job, "int8_conv")
+        plan = space.corners()[0]
+        cost = profiles.profile(space.build(plan), target="x86", example=(torch.zeros(1, 1, 8, 8),))
+        candidate = Candidate("int8_conv", plan, cost)
+        half, more, full = (trials.key(run.job, Trial(candidate, share)) for share in (0.5, 0.6, 1.0))
+        assert half == more != full
+        assert trials.key(run.job, Trial(candidate, 0.5, seed=1)) != half
+        assert trials.keeps(run.job, Trial(candidate, 0.8))
 
 
 def test_processes_choose_as_one_process_does(search: Search, tmp_path: Path) -> None:
