@@ -216,7 +216,9 @@ def test_a_measured_miss_sends_the_search_back_with_what_it_learned(
     """A core that is ten times slower than predicted: the first student misses, a smaller one is built."""
     monkeypatch.setenv("COMPRESS_CACHE", str(cache))
     project = tmp_path / "slow.toml"
-    project.write_text(QUICK.format(target="x86", candidates=200, budget="latency_ms = 0.25"))
+    text = QUICK.format(target="x86", candidates=200, budget="latency_ms = 0.2")
+    # Medians decide: what is within for sure could not miss, and straddlers would be measured before they are chosen.
+    project.write_text(text.replace("finalists = 1", "finalists = 1\ncaution = 0"))
     real = profiles.measure_cost
 
     def slow(*arguments: Any, **named: Any) -> profiles.Cost:
@@ -229,7 +231,7 @@ def test_a_measured_miss_sends_the_search_back_with_what_it_learned(
     found = result_of(["pipeline", str(project), "--out", str(out)], capsys)
     costs = found["costs"]
     assert isinstance(costs, dict)
-    assert costs["shipped student"]["latency_ms"] <= 0.25
+    assert costs["shipped student"]["latency_ms"] <= 0.2
     candidates = json.loads((out / "1_select/candidates.json").read_text())
     (learned,) = candidates["learned"]
     assert learned["latency_ratio"] == pytest.approx(10, rel=0.01)  # prediction and this clock differ by that alone
