@@ -3,10 +3,10 @@
     python -m tools.bench_selectors tests/data/students_*.json
 
 For each table, target and latency budget, every selector chooses with the same number of full trainings to spend, once
-per seed. Regret is points of accuracy (on validation and test data, mean of the table's full trainings) below the best student that the budget
-admits. Kendall's tau is between a selector's order of the admitted students and that accuracy. Training is counted in
-full trainings and in the CPU seconds that the table recorded; the final training of the chosen student, which everyone
-pays, is shown apart.
+per seed. Regret is points of accuracy (on validation and test data, mean of the table's full trainings) below the best
+student that the budget admits. Kendall's tau is between a selector's order of the admitted students and that accuracy.
+Training is counted in full trainings, and in CPU seconds as recorded in the table, as a share of training every admitted
+student once; the final training of the chosen student, which everyone pays, is not in it.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from compress import catalog
 from compress.contracts.selector import Selector
 from compress.selection.correlation import kendall
 from compress.strict import read
+from tools.student_table.bed import PROTOCOLS, Bed
 from tools.student_table.problem import Table, TableProblem, load
 
 LESS = 50.0  # times less training than training everyone
@@ -58,12 +59,21 @@ class Result:
 
 
 def search(
-    table: Table, target: str, admitted: float, name: str, settings: Mapping[str, Any], seed: int, training: float
+    table: Table,
+    target: str,
+    admitted: float,
+    name: str,
+    settings: Mapping[str, Any],
+    seed: int,
+    training: float,
+    bed: Bed | None = None,
 ) -> Result:
     """Run one selector once."""
     latencies = sorted(row.costs[target].latency_ms for row in table.rows)
     limit = latencies[max(0, math.ceil(admitted * len(latencies)) - 1)]
-    problem = TableProblem(table, target, limit, training=training, seed=seed)
+    problem = TableProblem(table, target, limit, training=training, seed=seed, bed=bed)
+    if name == "capacity_gap_law":
+        settings = {**settings, "teacher_m": table.teacher_params / 1e6}
     selector: Selector = read(catalog.load("compress.selectors", name).SELECTOR, settings, name)
     ranked = [c for c in selector(problem).ranked if c.rejected is None]
     order = [-float(place) for place in range(len(ranked))]
@@ -106,11 +116,14 @@ def main() -> None:
     parser.add_argument("--selectors", default=",".join(SETTINGS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--bed", type=Path, help="the task's data, for selectors that look at networks")
+    parser.add_argument("--work", type=Path, help="folder for the bed's teacher; makes the bed")
     arguments = parser.parse_args()
     everything: list[Result] = []
     for path in arguments.tables:
         table = load(path)
         training = len(table.rows) / LESS
+        bed = None if arguments.work is None else Bed(PROTOCOLS[table.task], arguments.bed, arguments.work)
         print(
             f"\n{table.task}: {len(table.rows)} students, teacher {100 * table.teacher_test:.2f} %, best "
             f"{100 * max(row.accuracy for row in table.rows):.2f} %; a search may spend {training:.2f} full trainings"
@@ -124,7 +137,7 @@ def main() -> None:
                 if name not in catalog.names("compress.selectors"):
                     continue
                 own = [
-                    search(table, target, admitted, name, SETTINGS.get(name, {}), seed, training)
+                    search(table, target, admitted, name, SETTINGS.get(name, {}), seed, training, bed)
                     for admitted in BUDGETS
                     for seed in range(arguments.seeds)
                 ]

@@ -88,10 +88,10 @@ def test_all_settings_load_together(tmp_path: Path) -> None:
         names = set()
         for name, value in table.items():
             deeper = isinstance(value, dict) and prefix + name not in (
-                    "distill.objectives",
-                    "distill.strategy",
-                    "select.settings",
-                )
+                "distill.objectives",
+                "distill.strategy",
+                "select.settings",
+            )
             names |= flat(value, f"{prefix}{name}.") if deeper else {prefix + name}
         return names
 

@@ -89,7 +89,7 @@ def table(
         "format": 1,
         "protocol": asdict(bed.protocol),
         "examples": {"test": len(bed.splits.test)},
-        "teacher": {"test": bed.teacher_test},
+        "teacher": {"test": bed.teacher_test, "params": sum(p.numel() for p in bed.teacher.parameters())},
         "torch": torch.__version__,
         "students": rows,
     }

@@ -65,6 +65,7 @@ class Table:
     task: str
     epochs: int
     teacher_test: float
+    teacher_params: int
     rows: tuple[Row, ...]
 
     def at(self, target: str) -> list[Candidate]:
@@ -94,7 +95,13 @@ def load(path: Path) -> Table:
                 (data["protocol"]["val"], data["examples"]["test"]),
             )
         )
-    return Table(data["protocol"]["task"], data["protocol"]["epochs"], data["teacher"]["test"], tuple(rows))
+    return Table(
+        data["protocol"]["task"],
+        data["protocol"]["epochs"],
+        data["teacher"]["test"],
+        data["teacher"]["params"],
+        tuple(rows),
+    )
 
 
 def _cost(target: str, figures: Mapping[str, Any]) -> Cost:
