@@ -5,8 +5,8 @@
 For each table, target and latency budget, every selector chooses with the same number of full trainings to spend, once
 per seed. Regret is points of accuracy (on validation and test data, mean of the table's full trainings) below the best
 student that the budget admits. Kendall's tau is between a selector's order of the admitted students and that accuracy.
-Training is counted in full trainings, and in CPU seconds as recorded in the table, as a share of training every admitted
-student once; the final training of the chosen student, which everyone pays, is not in it.
+Training is counted in full trainings, and in CPU seconds as recorded in the table, as a share of training every
+admitted student once; the final training of the chosen student, which everyone pays, is not in it.
 """
 
 import argparse
