@@ -471,7 +471,7 @@ def test_an_unknown_setting_of_the_selector_names_those_that_there_are(search: S
         pytest.raises(RecipeError, match=r"unknown key 'select\.settings\.sharee'") as caught,
     ):
         run.choose()
-    assert "select.settings.share, select.settings.tie" in caught.value.what
+    assert "select.settings.share, select.settings.slope" in caught.value.what
     assert "did you mean 'select.settings.share'?" in caught.value.fix
 
 
