@@ -107,7 +107,10 @@ class Answers(Teacher):
 class Distillations(Problem):
     """Students of one teacher, trained for real in this process; each trial once."""
 
-    def __init__(self, teacher: nn.Module, splits: Splits, amount: Amount, seed: int) -> None:
+    def __init__(
+        self, teacher: nn.Module, splits: Splits, amount: Amount, seed: int, most_params: float | None = None
+    ) -> None:
+        self.most_params = most_params
         self.amount, self.seed, self.training = amount, seed, amount.training
         self.epochs = amount.epochs
         self.task: Task = TASK
@@ -131,7 +134,8 @@ class Distillations(Problem):
             model = self.space.build(plan)
             example = (self.splits.train.batch(torch.arange(1)).inputs[0],)
             cost = profiles.profile(model, target=self.target, precision="int8", example=example, layers=False)
-            self.known[name] = Candidate(space, plan, cost)
+            over = self.most_params is not None and cost.params > self.most_params
+            self.known[name] = Candidate(space, plan, cost, f"{cost.params} parameters are too many" if over else None)
         return self.known[name]
 
     def stream(self, trials: Sequence[Trial]) -> Iterator[tuple[int, Outcome]]:
@@ -221,10 +225,17 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument(
+        "--reduction",
+        type=float,
+        help="a budget: this many times fewer parameters than the teacher, and within it only accuracy counts",
+    )
     parser.add_argument("--folder", type=Path, default=Path("n2n_resnet"))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     amount = QUICK if arguments.quick else FULL
+    if arguments.reduction is not None:
+        amount = replace(amount, selector=replace(amount.selector, params_exponent=0.0))
     splits = data(amount)
     teacher = teacher_of(splits, amount, arguments.folder)
     base = evaluate(teacher, splits.test, TASK).score
@@ -232,7 +243,8 @@ def main() -> None:
     print(f"teacher: {params} parameters, {100 * base:.2f} % on {len(splits.test)} test examples")
     rows: list[dict[str, Any]] = []
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
-        problem = Distillations(teacher, splits, amount, seed)
+        most = None if arguments.reduction is None else params / arguments.reduction
+        problem = Distillations(teacher, splits, amount, seed, most)
         found = amount.selector(problem)
         means = found.notes["mean_rewards"]
         for stage, rewards in means.items():
