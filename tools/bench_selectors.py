@@ -14,7 +14,7 @@ import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ import numpy as np
 from compress import catalog
 from compress.contracts.selector import Selector
 from compress.selection.correlation import kendall
+from compress.selection.foresight import foretold
+from compress.selection.ranking import capacity
 from compress.strict import read
 from tools.student_table.bed import PROTOCOLS, Bed
 from tools.student_table.problem import Table, TableProblem, load
@@ -96,6 +98,35 @@ def search(
     )
 
 
+def cheap_scores(table: Table) -> list[str]:
+    """Lines: how well cheap scores foretell the accuracy among all students, and how far seeds are apart."""
+    truth = [row.accuracy for row in table.rows]
+    lines = [f"  capacity: tau {kendall([capacity(c.cost) for c in table.at('jetson')], truth):.2f}"]
+    slope = read(catalog.load("compress.selectors", "halving").SELECTOR, {}, "halving").slope
+    for share in sorted(table.rows[0].scores)[:-1]:
+        seeds = range(len(table.rows[0].scores[share]))
+        tried = [
+            [
+                replace(c, score=row.scores[share][seed]["val"], fidelity=share)
+                for c, row in zip(table.at("jetson"), table.rows, strict=True)
+            ]
+            for seed in seeds
+        ]
+        plain = statistics.fmean(kendall([c.score or 0.0 for c in found], truth) for found in tried)
+        added = statistics.fmean(kendall([foretold(c, slope) for c in found], truth) for found in tried)
+        lines.append(
+            f"  score after {share:g} of the training: tau {plain:.2f}, with the added term {added:.2f} "
+            f"(mean of {len(seeds)} seeds)"
+        )
+    spread = statistics.fmean(
+        statistics.variance([one["test"] for one in row.scores[1.0].values()]) for row in table.rows
+    )
+    lines.append(
+        f"  seeds of one student, full training: standard deviation {100 * math.sqrt(spread):.2f} points on test data"
+    )
+    return lines
+
+
 def summary(results: Sequence[Result]) -> dict[str, Any]:
     """Means over seeds and budgets, with the standard error over seeds."""
     by_seed: dict[int, list[float]] = {}
@@ -133,6 +164,7 @@ def main() -> None:
             f"\n{table.task}: {len(table.rows)} students, teacher {100 * table.teacher_test:.2f} %, best "
             f"{100 * max(row.accuracy for row in table.rows):.2f} %; a search may spend {training:.2f} full trainings"
         )
+        print("\n".join(cheap_scores(table)))
         for target in arguments.targets.split(","):
             print(
                 f"{target}\n  {'selector':20}{'regret':>8}{'sd':>7}{'worst':>8}{'<=0.5':>7}{'trainings':>11}"
