@@ -73,6 +73,13 @@ def sleep(seconds: float, folder: str, name: str) -> str:
     return name
 
 
+def hang(seconds: float, folder: str, name: str, file: str) -> str:
+    """`sleep`, that takes a minute as long as the file is there: whoever runs it can be killed in the middle."""
+    if (Path(folder) / file).exists():
+        time.sleep(60)
+    return sleep(seconds, folder, name)
+
+
 def die(folder: str, times: int) -> str:
     """Is killed by SIGKILL the first `times` times."""
     for number in range(times):

@@ -117,17 +117,20 @@ class TestEveryKind:
 class TestProcesses:
     def test_a_killed_worker_loses_no_finished_task_and_its_running_one_is_done_again(self, tmp_path: Path) -> None:
         undisturbed = {f"k{number}": f"k{number}" for number in range(8)}
-        names = [task("sleep", key, seconds=0.1, folder=str(tmp_path), name=key) for key in undisturbed]
+        names = [task("sleep", key, seconds=0.05, folder=str(tmp_path), name=key) for key in undisturbed]
+        names[2] = task("hang", "k2", seconds=0.05, folder=str(tmp_path), name="k2", file="undisturbed yet")
+        (tmp_path / "undisturbed yet").touch()
         found: list[Done] = []
         with Processes(count=2) as workers:
             for result in workers.stream(names):
                 assert isinstance(result, Done)
                 found.append(result)
-                if len(found) == 3:
-                    killed, key = next((pid, key) for pid, key in workers.pids.items() if key is not None)
+                if len(found) == 4:
+                    killed = next(pid for pid, key in workers.pids.items() if key == "k2")
+                    (tmp_path / "undisturbed yet").unlink()
                     os.kill(killed, signal.SIGKILL)
         assert {result.key: result.value for result in found} == undisturbed
-        assert {result.key for result in found if result.attempts == 2} == {key}
+        assert {result.key for result in found if result.attempts == 2} == {"k2"}
         ended = (tmp_path / "ended").read_text().split()
         assert sorted(ended) == sorted(undisturbed), "each ended once"
 
