@@ -9,14 +9,15 @@ from it, too: C for Cortex-M, a TensorFlow Lite file for Ethos-U; with --engines
     python -m tools.fuzz_spaces --spaces unet mlp --families cortex-m --plans 300
     python -m tools.fuzz_spaces --values 2000            # plans as values alone, which takes seconds
 
-Prints one line per space, input and family, and what broke with the plan and seed that it takes to see it again. The
-exit status is 1 where something broke.
+Prints one line per space, input and family, and what broke with the plan and seed that it takes to see it again. A run
+that is interrupted says how far it got. The exit status is 1 where something broke or is left.
 """
 
 import argparse
 import copy
 import json
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -24,7 +25,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -437,17 +438,18 @@ class Row:
 HEAD = f"{'space':20} {'input':14} {'family':11} {'values':>7} {'networks':>9} {'built':>6} {'broken':>6} {'CPU s':>8}"
 
 
-def search(name: str, space: Space[Any], kind: str, family: str, given: argparse.Namespace) -> Row:
-    """Everything for one space, kind of input and family."""
-    row, start = Row(name, kind, family), time.process_time()
-    rng = random.Random(f"{given.seed}/{name}/{kind}/{family}")
+def search(row: Row, space: Space[Any], given: argparse.Namespace) -> None:
+    """Everything for one space, kind of input and family; the row is filled as it goes."""
+    start, kind, family = time.process_time(), row.kind, row.family
+    rng = random.Random(f"{given.seed}/{row.space}/{kind}/{family}")
     for number in range(given.values):
         plan = space.sample(rng)
         try:
             as_values(space, plan, rng.choice((plan, space.sample(rng), space.mutate(plan, rng))), rng)
         except Exception:  # whatever it is, it is a finding
-            row = broken(row, f"value {number}", plan)
+            broken(row, f"value {number}", plan)
         row.values += 1
+        row.seconds = time.process_time() - start
     for plan in plans_of(space, KINDS[kind], given.plans, given.macs, rng):
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
@@ -458,20 +460,19 @@ def search(name: str, space: Space[Any], kind: str, family: str, given: argparse
                 prepared = quantised(network, KINDS[kind], quantizer, folder / "model.onnx")
                 row.built += bool(made(family, prepared, folder / "model.onnx", folder, given.engines))
             except Exception:
-                row = broken(row, "network", plan)
+                broken(row, "network", plan)
         row.networks += 1
-    row.seconds = time.process_time() - start
-    return row
+        row.seconds = time.process_time() - start
 
 
-def broken(row: Row, what: str, plan: Any) -> Row:
-    """The row with the exception at hand, which is printed at once."""
+def broken(row: Row, what: str, plan: Any) -> None:
+    """Put the exception at hand into the row, and print it at once."""
     kind, error, _ = sys.exc_info()
     lines = traceback.format_exc().strip().splitlines()
     place = next((line.strip() for line in reversed(lines) if line.strip().startswith("File")), "")
     text = f"{what}: {kind.__name__ if kind else ''}: {str(error)[:300]} [{place[-80:]}] {json.dumps(plan.to_json())}"
     print(f"BROKEN {row.space} {row.kind} {row.family} {text}", flush=True)
-    return replace(row, broken=(*row.broken, text))
+    row.broken += (text,)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -488,21 +489,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    rows: list[Row] = []
     for name in given.spaces:  # a file that changes while this runs shall not end it
         catalog.load(SPACES, name)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(HEAD, flush=True)
-    for kind in given.kinds:
-        for family in given.families:
-            for name, space in spaces_of(KINDS[kind], family, given.spaces):
-                rows.append(search(name, space, kind, family, given))
-                print(rows[-1].line(), flush=True)
-    count = sum(len(row.broken) for row in rows)
-    print(
-        f"\n{sum(row.values for row in rows)} pairs of plans, {sum(row.networks for row in rows)} networks,"
-        f" {sum(row.built for row in rows)} built for their target; {count} broken"
+    cases = [
+        (kind, family, name, space)
+        for kind in given.kinds
+        for family in given.families
+        for name, space in spaces_of(KINDS[kind], family, given.spaces)
+    ]
+    rows: list[Row] = []
+    ended = True
+    try:
+        for kind, family, name, space in cases:
+            rows.append(Row(name, kind, family))
+            search(rows[-1], space, given)
+            print(rows[-1].line(), flush=True)
+    except KeyboardInterrupt:  # what was checked so far is worth telling
+        ended = False
+        print(f"{rows[-1].line()}  interrupted here" if rows else "interrupted before the first case")
+    print(f"\n{summary(rows, len(cases), ended)}")
+    return 1 if not ended or any(row.broken for row in rows) else 0
+
+
+def summary(rows: Sequence[Row], wanted: int, ended: bool) -> str:
+    """What was checked, out of how many cases (space, input, family), and what it took."""
+    whole = len(rows) if ended else max(0, len(rows) - 1)
+    return (
+        f"{whole} of {wanted} cases ended: {sum(row.values for row in rows)} pairs of plans,"
+        f" {sum(row.networks for row in rows)} networks, {sum(row.built for row in rows)} built for their target;"
+        f" {sum(len(row.broken) for row in rows)} broken; {time.process_time():.0f} CPU s"
     )
-    return 1 if count else 0
 
 
 __all__ = ["KINDS", "TARGETS", "as_values", "built", "context", "main", "quantised", "same_codes", "same_in_onnx"]
