@@ -72,9 +72,7 @@ def search(
     finals: int = 1,
 ) -> Result:
     """Run one selector once; of its best `finals` that one is chosen which scores most after a full training."""
-    latencies = sorted(row.costs[target].latency_ms for row in table.rows)
-    limit = latencies[max(0, math.ceil(admitted * len(latencies)) - 1)]
-    problem = TableProblem(table, target, limit, training=training, seed=seed, bed=bed)
+    problem = TableProblem(table, target, table.limit_ms(target, admitted), training=training, seed=seed, bed=bed)
     if name == "capacity_gap_law":
         settings = {**settings, "teacher_m": table.teacher_params / 1e6}
     selector: Selector = read(catalog.load("compress.selectors", name).SELECTOR, settings, name)
@@ -113,7 +111,10 @@ def cheap_scores(table: Table) -> list[str]:
             for seed in seeds
         ]
         plain = statistics.fmean(kendall([c.score or 0.0 for c in found], truth) for found in tried)
-        added = statistics.fmean(kendall([foretold(c, slope) for c in found], truth) for found in tried)
+        added = statistics.fmean(
+            kendall([foretold(replace(c, cost=replace(c.cost, macs=row.macs)), slope) for c, row in both], truth)
+            for both in (list(zip(found, table.rows, strict=True)) for found in tried)
+        )
         lines.append(
             f"  score after {share:g} of the training: tau {plain:.2f}, with the added term {added:.2f} "
             f"(mean of {len(seeds)} seeds)"

@@ -121,6 +121,10 @@ class Problem(ABC):
         found = dict(self.stream(trials))
         return [found[place] for place in range(len(trials))]
 
+    def shared_macs(self, space: str) -> int:
+        """Multiply-accumulates of the preprocessing that all students of a space share: in their costs, at batch 1."""
+        return 0
+
     @abstractmethod
     def student(self, candidate: Candidate, seed: int = 0) -> nn.Module:
         """The untrained student, raw inputs -> outputs; inherits weights where its space does."""

@@ -2,7 +2,7 @@
 
 A short training is no fair comparison: perceptrons, and students with inherited weights, are far on their way when a
 convolutional one of like cost has hardly begun. How far a student can come is said, as far as anything is known of it
-beforehand, by its multiply-accumulates. So students are ranked by
+beforehand, by the multiply-accumulates of its network, the shared preprocessing not counted. So students are ranked by
 
     log-odds of the score + slope * (1 - share of the training) * natural logarithm of the multiply-accumulates
 
@@ -25,14 +25,15 @@ def log_odds(score: float) -> float:
     return math.log(fraction / (1.0 - fraction))
 
 
-def foretold(candidate: Candidate, slope: float) -> float:
+def foretold(candidate: Candidate, slope: float, shared: int = 0) -> float:
     """What to rank by, higher is better; minus infinity where a training diverged or there was none.
 
     Args:
         candidate: with its score after the share `fidelity` of the full training.
         slope: log-odds per factor e of multiply-accumulates, >= 0; 0 leaves the score's order alone.
+        shared: multiply-accumulates of the preprocessing, which are in the candidate's cost.
     """
     if candidate.score is None or math.isnan(candidate.score):
         return -math.inf
-    work = math.log(max(1, candidate.cost.macs))
+    work = math.log(max(1, candidate.cost.macs - shared))
     return log_odds(candidate.score) + slope * (1.0 - candidate.fidelity) * work

@@ -73,7 +73,8 @@ class Halving:
         for students, share in self.rounds(count):
             tried = [*field[students:], *tried]
             field = sorted(
-                scored(problem, field[:students], share), key=lambda c: (-foretold(c, self.slope), expense(c.cost))
+                scored(problem, field[:students], share),
+                key=lambda c: (-foretold(c, self.slope, problem.shared_macs(c.space)), expense(c.cost)),
             )
         notes = {"rounds": [{"students": n, "share": share} for n, share in self.rounds(count)]}
         return Selection(ranking(pool, [*field, *tried]), notes)

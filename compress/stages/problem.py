@@ -18,7 +18,7 @@ from compress.job import Job
 from compress.selection.events import Charged, Event, trained
 from compress.selection.propose import propose
 from compress.stages import trials as tasks
-from compress.stages.students import student
+from compress.stages.students import frontend_macs, student
 from compress.workers.never_twice import evaluate
 from profiles.cost import Cost
 
@@ -41,6 +41,7 @@ class RunProblem(Problem):
         round_: int,
         cost: Callable[[str, Any], Cost],
         reject: Callable[[str, Any, Cost], str | None],
+        expected: Callable[[str, float], float] = lambda space, score: score,
         workers: Workers,
         evaluations: Evaluations,
     ) -> None:
@@ -48,6 +49,7 @@ class RunProblem(Problem):
         Args:
             cost: (space, plan) -> its cost on the target, as far as it is known.
             reject: (space, plan, cost) -> why it leaves, or None.
+            expected: (space, score) -> the score that is expected to be left after quantisation.
             evaluations: where trainings are remembered.
         """
         part = job.recipe.select
@@ -58,8 +60,9 @@ class RunProblem(Problem):
         self.events: list[Event] = []
         self.costing_s = 0.0
         self._job, self._workers, self._evaluations = job, workers, evaluations
-        self._cost, self._reject = cost, reject
+        self._cost, self._reject, self._expected = cost, reject, expected
         self._known: dict[str, Candidate] = {}
+        self._shared: dict[str, int] = {}
         self._spent, self._told = 0.0, False
         self.pool = ()
 
@@ -99,12 +102,20 @@ class RunProblem(Problem):
         return self._known[identity]
 
     def stream(self, trials: Sequence[Trial]) -> Iterator[tuple[int, Outcome]]:
-        """Train what is not remembered."""
+        """Train what is not remembered; scores are those that are expected to be left after quantisation."""
         self._spend(sum(trial.share for trial in trials), f"{len(trials)} trials")
         for trial in trials:
             if trial.candidate.rejected is not None:
                 raise ValueError(f"{trial.candidate.identity} was rejected: {trial.candidate.rejected}")
-        yield from self.run(trials)
+        for place, outcome in self.run(trials):
+            score = self._expected(trials[place].candidate.space, outcome.score)
+            yield place, dataclasses.replace(outcome, score=score)
+
+    def expected(self, candidate: Candidate) -> Candidate:
+        """The candidate with what it is expected to score after quantisation."""
+        if candidate.score is None:
+            return candidate
+        return dataclasses.replace(candidate, score=self._expected(candidate.space, candidate.score))
 
     def weights(self, trial: Trial) -> Path:
         """Where the weights of a full training are, `<key>.safetensors`; its learning curve is `<key>.json`."""
@@ -154,6 +165,12 @@ class RunProblem(Problem):
                 self._say(trials[place], outcome)
                 yield place, outcome
         self.events += [told[place] for place in sorted(told)]  # whatever the order of arrival
+
+    def shared_macs(self, space: str) -> int:
+        """Of the preprocessing before that space's students."""
+        if space not in self._shared:
+            self._shared[space] = frontend_macs(self._job, space)
+        return self._shared[space]
 
     def student(self, candidate: Candidate, seed: int = 0) -> nn.Module:
         """The untrained student of that seed."""

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
+import profiles
 from compress import catalog
 from compress.contracts.batch import Batch
 from compress.contracts.space import Space, SpaceContext
@@ -56,6 +57,13 @@ def open_spaces(job: Job) -> tuple[dict[str, Space[Any]], dict[str, str]]:
             fix="name other spaces in select.spaces: compress list spaces",
         )
     return spaces, absent
+
+
+def frontend_macs(job: Job, space: str) -> int:
+    """Multiply-accumulates of what stands before every student of a space, for one example."""
+    return profiles.profile(
+        _frontend(job, space).eval(), target=job.target, example=(job.example[:1],), layers=False
+    ).macs
 
 
 def _frontend(job: Job, space: str) -> nn.Module:

@@ -46,7 +46,7 @@ def test_the_default_beats_both_controls_at_the_same_training(table: Table) -> N
 
 
 def test_regret_of_the_default_is_what_the_documentation_says(table: Table) -> None:
-    said = {"digits": 0.20, "fashion_mnist": 0.19, "spoken_digits": 0.79}
+    said = {"digits": 0.20, "fashion_mnist": 0.19, "spoken_digits": 0.74}
     assert regret(results(table, "halving")) == pytest.approx(said[table.task], abs=0.005)
 
 

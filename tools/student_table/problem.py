@@ -1,6 +1,7 @@
 """A search whose trainings were all done before: selectors run on a table in seconds."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,16 @@ class FixedPlan:
         return data
 
 
+def accuracy(trained: Sequence[Mapping[str, float]], examples: tuple[int, int]) -> float:
+    """Mean over some trainings (their `val` and `test`) of the accuracy on validation and test examples together.
+
+    Args:
+        examples: of the validation and of the test split.
+    """
+    val, test = examples
+    return sum((val * one["val"] + test * one["test"]) / (val + test) for one in trained) / len(trained)
+
+
 @dataclass(frozen=True)
 class Row:
     """One student of the table.
@@ -53,9 +64,7 @@ class Row:
 
         Validation and test examples together, each counted once: no full training was chosen by either.
         """
-        full = self.scores[1.0].values()
-        val, test = self.examples
-        return sum((val * one["val"] + test * one["test"]) / (val + test) for one in full) / len(full)
+        return accuracy(list(self.scores[1.0].values()), self.examples)
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,11 @@ class Table:
     def at(self, target: str) -> list[Candidate]:
         """Every student as a candidate for one target, none rejected."""
         return [Candidate(row.space, row.plan, row.costs[target]) for row in self.rows]
+
+    def limit_ms(self, target: str, admitted: float) -> float:
+        """The latency budget that this part of the students keeps to, in (0, 1]."""
+        latencies = sorted(row.costs[target].latency_ms for row in self.rows)
+        return latencies[max(0, math.ceil(admitted * len(latencies)) - 1)]
 
 
 def load(path: Path) -> Table:
@@ -159,6 +173,11 @@ class TableProblem(Problem):
         self.asked: list[Trial] = []
         self.cpu_s = 0.0
         self._spent = 0.0
+
+    def shared_macs(self, space: str) -> int:
+        """What the costs count and the rows' networks do not."""
+        rows = self.rows
+        return min((c.cost.macs - rows[c.identity].macs for c in self.pool if c.space == space), default=0)
 
     @property
     def best(self) -> float:

@@ -344,6 +344,15 @@ def test_shares_that_come_to_the_same_epochs_are_one_training(search: Search) ->
         assert trials.keeps(run.job, Trial(candidate, 0.8))
 
 
+def test_what_stands_before_every_student_is_counted_once_for_all(search: Search) -> None:
+    from compress.tasks.spoken_digits import SAMPLES, TASK
+
+    with search() as run:
+        assert students.frontend_macs(run.job, "int8_conv") == 0
+        spoken = replace(run.job, task=TASK, example=torch.zeros(2, SAMPLES))
+        assert students.frontend_macs(spoken, "int8_conv") == 407_968  # as in tests/data/students_spoken_digits.json
+
+
 def test_processes_choose_as_one_process_does(search: Search, tmp_path: Path) -> None:
     with search("serial") as run:
         alone, expected = run.choose(), run.told()
