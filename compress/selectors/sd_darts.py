@@ -49,7 +49,6 @@ from compress.teachers.snapshots import SnapshotBank, hard_vote, soft_vote
 
 SPACE = "cells"
 JUDGED = 1_000  # validation examples for the gap
-SHARP = 128  # of them for the sharpness
 ITERATIONS = 10  # of the power iteration
 RADIUS_WEIGHTS, RADIUS_ALPHA = 0.5, 0.1
 LEAST_BATCHES = 4  # of each half per epoch, unless the data are smaller
@@ -95,6 +94,8 @@ class SDDarts:
         supernet_part: of the trainings that may be spent, the most that the supernet takes.
         finalists: candidates that are trained briefly.
         share: of the full training for each finalist, less where the rest of the budget is less.
+        sharp: validation examples that the report's sharpness is measured on; 0 leaves it out. It is charged as well:
+            with 128, as much as 1,000 pairs of training examples, too much where about one training may be spent.
     """
 
     weight: float = 1.0
@@ -112,19 +113,22 @@ class SDDarts:
     supernet_part: float = 0.6
     finalists: int = 4
     share: float = 0.1
+    sharp: int = 128
 
     def __post_init__(self) -> None:
         positive = ("temperature", "epochs", "batch_size", "rate", "alpha_rate", "search_channels")
         wrong = [name for name in positive if not 0 < getattr(self, name) < math.inf]
         wrong += [
-            n for n in ("weight", "snapshots", "latency_weight", "finalists") if not 0 <= getattr(self, n) < math.inf
+            name
+            for name in ("weight", "snapshots", "latency_weight", "finalists", "sharp")
+            if not 0 <= getattr(self, name) < math.inf
         ]
         wrong += [name for name in ("supernet_part", "share") if not 0 < getattr(self, name) <= 1]
         if wrong:
             raise RecipeError(
                 f"sd_darts has {', '.join(f'{name} = {getattr(self, name)}' for name in wrong)}",
                 fix="rates, counts and the temperature are above 0; supernet_part and share are in (0, 1]; weights,"
-                " snapshots and finalists are 0 or more",
+                " snapshots, finalists and sharp are 0 or more",
             )
 
     def __call__(self, problem: Problem) -> Selection:
@@ -162,7 +166,7 @@ class SDDarts:
         for candidate in tried:
             known[candidate.identity] = candidate
         first = genotypes(supernet.alpha, space.operations)[0]
-        notes |= described(problem, supernet, first, examples, logs)
+        notes |= described(problem, supernet, first, examples, logs, self.sharp)
         order = [candidate.identity for candidate in (*tried, *interleaved(field))]
         return Selection(ranked(problem, known, tuple(dict.fromkeys(order))), {"sd_darts": notes})
 
@@ -181,7 +185,7 @@ class SDDarts:
             supernet = Supernet(proxy, space.shape, space.outputs, space.operations)
         macs = multiply_accumulates(supernet, torch.zeros(1, *space.shape))
         length = len(problem.splits.train)
-        judging = min(JUDGED, len(problem.splits.val)) + SHARP * (2 * (STEP + 1) + STEP + 2 * STEP * ITERATIONS)
+        judging = min(JUDGED, len(problem.splits.val)) + self.sharp * (2 * (STEP + 1) + STEP + 2 * STEP * ITERATIONS)
 
         def price(count: int, epochs: int) -> float:
             passes = count / 2 * epochs * passes_per_pair(self.voters, self.unrolled) + judging
@@ -196,7 +200,8 @@ class SDDarts:
             raise RecipeError(
                 f"sd_darts may spend {problem.training - problem.spent:.3g} full trainings, and the smallest supernet"
                 f" that is worth training needs {least:.3g}",
-                fix="allow the search more training, lower search_channels, or choose another selector (halving)",
+                fix="allow the search more training, lower search_channels, batch_size and sharp, or choose another"
+                " selector (halving)",
             )
         share = price(count, epochs)
         problem.charge(share, "supernet")
@@ -309,9 +314,13 @@ def ranked(problem: Problem, known: dict[str, Candidate], first: Sequence[str] =
 
 
 def described(
-    problem: Problem, supernet: Supernet, nodes: Nodes, parts: Halves, logs: Sequence[EpochLog]
+    problem: Problem, supernet: Supernet, nodes: Nodes, parts: Halves, logs: Sequence[EpochLog], sharp: int
 ) -> dict[str, Any]:
-    """What the report says of the search: figures on validation data, and the course of the losses."""
+    """What the report says of the search: figures on validation data, and the course of the losses.
+
+    Args:
+        sharp: examples for the sharpness; 0 leaves it out.
+    """
     x, y = _features(problem, problem.splits.val, JUDGED, supernet.alpha.device)
 
     def score(network: nn.Module) -> float:
@@ -320,16 +329,7 @@ def described(
 
     found = discretisation(supernet.eval(), nodes, score)
     supernet.train()
-    with frozen_statistics(supernet):
-
-        def loss() -> Tensor:
-            return problem.task.loss(supernet(x[:SHARP]), y[:SHARP]).mean()
-
-        sharp = {
-            "sharpness_weights": sam_sharpness(loss, supernet.weights(), RADIUS_WEIGHTS),
-            "sharpness_alpha": sam_sharpness(loss, [supernet.alpha], RADIUS_ALPHA),
-            "top_eigenvalue_alpha": top_eigenvalue(loss, [supernet.alpha], ITERATIONS, problem.seed),
-        }
+    sharpness = sharpness_of(supernet, problem, x[:sharp], y[:sharp]) if sharp else {}
     return {
         "cell": [[list(edge) for edge in kept] for kept in nodes],
         "mixture": {
@@ -342,9 +342,23 @@ def described(
         "skips": skips(nodes),
         "weights_examples": len(parts.weights),
         "alpha_examples": len(parts.alpha),
-        **sharp,
+        **sharpness,
         "epochs_log": [dataclasses.asdict(log) for log in logs],
     }
+
+
+def sharpness_of(supernet: Supernet, problem: Problem, x: Tensor, y: Tensor) -> dict[str, float]:
+    """How much a small step of the weights or mixtures may add to the loss of these examples, and how it curves."""
+    with frozen_statistics(supernet):
+
+        def loss() -> Tensor:
+            return problem.task.loss(supernet(x), y).mean()
+
+        return {
+            "sharpness_weights": sam_sharpness(loss, supernet.weights(), RADIUS_WEIGHTS),
+            "sharpness_alpha": sam_sharpness(loss, [supernet.alpha], RADIUS_ALPHA),
+            "top_eigenvalue_alpha": top_eigenvalue(loss, [supernet.alpha], ITERATIONS, problem.seed),
+        }
 
 
 def _features(problem: Problem, examples: Examples, most: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -163,6 +163,15 @@ def test_a_small_budget_shrinks_the_trials_and_the_rest_of_the_pool_comes_behind
     assert found.ranked.index(other) >= len(problem.asked)
 
 
+def test_without_sharpness_none_of_it_is_charged_or_told() -> None:
+    problem = Boards()
+    notes = SELECTOR(**QUICK, sharp=0)(problem).notes["sd_darts"]
+    passes = 3 * 80 * (3 + 3 + 3) + 80
+    assert problem.charged[0][0] == pytest.approx(notes["supernet_macs"] * passes / (notes["reference_macs"] * 1440))
+    assert not [name for name in notes if "sharpness" in name or "eigenvalue" in name]
+    assert "gap" in notes
+
+
 def test_too_small_a_budget_is_refused_with_what_it_would_need() -> None:
     with pytest.raises(RecipeError, match=r"may spend 0\.01 full trainings") as refusal:
         SELECTOR(**QUICK)(Boards(training=0.01))
