@@ -1,4 +1,4 @@
-"""`compress list methods | targets | tasks | spaces | selectors | recipes`: what there is, loading none of it."""
+"""`compress list methods` (targets, tasks, spaces, selectors, recipes, experiments): what there is, loading none of it."""
 
 import argparse
 import ast
@@ -10,13 +10,15 @@ from compress import catalog
 from compress.cli import targets
 from compress.cli.common import add_output
 
-KINDS = ("methods", "targets", "tasks", "spaces", "selectors", "recipes")
+KINDS = ("methods", "targets", "tasks", "spaces", "selectors", "recipes", "experiments")
 HERE = Path(__file__).parents[1]
 
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
-    command = commands.add_parser("list", help="names of methods, targets, tasks, spaces, selectors or recipes")
+    command = commands.add_parser(
+        "list", help="names of methods, targets, tasks, spaces, selectors, recipes or experiments"
+    )
     command.add_argument("kind", choices=KINDS)
     add_output(command)
     command.set_defaults(run=run)

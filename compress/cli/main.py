@@ -11,11 +11,24 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from compress import __version__
-from compress.cli import bisect, doctor, init, lint, listing, parity, pipeline, profile, sensitivity, stage, targets
+from compress.cli import (
+    bisect,
+    doctor,
+    init,
+    lint,
+    listing,
+    parity,
+    pipeline,
+    profile,
+    reproduce,
+    sensitivity,
+    stage,
+    targets,
+)
 from compress.errors import GateError
 from profiles.errors import UserError
 
-COMMANDS = (pipeline, stage, sensitivity, parity, bisect, profile, lint, targets, init, listing, doctor)
+COMMANDS = (pipeline, stage, sensitivity, parity, bisect, profile, lint, targets, init, listing, reproduce, doctor)
 GATE_FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 

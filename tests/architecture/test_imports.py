@@ -19,6 +19,8 @@ LAYERS = (
     ("objectives", "frontends", "teachers", "spaces", "selection", "strategies", "diagnostics"),
     ("selectors", "tasks", "workers"),
     ("training", "methods", "qat", "diagnosis", "page", "doctor", "template", "summary"),
+    ("reproduction",),
+    ("experiments",),
     ("job", "precision"),
     ("lesson",),
     ("stages",),
@@ -103,7 +105,7 @@ def test_inside_compress_a_file_imports_only_what_is_below_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "folder", ["methods", "objectives", "tasks", "spaces", "selectors", "strategies", "diagnostics"]
+    "folder", ["methods", "objectives", "tasks", "spaces", "selectors", "strategies", "diagnostics", "experiments"]
 )
 def test_files_of_one_plug_point_do_not_import_each_other(folder: str) -> None:
     wrong = [

@@ -1,0 +1,47 @@
+"""`compress reproduce NAME`: try a published claim again, at small scale, and say what came of it."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from compress import catalog
+from compress.cli.common import add_output
+from profiles.atomic import sha256
+from profiles.errors import UserError
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    command = commands.add_parser("reproduce", help="try a method's published claim again, with its baselines")
+    command.add_argument("name", help="a method with an experiment: compress list experiments")
+    command.add_argument("--data", type=Path, help="folder of the data set that the experiment names")
+    command.add_argument("--seeds", type=int, help="how many; default: the experiment's own number")
+    command.add_argument("--out", type=Path, help="folder for results.json; default: reproduced/NAME")
+    command.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    add_output(command)
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """The verdict, its figures, and the table.
+
+    Raises:
+        UserError: no such experiment, no data, or a number of seeds below 1.
+    """
+    catalog.require("compress.experiments", options.name)
+    if options.seeds is not None and options.seeds < 1:
+        raise UserError(f"--seeds {options.seeds} is below 1", fix="give at least one seed; two for a spread")
+    if options.data is not None and not options.data.is_dir():
+        raise UserError(f"there is no folder {options.data}", fix="pass the folder of the data set")
+    from compress.contracts.experiment import Experiment  # torch is loaded for this command alone
+    from compress.progress import choose
+    from compress.reproduction import table
+    from compress.reproduction.run import reproduce, summary
+
+    module = catalog.load("compress.experiments", options.name)
+    experiment: Experiment = module.EXPERIMENT
+    code = sha256(Path(str(module.__file__)))
+    out = options.out or Path("reproduced") / options.name
+    done = reproduce(options.name, experiment, options.data, out, choose(options.quiet), options.seeds, code)
+    shown = table.markdown(done) if options.markdown else table.text(done)
+    return summary(done), f"{shown}\nfigures: {out / 'results.json'}"

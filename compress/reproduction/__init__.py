@@ -1,0 +1,1 @@
+"""Trying published claims again: paired statistics, verdicts, tables."""
