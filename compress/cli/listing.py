@@ -1,4 +1,4 @@
-"""`compress list methods` (targets, tasks, spaces, selectors, recipes, experiments): what there is, loading none of it."""
+"""`compress list methods`, targets, tasks, spaces, selectors, recipes or experiments: names, loading none of them."""
 
 import argparse
 import ast
