@@ -14,6 +14,21 @@ from compress.errors import TaskError
 
 
 @dataclass(frozen=True)
+class Input:
+    """One of the tensors that an example has.
+
+    Attributes:
+        name: as the exported graph has it.
+        shape: of one example, without the batch dimension.
+        dtype: torch.float32, or an integer type for token ids and masks.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
 class TrainingNumbers:
     """How a network is trained: SGD-like numbers that recipes may override."""
 
@@ -31,10 +46,12 @@ class Task(ABC):
         name: as recipes say it.
         kind: classification, regression, segmentation, ...
         labels: the names of the outputs, in order.
-        input_shape: one example without the batch dimension.
+        input_shape: one example without the batch dimension, where it is one tensor.
+        input_shapes: the same of every input, where there are several; `input_shape` is not set then.
+        input_dtypes: of every input; () where all are float32. Token ids and masks are torch.int64 or torch.int32.
         input_names, output_names: of the exported graph; outputs of `postprocess` come behind these.
         postprocessed_names: what `postprocess` gives, in order; () where there is none.
-        metric: what `score` averages to; higher is better.
+        metric: what `total` makes of the sums of `score`; higher is better, and 1 is perfect where it is a fraction.
         decision_period_ms: how often the device must answer; None where latency alone matters.
         preprocessing: what `frontend` does, in words and numbers, for the exported file's metadata.
     """
@@ -43,6 +60,8 @@ class Task(ABC):
     kind: ClassVar[str] = "classification"
     labels: ClassVar[tuple[str, ...]]
     input_shape: ClassVar[tuple[int, ...]]
+    input_shapes: ClassVar[tuple[tuple[int, ...], ...]] = ()
+    input_dtypes: ClassVar[tuple[torch.dtype, ...]] = ()
     input_names: ClassVar[tuple[str, ...]] = ("input",)
     output_names: ClassVar[tuple[str, ...]] = ("logits",)
     postprocessed_names: ClassVar[tuple[str, ...]] = ()
@@ -51,6 +70,13 @@ class Task(ABC):
     preprocessing: ClassVar[str] = ""
     augments: ClassVar[bool] = False
     teacher_numbers: ClassVar[TrainingNumbers] = TrainingNumbers(epochs=10, batch_size=128, learning_rate=2e-3)
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """What an example is made of, in the order in which networks take it."""
+        shapes = self.input_shapes or (self.input_shape,)
+        dtypes = self.input_dtypes or (torch.float32,) * len(shapes)
+        return tuple(map(Input, self.input_names, shapes, dtypes))
 
     @abstractmethod
     def load(self, data: Path | None) -> Splits:
@@ -65,7 +91,11 @@ class Task(ABC):
 
     @abstractmethod
     def frontend(self) -> nn.Module:
-        """Preprocessing that belongs to the model and is exported with it: raw inputs -> what networks take."""
+        """Preprocessing that belongs to the model and is exported with it: raw inputs -> what networks take.
+
+        It takes every input in order, and gives one tensor or a tuple of them, batch first; the network takes them in
+        that order.
+        """
 
     @abstractmethod
     def teacher(self) -> nn.Module:
@@ -91,5 +121,12 @@ class Task(ABC):
         return nn.functional.cross_entropy(output, labels, reduction="none")
 
     def score(self, output: Tensor, labels: Tensor) -> Tensor:
-        """What the metric averages, (B,): 1 where the arg-max is the label."""
+        """What the metric is made from, (B,) or (B, k), added up over examples: 1 where the arg-max is the label."""
         return (output.argmax(dim=1) == labels).to(torch.float32)
+
+    def total(self, sums: Tensor, count: int) -> float:
+        """The metric, from the sums of `score`, (k,) float64, over `count` >= 1 examples: their mean.
+
+        A metric of a whole set is one of sums as well: concordance and Dice coefficients, correlations, F1.
+        """
+        return float(sums.sum()) / count

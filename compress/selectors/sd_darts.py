@@ -45,6 +45,7 @@ from compress.spaces.cells import Cells
 from compress.structure.cell_network import SKIP, Nodes, Skeleton
 from compress.structure.statistics import frozen_statistics
 from compress.structure.supernet import Supernet, genotypes, skips
+from compress.tally import metric
 from compress.teachers.snapshots import SnapshotBank, hard_vote, soft_vote
 
 SPACE = "cells"
@@ -325,7 +326,7 @@ def described(
 
     def score(network: nn.Module) -> float:
         with torch.no_grad():
-            return float(problem.task.score(network(x), y).mean())
+            return metric(problem.task, network(x), y)
 
     found = discretisation(supernet.eval(), nodes, score)
     supernet.train()
@@ -364,7 +365,7 @@ def sharpness_of(supernet: Supernet, problem: Problem, x: Tensor, y: Tensor) -> 
 def _features(problem: Problem, examples: Examples, most: int, device: torch.device) -> tuple[Tensor, Tensor]:
     batch = examples.batch(torch.arange(min(most, len(examples)))).to(device)
     with torch.no_grad():
-        return problem.task.frontend().to(device).eval()(batch.inputs[0]), labels_of(batch)
+        return problem.task.frontend().to(device).eval()(*batch.inputs), labels_of(batch)
 
 
 SELECTOR = SDDarts

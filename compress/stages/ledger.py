@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from compress.contracts.batch import Batch
 from compress.job import Job
+from compress.tally import Tally
 from compress.taps import Taps, observe
 from compress.training.devices import laid_out, placed
 from compress.training.evaluate import evaluating
@@ -121,15 +122,13 @@ def keep(
     Returns:
         Side -> the task's metric, as a fraction; and one entry for each pair, in order.
     """
-    scores = dict.fromkeys((side.name for side in sides), 0.0)
-    examples = 0
+    scores = {side.name: Tally(job.task) for side in sides}
     streams = [{name: parity.Comparison(step) for name, step in steps.items()} for _ in pairs]
     for batch in _batches(job):
-        assert batch.labels is not None
         outputs = {side.name: side.answer(batch) for side in sides}
-        examples += len(batch)
         for name, found in outputs.items():
-            scores[name] += _score(job, found[job.task.output_names[0]], batch.labels)
+            first = found[job.task.output_names[0]]
+            scores[name].add(torch.from_numpy(np.ascontiguousarray(first)), batch.labels)
         for pair, stream in zip(pairs, streams, strict=True):
             before, after = outputs[pair.reference], outputs[pair.artifact]
             for name, comparison in stream.items():
@@ -139,14 +138,9 @@ def keep(
         Entry(pair, {name: found.result() for name, found in stream.items() if found.compared})
         for pair, stream in zip(pairs, streams, strict=True)
     ]
-    return {name: total / examples for name, total in scores.items()}, entries
+    return {name: tally.value() for name, tally in scores.items()}, entries
 
 
 def _batches(job: Job) -> Iterator[Batch]:
     for index in torch.split(torch.arange(len(job.splits.test)), BATCH):
         yield job.splits.test.batch(index)
-
-
-def _score(job: Job, outputs: NDArray[np.generic], labels: Tensor) -> float:
-    """Sum over the batch, in double precision."""
-    return float(job.task.score(torch.from_numpy(np.ascontiguousarray(outputs)), labels).double().sum())

@@ -14,6 +14,7 @@ from compress.contracts.examples import Splits
 from compress.contracts.task import Task
 from compress.contracts.teacher import Teacher
 from compress.errors import TeacherError
+from compress.tally import Tally
 from compress.user_file import load_user_file
 
 CHUNK = 256
@@ -25,7 +26,7 @@ SAVE = "save the weights alone: safetensors.torch.save_file(network.state_dict()
 
 @dataclass(frozen=True)
 class TeacherCheck:
-    """What a teacher reached on one split: `score` is the mean of the task's `metric` over `examples`."""
+    """What a teacher reached on one split: `score` is the task's `metric` over `examples`."""
 
     metric: str
     score: float
@@ -137,7 +138,7 @@ def check_teacher(teacher: Teacher, task: Task, splits: Splits, split: str = "va
             NaN or infinite (says in which batch, and to which example).
     """
     examples = splits.named()[split]
-    total = 0.0
+    found = Tally(task)
     for number, start in enumerate(range(0, len(examples), CHUNK)):
         batch = examples.batch(torch.arange(start, min(start + CHUNK, len(examples)))).to(_device(teacher))
         if batch.labels is None:
@@ -148,7 +149,7 @@ def check_teacher(teacher: Teacher, task: Task, splits: Splits, split: str = "va
             output = teacher.observe(batch).output
         except RuntimeError as error:
             raise TeacherError(
-                f"the teacher cannot take the inputs of task {task.name!r}, {tuple(task.input_shape)} each: "
+                f"the teacher cannot take the inputs of task {task.name!r}, {_described(task)}: "
                 f"{str(error).splitlines()[0]}",
                 fix="let it take what the task's front-end gives",
             ) from error
@@ -166,8 +167,13 @@ def check_teacher(teacher: Teacher, task: Task, splits: Splits, split: str = "va
                 f"the teacher's output is NaN or infinite in batch {number} of {split!r} (example {start + place})",
                 fix="check the teacher's weights and its preprocessing on that example",
             )
-        total += float(task.score(output, batch.labels).sum())
-    return TeacherCheck(task.metric, total / max(1, len(examples)), split, len(examples))
+        found.add(output, batch.labels)
+    return TeacherCheck(task.metric, found.value(), split, len(examples))
+
+
+def _described(task: Task) -> str:
+    shapes = [one.shape for one in task.inputs]
+    return f"{shapes[0]} each" if len(shapes) == 1 else ", ".join(map(str, shapes))
 
 
 def _read_safetensors(path: Path) -> Mapping[str, Any]:

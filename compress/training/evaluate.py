@@ -1,6 +1,5 @@
 """The task's metric of one network on one split."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from compress.contracts.examples import Examples
 from compress.contracts.task import Task
 from compress.contracts.teacher import Teacher
 from compress.errors import TaskError
+from compress.tally import Tally
 from compress.taps import Taps, observe
 from compress.training.devices import laid_out, placed
 from compress.training.observe import Autocast, as_float32
@@ -22,7 +22,7 @@ class Evaluation:
     """What a network reaches on a split.
 
     Attributes:
-        score: mean of the task's score, higher is better.
+        score: the task's metric, higher is better.
         count: examples that were scored.
         outputs: (count, ...) float32 on the CPU where they were asked for, in the order of the split.
     """
@@ -54,8 +54,8 @@ def evaluate(
     """
     if len(examples) == 0:
         raise TaskError("there are no examples to evaluate on", fix="give the split at least one example")
-    total, count, kept = score_part(module, examples, task, range(len(examples)), batch_size, outputs, autocast)
-    return Evaluation(total / count, count, torch.cat(kept) if outputs else None)
+    found, kept = score_part(module, examples, task, range(len(examples)), batch_size, outputs, autocast)
+    return Evaluation(found.value(), found.count, torch.cat(kept) if outputs else None)
 
 
 def evaluate_teacher(teacher: Teacher, examples: Examples, task: Task, *, batch_size: int = 256) -> float:
@@ -68,11 +68,11 @@ def evaluate_teacher(teacher: Teacher, examples: Examples, task: Task, *, batch_
         raise TaskError("there are no examples to evaluate on", fix="give the split at least one example")
     modules = list(teacher.modules().values())
     device = _device_of(modules[0]) if modules else torch.device("cpu")
-    scores = []
+    found = Tally(task)
     for index in _cut(range(len(examples)), batch_size):
         batch = laid_out(placed(examples.batch(index), device))
-        scores.append(_scored(task, as_float32(teacher.observe(batch)).output, batch.labels))
-    return math.fsum(scores) / len(examples)
+        found.add(as_float32(teacher.observe(batch)).output, batch.labels)
+    return found.value()
 
 
 def outputs_of(module: nn.Module, examples: Examples, *, batch_size: int = 256) -> Tensor:
@@ -93,33 +93,24 @@ def score_part(
     batch_size: int,
     keep: bool,
     autocast: Autocast,
-) -> tuple[float, int, list[Tensor]]:
-    """Sum of scores, number of examples, and outputs where wanted, of some consecutive positions."""
+) -> tuple[Tally, list[Tensor]]:
+    """Scores of some consecutive positions, and outputs where wanted."""
     device = _device_of(module)
-    scores: list[float] = []
-    count, kept = 0, []
+    found, kept = Tally(task), []
     with evaluating(module), torch.no_grad(), Taps(module, ()) as taps:
         for index in _cut(positions, batch_size):
             batch = laid_out(placed(examples.batch(index), device))
             with autocast():
                 answer = as_float32(observe(module, batch, taps)).output
-            scores.append(_scored(task, answer, batch.labels))
-            count += len(batch)
+            found.add(answer, batch.labels)
             if keep:
                 kept.append(answer.cpu())
-    return math.fsum(scores), count, kept
+    return found, kept
 
 
 def _cut(positions: range, batch_size: int) -> Iterator[Tensor]:
     for start in range(positions.start, positions.stop, batch_size):
         yield torch.arange(start, min(start + batch_size, positions.stop))
-
-
-def _scored(task: Task, output: Tensor, labels: Tensor | None) -> float:
-    """Sum of the scores. In double precision it does not depend on how a split is cut into batches or processes."""
-    if labels is None:
-        raise TaskError("the split has no labels to score against", fix="evaluate on a labelled split")
-    return float(task.score(output, labels).double().sum())
 
 
 def _device_of(module: nn.Module) -> torch.device:

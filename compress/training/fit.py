@@ -28,6 +28,7 @@ from compress.contracts.teacher import Teacher
 from compress.contracts.world import World
 from compress.errors import TrainingError
 from compress.strategies.plain import Plain
+from compress.tally import total
 from compress.training import checkpoint as disk
 from compress.training.curve import CurvePoint as CurvePoint
 from compress.training.curve import Outcome as Outcome
@@ -476,12 +477,15 @@ class _Loop:
         count = len(examples)
         part = range(count * self.rank // self.processes, count * (self.rank + 1) // self.processes)
         student = next(iter(self.students.values()))
-        total, _, _ = score_part(student, examples, self.task, part, self.numbers.batch_size, False, self.autocast)
-        if self.processes > 1:
-            summed = torch.tensor([total], dtype=torch.float64, device=self.device)
-            dist.all_reduce(summed)
-            total = float(summed)
-        return total / count
+        found, _ = score_part(student, examples, self.task, part, self.numbers.batch_size, False, self.autocast)
+        if self.processes == 1:
+            return found.value()
+        width = torch.tensor(len(found.sums), device=self.device)
+        dist.all_reduce(width, dist.ReduceOp.MAX)  # a process without a part knows no sums
+        summed = torch.zeros(int(width), dtype=torch.float64, device=self.device)
+        summed[: len(found.sums)] = torch.tensor(found.sums, dtype=torch.float64)
+        dist.all_reduce(summed)
+        return total(self.task, summed.tolist(), count)
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 

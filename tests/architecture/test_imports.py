@@ -14,7 +14,7 @@ LAYERS = (
     ("errors",),
     ("contracts", "strict", "progress", "cache", "store", "network", "liveness", "database_errors"),
     ("catalog", "evaluations"),
-    ("user_file", "taps", "data_checks", "residual_network", "augmentations", "structure", "similarity", "ranks"),
+    ("user_file", "taps", "tally", "data_checks", "residual_network", "augmentations", "structure", "similarity", "ranks"),
     ("recipe",),
     ("objectives", "frontends", "teachers", "spaces", "selection", "strategies", "diagnostics"),
     ("selectors", "tasks", "workers"),

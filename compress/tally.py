@@ -1,0 +1,63 @@
+"""A task's metric over many batches: sums are kept, and made into one figure at the end."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from compress.contracts.task import Task
+from compress.errors import TaskError
+
+
+class Tally:
+    """Adds up `task.score`; in double precision the figure does not depend on how a split is cut into batches."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._batches: list[list[float]] = []
+        self.count = 0
+
+    def add(self, output: Tensor, labels: Tensor | None) -> None:
+        """One batch.
+
+        Raises:
+            TaskError: there are no labels, or the scores are not (B,) or (B, k) with the same k as before.
+        """
+        if labels is None:
+            raise TaskError("the split has no labels to score against", fix="evaluate on a labelled split")
+        scores = self._task.score(output, labels)
+        if scores.ndim not in (1, 2) or len(scores) != len(labels):
+            raise TaskError(
+                f"score() of task {self._task.name!r} gives {tuple(scores.shape)} for {len(labels)} examples",
+                fix="let it give (B,), or (B, k) with total() to make one figure of the k sums",
+            )
+        sums = scores.double().reshape(len(labels), -1).sum(dim=0).tolist()
+        if self._batches and len(sums) != len(self._batches[0]):
+            raise TaskError(
+                f"score() of task {self._task.name!r} gives {len(sums)} figures here and "
+                f"{len(self._batches[0])} before",
+                fix="let it give the same number for every batch",
+            )
+        self._batches.append(sums)
+        self.count += len(labels)
+
+    @property
+    def sums(self) -> list[float]:
+        """Of each figure over all batches; empty where none was added."""
+        return [math.fsum(column) for column in zip(*self._batches, strict=True)]
+
+    def value(self) -> float:
+        """The metric of all that was added; NaN of nothing."""
+        return total(self._task, self.sums, self.count)
+
+
+def total(task: Task, sums: list[float], count: int) -> float:
+    """The metric that these sums over `count` examples come to; NaN of none."""
+    return task.total(torch.tensor(sums, dtype=torch.float64), count) if count else math.nan
+
+
+def metric(task: Task, output: Tensor, labels: Tensor) -> float:
+    """Of one batch that is all there is."""
+    found = Tally(task)
+    found.add(output, labels)
+    return found.value()

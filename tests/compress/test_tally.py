@@ -1,0 +1,98 @@
+"""Metrics that are no mean over examples, and those that are."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compress.contracts.examples import Splits, TensorExamples
+from compress.contracts.task import Task
+from compress.errors import TaskError
+from compress.tally import Tally, metric, total
+from compress.training.evaluate import evaluate
+
+
+class Numbers(Task):
+    """A toy."""
+
+    name = "numbers"
+    labels = ("value",)
+    input_shape = (1,)
+
+    def load(self, data: Path | None) -> Splits:
+        raise NotImplementedError
+
+    def frontend(self) -> nn.Module:
+        return nn.Identity()
+
+    def teacher(self) -> nn.Module:
+        return nn.Identity()
+
+
+class Concordance(Numbers):
+    """Lin's coefficient of all examples together, from five sums."""
+
+    metric = "concordance"
+
+    def score(self, output: Tensor, labels: Tensor) -> Tensor:
+        p, t = output.flatten(1).double(), labels.flatten(1).double()
+        return torch.cat([p, t, p * p, t * t, p * t], dim=1)
+
+    def total(self, sums: Tensor, count: int) -> float:
+        p, t, pp, tt, pt = (sums / count).tolist()
+        return 2 * (pt - p * t) / (pp - p * p + tt - t * t + (p - t) ** 2)
+
+
+LABELS = torch.tensor([[1.1], [1.9], [3.2], [3.8]])
+OUTPUT = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
+
+
+def test_a_metric_of_the_whole_set_by_hand() -> None:
+    assert metric(Concordance(), OUTPUT, LABELS) == pytest.approx(0.9894736842, abs=1e-7)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 4])
+def test_it_does_not_depend_on_how_the_set_is_cut(cut: int) -> None:
+    found = Tally(Concordance())
+    for output, labels in zip(OUTPUT.split(cut), LABELS.split(cut), strict=True):
+        found.add(output, labels)
+    assert found.value() == pytest.approx(0.9894736842, abs=1e-7)  # float32 labels
+    examples = TensorExamples(OUTPUT, LABELS, "x")
+    assert evaluate(nn.Identity(), examples, Concordance(), batch_size=cut).score == pytest.approx(
+        0.9894736842, abs=1e-7
+    )
+
+
+def test_a_mean_of_batch_figures_would_be_another_number() -> None:
+    halves = [metric(Concordance(), o, t) for o, t in zip(OUTPUT.split(2), LABELS.split(2), strict=True)]
+    assert sum(halves) / 2 < 0.95
+
+
+def test_accuracy_is_a_mean() -> None:
+    logits, labels = torch.eye(4), torch.tensor([0, 1, 2, 0])
+    assert metric(Numbers(), logits, labels) == 0.75
+
+
+def test_nothing_scores_nan_and_wrong_shapes_are_named() -> None:
+    assert math.isnan(Tally(Numbers()).value())
+    assert math.isnan(total(Numbers(), [], 0))
+    with pytest.raises(TaskError, match="no labels"):
+        Tally(Numbers()).add(OUTPUT, None)
+
+    class Wrong(Numbers):
+        def score(self, output: Tensor, labels: Tensor) -> Tensor:
+            return output.mean()
+
+    with pytest.raises(TaskError, match=r"gives \(\) for 4 examples"):
+        Tally(Wrong()).add(OUTPUT, LABELS)
+
+    class Changing(Numbers):
+        def score(self, output: Tensor, labels: Tensor) -> Tensor:
+            return output.new_zeros(len(labels), len(labels))
+
+    found = Tally(Changing())
+    found.add(OUTPUT, LABELS)
+    with pytest.raises(TaskError, match="gives 3 figures here and 4 before"):
+        found.add(OUTPUT[:3], LABELS[:3])
