@@ -7,17 +7,19 @@ from pathlib import Path
 
 from compress.errors import BudgetError, GateError
 from compress.evaluations import open_evaluations
+from compress.job import Job
 from compress.progress import Progress, Quiet
 from compress.ranks import Ranks, join, open_folder
 from compress.recipe import Recipe
 from compress.stages.build import build
 from compress.stages.distill import distill
+from compress.stages.ending import ending, lessons, nearest
 from compress.stages.export import export
-from compress.stages.learned import memorize, recall
+from compress.stages.learned import Memory, memorize, recall
 from compress.stages.prepare import prepare
 from compress.stages.quantize import quantize
 from compress.stages.report import report
-from compress.stages.select import select, selector_of
+from compress.stages.select import Exhausted, select, selector_of
 from compress.stages.verify import CHECKS, verify
 from compress.store import RUN, STAGES, Store
 from compress.workers.parse import parse
@@ -53,7 +55,8 @@ def run(
 ) -> Result:
     """Run the stages in order; finished ones are kept by content. Under torchrun all processes train together.
 
-    A measured cost that breaks the budget sends the search back with what was learned, `select.rounds` times.
+    A student whose artifact breaks the budget, in cost or in accuracy, sends the search back with what was learned.
+    `select.rounds` students are built at most. Where none keeps the accuracy, the nearest one is what the run leaves.
 
     Args:
         until: the last stage to run.
@@ -66,6 +69,7 @@ def run(
         RecipeError: there are no such workers, or the selector has no such setting.
         UserError: what the user can mend; nothing is left half-written.
         BudgetError: nothing meets the budget; says which constraint binds.
+        GateError: a check failed, or no student that was built kept the accuracy; the report is written before.
     """
     parse(workers)  # what cannot work is refused before a teacher is trained
     selector_of(recipe)
@@ -78,11 +82,15 @@ def run(
             remember(store, recipe)
         last = STAGES.index(until)
         job = replace(prepare(recipe, store, progress, remote), workers=workers, evaluations=evaluations)
-        learned = recall(job)
+        memory = recall(job)
         while True:
+            end = ending(memory, recipe.select.rounds)  # None while the search may go on
             if last < STAGES.index("select"):
                 return _result(store, ranks, "prepare")
-            choice = select(job, learned)
+            choice = select(job, lessons(memory, recipe.select.rounds))
+            if isinstance(choice, Exhausted):
+                memory = _learned(job, ranks, replace(memory, exhausted=choice.why))
+                continue
             if last < STAGES.index("distill"):
                 return _result(store, ranks, "select")
             student = distill(job, choice)
@@ -98,25 +106,36 @@ def run(
             if last < STAGES.index("verify"):
                 return _result(store, ranks, "build")
             checks = verify(job, choice, student, quantized, exported, built)
-            if checks.cost_missed is None:
+            end = end if checks.missed is not None else None
+            if checks.missed is None or end is not None:
                 break
-            learned = (*learned, checks.cost_missed)
-            if len(learned) >= recipe.select.rounds:
+            memory = Memory((*memory.learned, checks.missed))
+            if len(memory.learned) >= recipe.select.rounds and nearest(memory.learned) is None:
                 raise BudgetError(
-                    f"{len(learned)} students in a row broke the budget when they were built: {checks.cost_missed.why}",
+                    f"{len(memory.learned)} students in a row broke the budget when they were built: "
+                    f"{checks.missed.why}",
                     fix="allow more with --budget, or raise select.rounds",
                 )
-            if ranks.leads:
-                memorize(job, learned)
-            progress.say(f"back to select: {checks.cost_missed.why}")
+            _learned(job, ranks, memory)
             store.redo = frozenset()
         reported = last >= STAGES.index("report")
         if reported:
-            report(job, choice, checks)
-        if checks.failed:
+            report(job, choice, checks, memory, end)
+        failed = checks.failed if end is None else (*checks.failed, end.why)
+        if failed:
             where = store.folder / "report.html" if reported else store.path("verify") / CHECKS
-            raise GateError("; ".join(checks.failed), fix=f"read {where}: it shows where and why")
+            fix = f"read {where}: it shows where and why"
+            raise GateError("; ".join(failed), fix=fix if end is None else f"{end.fix}; {fix}")
         return _result(store, ranks, until)
+
+
+def _learned(job: Job, ranks: Ranks, memory: Memory) -> Memory:
+    """On the disk before the next round begins: a run that is killed goes on in that round."""
+    if ranks.leads:
+        memorize(job, memory)
+    end = ending(memory, job.recipe.select.rounds)
+    job.progress.say(f"back to select: {memory.learned[-1].why}" if end is None else f"the search ends: {end.why}")
+    return memory
 
 
 def remember(store: Store, recipe: Recipe) -> None:

@@ -63,7 +63,7 @@ class SelectPart:
     finalists: int = 2  # students that are distilled fully before one is chosen
     caution: float = 1.0  # where in its interval a cost that was not measured is judged: 0 median, 1 upper end
     measured: int = 4  # students that straddle the budget and are built and costed to know, where that is possible
-    rounds: int = 3  # times that a measured miss may send the search back
+    rounds: int = 3  # students that are built at most; one that misses its budget sends the search back
 
 
 @dataclass(frozen=True)

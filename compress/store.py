@@ -22,6 +22,7 @@ RECORD = "stage.json"
 BEGUN = "begun.json"
 MANIFEST = "manifest.json"
 RUN = "run.json"
+LISTED = "listed.json"  # in a folder that was set aside: what the manifest called its files
 
 
 def folder_name(stage: str) -> str:
@@ -104,7 +105,7 @@ class Store:
         inputs: Mapping[str, str],
         work: Callable[[Path], tuple[Mapping[str, Path], Mapping[str, Any]]],
     ) -> Record:
-        """Do a stage unless it is finished for exactly these inputs.
+        """Do a stage unless it is finished for exactly these inputs, here or in what was set aside.
 
         Args:
             stage: its name.
@@ -122,6 +123,8 @@ class Store:
             return old
         if folder.exists() and (old is not None or _begun_key(folder) != key):
             self._set_aside(stage, folder)
+        if stage not in self.redo and (record := self._taken_back(folder, key)) is not None:
+            return record
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
         write_text(folder / BEGUN, json.dumps({"key": key}))
@@ -144,14 +147,51 @@ class Store:
         """Every listed file by its path."""
         return read_manifest(self.folder)
 
+    def kept(self, stage: str, inputs: Mapping[str, str]) -> Path | None:
+        """The folder in which the stage is finished for these inputs: its own, or one that was set aside."""
+        folder, key = self.path(stage), digest([stage, dict(inputs)])
+        for place in (folder, *(path for _, path in self._aside(folder))):
+            record = read_record(place)
+            if record is not None and record.key == key and intact(place, record):
+                return place
+        return None
+
+    def _aside(self, folder: Path) -> list[tuple[int, Path]]:
+        """What was set aside of a stage, with its number, the last one first."""
+        found = (self.folder / "previous").glob(f"{folder.name}-*")
+        return sorted(((int(path.name.rpartition("-")[2]), path) for path in found), reverse=True)
+
+    def _taken_back(self, folder: Path, key: str) -> Record | None:
+        """The stage as it was finished for the same inputs before, in its place again; None where it never was."""
+        if folder.exists():  # an attempt that was interrupted, with its checkpoint
+            return None
+        for _, place in self._aside(folder):
+            record = read_record(place)
+            if record is not None and record.key == key and intact(place, record):
+                self._relist(place, record)
+                os.replace(place, folder)
+                return record
+        return None
+
+    def _relist(self, place: Path, record: Record) -> None:
+        """Put its files into the manifest, which are still in `place`, under the names that they will have."""
+        prefix, origins = folder_name(record.stage), _json(place / LISTED) or {}
+        rows = {name: entry for name, entry in self.manifest().items() if not name.startswith(prefix + "/")}
+        for short, known in record.outputs.items():
+            name, origin = f"{prefix}/{short}", str(origins.get(short, record.stage))
+            rows[name] = Listed(name, known, (place / short).stat().st_size, origin, record.inputs)
+        self._write_manifest(rows)
+
     def _set_aside(self, stage: str, folder: Path) -> None:
         """Keep what an earlier recipe, or an earlier round, left: nothing is lost."""
         kept = self.folder / "previous"
         kept.mkdir(exist_ok=True)
-        number = 1 + sum(1 for entry in kept.iterdir() if entry.name.startswith(folder.name + "-"))
+        number = 1 + max((n for n, _ in self._aside(folder)), default=0)
+        manifest, prefix = self.manifest(), folder.name + "/"
+        origins = {name.removeprefix(prefix): row.origin for name, row in manifest.items() if name.startswith(prefix)}
+        write_text(folder / LISTED, json.dumps(origins))
         os.replace(folder, kept / f"{folder.name}-{number}")
-        listed = {name: entry for name, entry in self.manifest().items() if not name.startswith(folder.name + "/")}
-        self._write_manifest(listed)
+        self._write_manifest({name: entry for name, entry in manifest.items() if not name.startswith(prefix)})
 
     def _list(self, stage: str, files: Mapping[str, Path], record: Record) -> None:
         prefix = folder_name(stage) + "/"

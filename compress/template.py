@@ -105,7 +105,10 @@ def keys() -> tuple[Key, ...]:
             "end, which assumes nothing",
         ),
         Key("select.measured", "students straddling the budget that are built and costed to know, where possible"),
-        Key("select.rounds", "times that a measured cost above the budget may send the search back"),
+        Key(
+            "select.rounds",
+            "students that are built at most: one that misses the budget, in cost or accuracy, sends the search back",
+        ),
         Key("select.settings", "", {"share": 0.1}),
         Key("distill.method", f"one of {_list(catalog.names('compress.methods'))}"),
         Key("distill.epochs", "passes over the training data"),

@@ -13,7 +13,8 @@ from compress.qat import prepare as qat
 from compress.recipe import Recipe
 from compress.stages.build import GOLDEN, MODEL
 from compress.stages.distill import distill
-from compress.stages.learned import recall
+from compress.stages.ending import lessons
+from compress.stages.learned import Choice, recall
 from compress.stages.prepare import prepare
 from compress.stages.quantize import quantize
 from compress.stages.select import select
@@ -39,10 +40,11 @@ def sides(folder: Path, quiet: bool) -> tuple[TorchTensors, ModelProto, dict[str
                 fix=f"run: compress pipeline --out {folder} --until export",
             )
         job = prepare(recipe, store, choose(quiet), None)
-        choice = select(job, recall(job))
+        choice = select(job, lessons(recall(job), recipe.select.rounds))
+        assert isinstance(choice, Choice)  # what was exported was chosen
         quantized = quantize(job, choice, distill(job, choice))
         candidate = check_onnx.load(model)
-        reference = TorchTensors(qat.convert(quantized.model), (job.example,), candidate)
+        reference = TorchTensors(qat.convert(quantized.model), job.example, candidate)
     stored = golden.read(samples)
     inputs = {name.removeprefix("input:"): value for name, value in stored.items() if name.startswith("input:")}
     return reference, candidate, inputs

@@ -10,6 +10,7 @@ from compress.job import Job
 from compress.selection.history import summarise
 from compress.selection.pareto import pareto_front
 from compress.stages.budget import budget_of, latency_limit, teacher_cost
+from compress.stages.ending import row as lesson
 from compress.stages.learned import Learned
 from compress.stages.problem import RunProblem
 from profiles.cost import Cost
@@ -53,15 +54,7 @@ def content_of(
         "chosen": chosen_id,
         "why": _why(job, rows, chosen, teacher, len(evaluated)),
         "teacher": _cost_row(teacher),
-        "learned": [
-            {
-                "plan": dict(item.choice.plan),
-                "latency_ratio": item.latency_ratio,
-                "memory_ratio": item.memory_ratio,
-                "why": item.why,
-            }
-            for item in learned
-        ],
+        "learned": [_plain(lesson(item)) for item in learned],
         "selector": {"name": part.selector, "settings": dict(part.settings), "notes": _plain(selection.notes)},
     }
 

@@ -5,8 +5,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from compress.contracts.selector import Candidate, Selection, Trial
+from compress.contracts.selector import Candidate, Trial
 from compress.errors import TrainingError
+from compress.selection.ranking import capacity
 from compress.selection.short_trials import best_of
 from compress.stages.problem import RunProblem, scored
 from profiles.atomic import writing
@@ -15,26 +16,57 @@ WEIGHTS = "finalist.safetensors"
 CURVE = "finalist.json"
 
 
-def finals(problem: RunProblem, selection: Selection, count: int) -> tuple[list[Candidate], Candidate | None]:
+def finals(
+    problem: RunProblem, ranked: Sequence[Candidate], count: int, outgrow: float | None = None
+) -> tuple[list[Candidate], Candidate | None]:
     """Distil the best `count` fully; (all candidates, the best first; the winner, or None where one stands alone).
+
+    They are compared by what they are expected to score after quantisation.
+
+    Args:
+        ranked: the best first, the rejected ones last.
+        outgrow: as in `finalists`.
 
     Raises:
         TrainingError: all of them diverged.
     """
-    ranked = list(selection.ranked)
-    finalists = [candidate for candidate in ranked if candidate.rejected is None][:count]
-    if len(finalists) < 2:
-        return ranked, None
-    for place, outcome in problem.run([full(candidate) for candidate in finalists]):
-        finalists[place] = scored(finalists[place], outcome, 1.0)
-    best = best_of(finalists, len(problem.splits.val))
+    chosen = finalists(ranked, count, outgrow)
+    if len(chosen) < 2:
+        return _before(chosen, ranked), None
+    done = {candidate.identity: candidate for candidate in chosen}
+    for place, outcome in problem.run([full(candidate) for candidate in chosen]):
+        done[chosen[place].identity] = scored(chosen[place], outcome, 1.0)
+    order = best_of([problem.expected(candidate) for candidate in done.values()], len(problem.splits.val))
+    best = [done[candidate.identity] for candidate in order]
     if not math.isfinite(_score(best[0])):
         raise TrainingError(
-            f"all {len(finalists)} students that were distilled fully diverged",
+            f"all {len(chosen)} students that were distilled fully diverged",
             fix="lower distill.learning_rate, or choose another distill.method",
         )
-    known = {candidate.identity for candidate in best}
-    return [*best, *(candidate for candidate in ranked if candidate.identity not in known)], best[0]
+    return _before(best, ranked), best[0]
+
+
+def finalists(ranked: Sequence[Candidate], count: int, outgrow: float | None) -> list[Candidate]:
+    """The first `count` that are not rejected, one of them larger than what was too inaccurate, if there is one.
+
+    What short scores ranked first has lost too much; that a larger student can do more is what is known beside them
+    (proposed). One that diverged proves nothing.
+
+    Args:
+        outgrow: `capacity` of the largest student that was built and lost too much; None where there was none.
+    """
+    left = [candidate for candidate in ranked if candidate.rejected is None]
+    chosen = left[:count]
+    if outgrow is None or any(capacity(candidate.cost) > outgrow for candidate in chosen):
+        return chosen
+    larger = (c for c in left if capacity(c.cost) > outgrow and (c.score is None or math.isfinite(c.score)))
+    taller = next(larger, None)
+    return chosen if taller is None else [*chosen[: count - 1], taller]
+
+
+def _before(first: Sequence[Candidate], ranked: Sequence[Candidate]) -> list[Candidate]:
+    known = {candidate.identity for candidate in first}
+    return [*first, *(candidate for candidate in ranked if candidate.identity not in known)]
 
 
 def full(candidate: Candidate) -> Trial:

@@ -1,13 +1,14 @@
 """Bounds that artifacts must keep, and what a person reads where one does not."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from compress.job import Job
 from compress.selection.feasibility import judged_energy_mj, judged_latency_ms
 from compress.stages import ledger
 from compress.stages.budget import budget_of
-from compress.stages.learned import SHIPPED
+from compress.stages.learned import PREDICTED, SHIPPED, Choice, Evidence, Learned, ratios
 from profiles.cost import Cost
 
 
@@ -85,6 +86,39 @@ def cost_gates(job: Job, cost: Cost) -> list[Gate]:
         for name, value, bound, unit, origin in rows
         if bound is not None
     ]
+
+
+def to_learn(
+    choice: Choice, broken: Sequence[Gate], values: Mapping[str, Any], distilled: float, quantized: float
+) -> Learned | None:
+    """What a student that broke its budget teaches; None where it did not, or where something else is at fault.
+
+    Args:
+        broken: the gates that failed.
+        values: what `checks.json` says.
+        distilled, quantized: scores on validation data, before and after quantisation.
+    """
+    dear = [gate for gate in broken if gate.stage == "select"]
+    inaccurate = [gate for gate in broken if gate.stage == "quantize"]
+    if any(gate.stage not in ("select", "quantize") for gate in broken):  # its accuracy may be another stage's fault
+        inaccurate = []
+    if not dear and not inaccurate:
+        return None
+    costs, accuracy = values["costs"], values["accuracy"]
+    found, allowed = costs[SHIPPED], values["budget"].get("accuracy_drop")
+    latency, memory = ratios(costs)
+    evidence = Evidence(
+        found["latency_ms"],
+        tuple(found["interval_ms"]),
+        found["origin"],
+        costs.get(PREDICTED, found)["latency_ms"],
+        distilled,
+        quantized,
+        accuracy[values["final"]],
+        None if allowed is None else accuracy["teacher"] - allowed,
+    )
+    why = "; ".join(gate.sentence() for gate in (*dear, *inaccurate))
+    return Learned(choice, latency, why, memory, bool(dear), bool(inaccurate), evidence)
 
 
 def _short(value: float) -> str:

@@ -18,7 +18,9 @@ from compress.selection.events import Built
 from compress.selection.history import with_artifact
 from compress.stages.candidates import CANDIDATES, SEARCH
 from compress.stages.distill import CURVE
-from compress.stages.learned import PREDICTED, SHIPPED, Choice
+from compress.stages.ending import Ending, built_event
+from compress.stages.learned import PREDICTED, SHIPPED, Choice, Memory
+from compress.stages.select import inputs_of
 from compress.stages.verify import Checks
 from compress.store import digest, read_record
 from profiles.atomic import write_text
@@ -37,17 +39,23 @@ JSON = "report.json"
 HTML = "report.html"
 
 
-def report(job: Job, choice: Choice, checks: Checks) -> Path:
-    """Write `report.json` and the self-contained `report.html` into the run's folder."""
+def report(job: Job, choice: Choice, checks: Checks, memory: Memory, end: Ending | None = None) -> Path:
+    """Write `report.json` and the self-contained `report.html` into the run's folder.
+
+    Args:
+        memory: what earlier rounds learned.
+        end: how the search ended, where the accuracy budget was not reached.
+    """
     inputs = {
         "verify": checks.record.identity,
         "choice": choice.identity,
         "labels": digest(list(job.task.labels)),
         "version": compress.__version__,
+        **({} if end is None else {"end": digest(end.why)}),
     }
 
     def work(folder: Path) -> tuple[Mapping[str, Path], Mapping[str, Any]]:
-        content = _content(job, choice, checks)
+        content = _content(job, choice, checks, memory, end)
         write_text(folder / JSON, json.dumps(content, indent=1, default=str))
         write_text(folder / HTML, page.render(content))
         return {"report for machines": folder / JSON, "report for people": folder / HTML}, {}
@@ -59,7 +67,7 @@ def report(job: Job, choice: Choice, checks: Checks) -> Path:
     return job.store.folder / HTML
 
 
-def _content(job: Job, choice: Choice, checks: Checks) -> dict[str, Any]:
+def _content(job: Job, choice: Choice, checks: Checks, memory: Memory, end: Ending | None) -> dict[str, Any]:
     store = job.store
     values = dict(checks.record.values)
     return {
@@ -70,7 +78,10 @@ def _content(job: Job, choice: Choice, checks: Checks) -> dict[str, Any]:
             "kind": job.task.kind,
             "metric": job.task.metric,
             "labels": list(job.task.labels),
-            "input_shape": list(job.task.input_shape),
+            "inputs": [
+                {"name": one.name, "shape": list(one.shape), "type": str(one.dtype).removeprefix("torch.")}
+                for one in job.task.inputs
+            ],
             "preprocessing": job.task.preprocessing,
             "examples": job.teacher.record.values["data"],
         },
@@ -84,7 +95,7 @@ def _content(job: Job, choice: Choice, checks: Checks) -> dict[str, Any]:
             "sources": dict(job.target.sources),
         },
         "choice": {"space": choice.space, "plan": choice.plan, "why": choice.why},
-        "selection": _selection(job, checks),
+        "selection": _selection(job, checks) if end is None else _ended(job, memory, end),
         "verify": values,
         "curves": {
             stage: json.loads((store.path(stage) / CURVE).read_text(encoding="utf-8"))
@@ -92,7 +103,7 @@ def _content(job: Job, choice: Choice, checks: Checks) -> dict[str, Any]:
         },
         "quantize": _values(job, "quantize"),
         "lint": _values(job, "build").get("lint"),
-        "failed": list(checks.failed),
+        "failed": [*checks.failed, *(() if end is None else (end.why,))],
         "stages": [
             _stage(job, name) for name in ("prepare", "select", "distill", "quantize", "export", "build", "verify")
         ],
@@ -120,6 +131,22 @@ def _selection(job: Job, checks: Checks) -> dict[str, Any]:
         why="; ".join(checks.failed),
     )
     return dict(found) | {"search": with_artifact(search, built)}
+
+
+def _ended(job: Job, memory: Memory, end: Ending) -> dict[str, Any]:
+    """What select wrote when it chose the student that ships; the search told to its end, which came later."""
+    found: dict[str, Any] = json.loads((job.store.path("select") / CANDIDATES).read_text(encoding="utf-8"))
+    *before, last = memory.learned
+    folder = job.store.kept("select", inputs_of(job, before)) or job.store.path("select")
+    search = json.loads((folder / SEARCH).read_text(encoding="utf-8"))
+    search = with_artifact(search, built_event(len(memory.learned), search["chosen"], last))
+    shipped = next(row["identity"] for row in found["candidates"] if row["chosen"])
+    why = "It is the nearest to the accuracy budget of the students that were built; none of them reached it."
+    return found | {
+        "learned": list(end.tried),
+        "ended": {"why": end.why, "fix": end.fix},
+        "search": search | {"chosen": shipped, "why": why},
+    }
 
 
 def _values(job: Job, stage: str) -> dict[str, Any]:

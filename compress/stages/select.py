@@ -15,21 +15,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import profiles
 from compress import catalog
-from compress.contracts.selector import Candidate, Selection, Selector
+from compress.contracts.selector import Candidate, Selection, Selector, identity_of
+from compress.contracts.space import Space
 from compress.contracts.workers import Workers
 from compress.errors import BudgetError
 from compress.evaluations import Evaluations, open_evaluations
 from compress.job import Job
 from compress.recipe import Recipe
-from compress.selection.events import Chose, Costed, Recalibrated, Scored
+from compress.selection.events import Built, Chose, Costed, Event, Scored
 from compress.selection.feasibility import binding, reject, straddles
 from compress.selection.ranking import capacity
 from compress.stages import trials
 from compress.stages.artifact_cost import artifact_cost, can_tell
 from compress.stages.budget import budget_of, latency_limit, teacher_cost
 from compress.stages.candidates import CANDIDATES, SEARCH, content_of, search_of
+from compress.stages.costing import costing
+from compress.stages.ending import built_event, nearest
+from compress.stages.factors import Factors
 from compress.stages.finals import finals, take
 from compress.stages.learned import Choice, Learned
 from compress.stages.problem import RunProblem
@@ -43,31 +46,42 @@ from profiles.errors import UserError
 from profiles.target import Budget
 
 EVALUATIONS = "evaluations.sqlite"
-MEMORY_RATIO = "peak activation memory"
 
 
-def select(job: Job, learned: Sequence[Learned] = ()) -> Choice:
+@dataclasses.dataclass(frozen=True)
+class Exhausted:
+    """Every student that keeps the cost budgets was built, and all lost too much; `why` is for people."""
+
+    why: str
+
+
+def select(job: Job, learned: Sequence[Learned] = ()) -> Choice | Exhausted:
     """Cost at least `select.candidates` students, drop those over budget, try the best few, choose one.
 
     Raises:
         BudgetError: no candidate meets the budget; names the constraint that binds, and by how much.
     """
-    part = job.recipe.select
-    inputs = {
-        **job.identities,
-        "select": digest(part),
-        "distill": digest(job.recipe.distill),
-        "budget": digest(budget_of(job)),
-        "target": digest(job.target),
-        "learned": digest([_lesson(item) for item in learned]),
-    }
 
     def work(folder: Path) -> tuple[Mapping[str, Path], Mapping[str, Any]]:
         with _opened(job) as (workers, evaluations):
             return _search(job, folder, learned, workers, evaluations)
 
-    record = job.store.once("select", inputs, work)
+    record = job.store.once("select", inputs_of(job, learned), work)
+    if "exhausted" in record.values:
+        return Exhausted(record.values["exhausted"])
     return Choice(record.values["space"], record.values["plan"], record.values["why"], record.values["trained"])
+
+
+def inputs_of(job: Job, learned: Sequence[Learned]) -> dict[str, str]:
+    """Everything that decides what the search of a round finds."""
+    return {
+        **job.identities,
+        "select": digest(job.recipe.select),
+        "distill": digest(job.recipe.distill),
+        "budget": digest(budget_of(job)),
+        "target": digest(job.target),
+        "learned": digest([_lesson(item) for item in learned]),
+    }
 
 
 def _search(
@@ -78,14 +92,12 @@ def _search(
     _refuse_unknown_energy(job, budget)
     spaces, absent = open_spaces(job)
     missed = {digest([item.choice.space, item.choice.plan]): item.why for item in learned}
-    factors = _Factors.of(learned)
+    factors = Factors.of(learned)
+
+    predicted = costing(job, spaces)
 
     def cost(name: str, plan: Any) -> Cost:
-        model = student(job, name, spaces[name], plan)
-        found = profiles.profile(
-            model, target=job.target, precision=job.target.precision, example=(job.example[:1],), layers=False
-        )
-        return factors.applied(found)
+        return factors.applied(predicted(name, plan))
 
     def why_not(name: str, plan: Any, found: Cost) -> str | None:
         again = missed.get(digest([name, plan.to_json()]))
@@ -93,14 +105,23 @@ def _search(
 
     round_ = len(learned) + 1
     problem = RunProblem(
-        job, spaces, round_=round_, cost=cost, reject=why_not, workers=workers, evaluations=evaluations
+        job,
+        spaces,
+        round_=round_,
+        cost=cost,
+        reject=why_not,
+        expected=factors.expected,
+        workers=workers,
+        evaluations=evaluations,
     )
-    problem.events += factors.events(round_, len(learned))
+    problem.events += factors.events(round_)
     with job.progress.bar("select: costing candidates", part.candidates) as bar:
         problem.fill(part.candidates, lambda _: bar.advance())
     _tell_straddlers(job, problem, budget, limit, missed)
     affordable = [candidate for candidate in problem.pool if candidate.rejected is None]
     job.progress.say(f"select: {len(problem.pool)} candidates costed, {len(affordable)} within the budget")
+    if not affordable and nearest(learned) is not None:
+        return {}, {"exhausted": _exhausted(problem, budget, limit, missed)}
     if not affordable:
         raise BudgetError(
             f"none of {len(problem.pool)} students meets the budget: "
@@ -108,9 +129,10 @@ def _search(
             fix="allow more with --budget, choose another target, or offer smaller students (select.spaces)",
         )
     selection = selector(problem)
-    ranked, winner = finals(problem, selection, part.finalists)
+    outgrow = [capacity(problem.admit(*known).cost) for known in _plans(spaces, learned, inaccurate=True)]
+    ranked, winner = finals(problem, _as_trained(factors, selection.ranked), part.finalists, max(outgrow, default=None))
     chosen = winner or next(candidate for candidate in ranked if candidate.rejected is None)
-    _close(problem, selection, chosen)
+    _close(problem, selection, chosen, _built(spaces, learned))
     content = content_of(job, problem, ranked, chosen, absent, learned, selection)
     search = search_of(job, problem, ranked, chosen, _earlier(job) if learned else None)
     write_text(folder / CANDIDATES, json.dumps(content, indent=1, default=str, allow_nan=False))
@@ -207,13 +229,54 @@ def _tell_straddlers(
         )
 
 
-def _close(problem: RunProblem, selection: Selection, chosen: Candidate) -> None:
-    """The events around the trainings."""
+def _exhausted(problem: RunProblem, budget: Budget, limit: float | None, missed: Mapping[str, str]) -> str:
+    """That every student which keeps the cost budgets was built."""
+    pool = [
+        candidate for candidate in problem.pool if digest([candidate.space, candidate.plan.to_json()]) not in missed
+    ]
+    unsure = sum(
+        straddles(candidate.cost, budget, limit) and candidate.cost.origin == "predicted" for candidate in pool
+    )
+    said = f"of {len(problem.pool)} students that were drawn no other keeps the cost budgets for sure"
+    return f"{said}, and {unsure} may keep them and were not measured" if unsure else said
+
+
+def _plans(spaces: Mapping[str, Space[Any]], learned: Sequence[Learned], *, inaccurate: bool) -> list[tuple[str, Any]]:
+    """(space, plan) of the students that were built, of all or of those that lost too much."""
+    chosen = [item.choice for item in learned if item.inaccurate or not inaccurate]
+    return [(choice.space, spaces[choice.space].from_json(choice.plan)) for choice in chosen]
+
+
+def _built(spaces: Mapping[str, Space[Any]], learned: Sequence[Learned]) -> list[Built]:
+    """How the round before this one ended, as the search's story tells it."""
+    if not learned or learned[-1].evidence is None:
+        return []
+    ((space, plan),) = _plans(spaces, learned[-1:], inaccurate=False)
+    return [built_event(len(learned), identity_of(space, plan), learned[-1])]
+
+
+def _as_trained(factors: Factors, ranked: Sequence[Candidate]) -> list[Candidate]:
+    """A selector's candidates with the scores that were found, in place of those that are expected of the artifacts."""
+    factor = {candidate.space: factors.expected(candidate.space, 1.0) for candidate in ranked}
+    return [
+        candidate
+        if candidate.score is None or factor[candidate.space] in (0.0, 1.0)
+        else dataclasses.replace(candidate, score=candidate.score / factor[candidate.space])
+        for candidate in ranked
+    ]
+
+
+def _close(problem: RunProblem, selection: Selection, chosen: Candidate, before: Sequence[Built]) -> None:
+    """The events around the trainings.
+
+    Args:
+        before: how the round before this one ended.
+    """
     known = problem.known
     rejected = sum(candidate.rejected is not None for candidate in known)
     taken = selection.notes.get("scoring_cpu_s", {})
     names = sorted({name for candidate in selection.ranked for name in candidate.proxies})
-    first: list[Any] = [Costed(problem.round, len(known), rejected, problem.costing_s)]
+    first: list[Event] = [Costed(problem.round, len(known), rejected, problem.costing_s)]
     first += [
         Scored(
             problem.round,
@@ -223,40 +286,20 @@ def _close(problem: RunProblem, selection: Selection, chosen: Candidate) -> None
         )
         for name in names
     ]
-    problem.events[:0] = first
+    problem.events[:0] = [*before, *first]
     problem.events.append(Chose(problem.round, chosen.identity))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Factors:
-    """What artifacts taught about predictions: each is multiplied by the largest ratio that was found."""
-
-    latency: float = 1.0
-    memory: float = 1.0
-
-    @staticmethod
-    def of(learned: Sequence[Learned]) -> "_Factors":
-        return _Factors(
-            max((item.latency_ratio for item in learned), default=1.0),
-            max((item.memory_ratio for item in learned), default=1.0),
-        )
-
-    def applied(self, cost: Cost) -> Cost:
-        low, high = cost.interval_ms
-        return dataclasses.replace(
-            cost,
-            latency_ms=cost.latency_ms * self.latency,
-            interval_ms=(low * self.latency, high * self.latency),
-            peak_activation_bytes=round(cost.peak_activation_bytes * self.memory),
-        )
-
-    def events(self, round_: int, builds: int) -> list[Recalibrated]:
-        told = (("latency", self.latency), (MEMORY_RATIO, self.memory))
-        return [Recalibrated(round_, what, factor, builds) for what, factor in told if builds and factor != 1.0]
-
-
 def _lesson(item: Learned) -> list[Any]:
-    return [item.choice.identity, round(item.latency_ratio, 3), round(item.memory_ratio, 3)]
+    kept = None if item.evidence is None else round(item.evidence.kept, 4)
+    return [
+        item.choice.identity,
+        round(item.latency_ratio, 3),
+        round(item.memory_ratio, 3),
+        kept,
+        item.too_dear,
+        item.inaccurate,
+    ]
 
 
 def _earlier(job: Job) -> Mapping[str, Any] | None:

@@ -31,8 +31,8 @@ from compress.stages.budget import budget_of, teacher_cost
 from compress.stages.build import Built
 from compress.stages.distill import Distilled
 from compress.stages.export import Exported
-from compress.stages.gates import Gate, cost_gates, parity_gates
-from compress.stages.learned import PREDICTED, SHIPPED, Choice, Learned, learned_from
+from compress.stages.gates import Gate, cost_gates, parity_gates, to_learn
+from compress.stages.learned import PREDICTED, SHIPPED, Choice, Learned
 from compress.stages.quantize import Quantized
 from compress.store import Record, digest
 from exporters import check_onnx, for_tensorrt, parity
@@ -60,13 +60,14 @@ class Checks:
 
     Attributes:
         accuracy: artifact -> test metric, as a fraction. Only of artifacts that were run.
-        cost_missed: what the search must learn if a measured or emulated cost breaks the budget; else None.
-        failed: sentences of the other gates that failed.
+        missed: what the search must learn if the artifact's cost or its accuracy breaks the budget; else None. An
+            accuracy that is lost where the artifact differs from the stage before it is no fault of the student.
+        failed: sentences of the gates that failed, without those of costs.
     """
 
     accuracy: Mapping[str, float]
     failed: tuple[str, ...]
-    cost_missed: Learned | None
+    missed: Learned | None
     record: Record
 
 
@@ -101,10 +102,10 @@ def verify(
 
     record = job.store.once("verify", inputs, work)
     gates = [Gate(**{k: v for k, v in row.items() if k != "passed"}) for row in record.values["gates"]]
-    missed = [gate for gate in gates if gate.stage == "select" and not gate.passed]
-    failed = tuple(gate.sentence() for gate in gates if gate.stage != "select" and not gate.passed)
-    learned = learned_from(choice, record.values["costs"], missed[0].sentence()) if missed else None
-    return Checks(record.values["accuracy"], failed, learned, record)
+    broken = [gate for gate in gates if not gate.passed]
+    failed = tuple(gate.sentence() for gate in broken if gate.stage != "select")
+    missed = to_learn(choice, broken, record.values, student.validation, quantized.validation)
+    return Checks(record.values["accuracy"], failed, missed, record)
 
 
 def _check(

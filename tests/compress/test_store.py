@@ -44,6 +44,30 @@ def test_other_inputs_do_the_stage_again_and_keep_what_was_there(tmp_path: Path)
     assert set(read_manifest(tmp_path / "run")) == {"1_select/result.txt"}
 
 
+def test_a_stage_that_was_finished_for_the_same_inputs_is_taken_back(tmp_path: Path) -> None:
+    calls: list[str] = []
+    with open_store(tmp_path / "run") as store:
+        for text, seed in (("old", "0"), ("new", "1"), ("old", "0"), ("third", "2"), ("new", "1")):
+            record = store.once("select", {"seed": seed}, one_file(text, calls))
+            assert record.values == {"length": len(text)}
+            assert (tmp_path / "run/1_select/result.txt").read_text() == text
+            listed = read_manifest(tmp_path / "run")["1_select/result.txt"]
+            assert (listed.size, listed.origin, listed.inputs) == (len(text), "select: the result", {"seed": seed})
+        assert calls == ["old", "new", "third"]
+        assert store.kept("select", {"seed": "1"}) == tmp_path / "run/1_select"
+        aside = store.kept("select", {"seed": "2"})
+        assert aside is not None
+        assert (aside / "result.txt").read_text() == "third"
+        assert store.kept("select", {"seed": "3"}) is None
+        (aside / "result.txt").write_text("other")  # what was changed meanwhile is done again
+        assert store.kept("select", {"seed": "2"}) is None
+        store.once("select", {"seed": "2"}, one_file("third", calls))
+        assert calls[3:] == ["third"]
+    with open_store(tmp_path / "run", redo=frozenset({"select"})) as store:
+        store.once("select", {"seed": "0"}, one_file("old", calls))
+        assert calls[4:] == ["old"]
+
+
 def test_a_changed_output_is_noticed(tmp_path: Path) -> None:
     calls: list[str] = []
     with open_store(tmp_path / "run") as store:

@@ -18,6 +18,7 @@ import pytest
 
 import profiles
 from compress.cli.main import main
+from compress.stages import ledger
 from compress.store import BEGUN, STAGES, folder_name, read_manifest, read_record
 from profiles.atomic import sha256
 from tests.end_to_end.conftest import QUICK
@@ -243,14 +244,52 @@ def test_a_measured_miss_sends_the_search_back_with_what_it_learned(
     assert result_of(["pipeline", str(project), "--out", str(out)], capsys)["repeated"] == []
 
 
+def test_an_accuracy_that_is_missed_sends_the_search_back(
+    quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever is built first loses half of its accuracy somewhere between the float student and the artifact."""
+    real, built = ledger.keep, []
+
+    def lossy(job: Any, *rest: Any) -> Any:
+        scores, entries = real(job, *rest)
+        candidates = json.loads((job.store.path("select") / "candidates.json").read_text())
+        built.append(candidates["candidates"][candidates["chosen"]]["identity"])
+        return {name: score - 0.5 * (built[-1] == built[0]) for name, score in scores.items()}, entries
+
+    monkeypatch.setattr(ledger, "keep", lossy)
+    out = tmp_path / "run"
+    found = result_of(["pipeline", str(quick), "--out", str(out)], capsys)
+    accuracy = found["accuracy"]
+    assert isinstance(accuracy, dict)
+    assert accuracy["model.onnx" if "model.onnx" in accuracy else "ONNX"] >= accuracy["teacher"] - 0.2
+    assert len(built) == len(set(built)) == 2
+    candidates = json.loads((out / "1_select/candidates.json").read_text())
+    (learned,) = candidates["learned"]
+    assert learned["why"].startswith("quantize: drop of accuracy of ")
+    assert learned["shipped"] < learned["needed"]
+    first = json.loads((out / "previous/1_select-1/candidates.json").read_text())
+    before, after = (each["candidates"][each["chosen"]] for each in (first, candidates))
+    larger = [row for row in first["candidates"] if row["rejected"] is None]
+    larger = [row for row in larger if row["macs"] * row["params"] > before["macs"] * before["params"]]
+    assert not larger or after["macs"] * after["params"] > before["macs"] * before["params"]
+    page = (out / "report.html").read_text()
+    assert "built and missed" in page
+    assert "drop of accuracy" in page
+    assert result_of(["pipeline", str(quick), "--out", str(out)], capsys)["repeated"] == []
+
+
 def test_a_missed_gate_is_exit_code_1_and_the_report_is_there(
     quick: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    quick.write_text(quick.read_text().replace("finalists = 1", "finalists = 1\nrounds = 1"))
     arguments = ["pipeline", str(quick), "--budget", "accuracy_drop=-0.5", "--quiet", "--out", str(tmp_path / "run")]
     assert main(arguments) == 1  # nobody is half better than the teacher
     said = capsys.readouterr().err
     assert "drop of accuracy" in said
     assert "bound of -0.5" in said
+    assert "the accuracy budget was not reached with the one student that was built: 1. " in said
+    assert "select.rounds = 1 allows no more" in said
+    assert "allow a loss that is larger by" in said
     assert main(["verify", str(tmp_path / "run"), "--quiet"]) == 1
     assert "checks.json" in capsys.readouterr().err
     assert (tmp_path / "run/report.html").exists()

@@ -25,7 +25,7 @@ from compress.progress import Bar, Quiet
 from compress.stages import select as stage
 from compress.stages import students, trials
 from compress.stages.distill import STUDENT, distill
-from compress.stages.learned import Choice, Learned
+from compress.stages.learned import Choice, Evidence, Learned
 from compress.stages.prepare import prepare
 from compress.stages.select import select
 from compress.store import open_store
@@ -59,7 +59,7 @@ class Found:
     job: Job
     heard: Heard
 
-    def choose(self, *learned: Learned) -> Choice:
+    def choose(self, *learned: Learned) -> Any:
         return select(self.job, learned)
 
     def told(self, what: str = "candidates") -> dict[str, Any]:
@@ -162,7 +162,7 @@ def test_what_a_straddling_student_really_costs_decides(
     built: list[int] = []
 
     def measured(job: Job, model: torch.nn.Module) -> Cost:
-        cost = profiles.profile(model, target=job.target, precision="int8", example=(job.example[:1],), layers=False)
+        cost = profiles.profile(model, target=job.target, precision="int8", example=job.one_example, layers=False)
         built.append(cost.macs)
         latency = factor * LIMIT_MS
         return replace(cost, latency_ms=latency, interval_ms=(latency, latency), origin="measured")
@@ -192,7 +192,7 @@ def test_a_student_that_was_built_and_missed_is_not_measured_into_the_budget_aga
     search: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def measured(job: Job, model: torch.nn.Module) -> Cost:
-        cost = profiles.profile(model, target=job.target, precision="int8", example=(job.example[:1],), layers=False)
+        cost = profiles.profile(model, target=job.target, precision="int8", example=job.one_example, layers=False)
         return replace(cost, latency_ms=0.1, interval_ms=(0.1, 0.1), origin="measured")
 
     monkeypatch.setattr(stage, "can_tell", lambda job: None)
@@ -349,7 +349,7 @@ def test_what_stands_before_every_student_is_counted_once_for_all(search: Search
 
     with search() as run:
         assert students.frontend_macs(run.job, "int8_conv") == 0
-        spoken = replace(run.job, task=TASK, example=torch.zeros(2, SAMPLES))
+        spoken = replace(run.job, task=TASK, example=(torch.zeros(2, SAMPLES),))
         assert students.frontend_macs(spoken, "int8_conv") == 407_968  # as in tests/data/students_spoken_digits.json
 
 
@@ -457,6 +457,72 @@ def test_what_a_built_student_taught_changes_the_next_round(search: Search) -> N
         rows = {row["identity"]: row for row in run.rows}
         for identity in rows.keys() & before.keys():
             assert rows[identity]["latency_ms"] == pytest.approx(3.0 * before[identity]["latency_ms"])
+
+
+def too_inaccurate(choice: Choice, quantized: float = 0.4) -> Learned:
+    evidence = Evidence(1.0, (0.9, 1.1), "measured", 1.0, 0.8, quantized, 0.3, 0.7)
+    return Learned(choice, 1.0, "drop of accuracy is 0.4", 1.0, too_dear=False, inaccurate=True, evidence=evidence)
+
+
+def test_a_student_that_lost_too_much_is_followed_by_a_larger_one_and_no_training_is_repeated(
+    search: Search, tmp_path: Path
+) -> None:
+    part = {"finalists": 2, "training": 1.5}
+    with search(select=part, evaluations=tmp_path / "own.sqlite") as run:
+        first = run.choose()
+        trained = open_rows(run.evaluations)
+        before = next(row for row in run.rows if row["chosen"])
+        scores = {row["identity"]: row["score"] for row in run.rows if row["fidelity"] == 0.5}
+        second = run.choose(too_inaccurate(first))
+        assert second.plan != first.plan
+        missed = next(row for row in run.rows if row["plan"] == first.plan)
+        assert missed["rejected"] == "was built and missed: drop of accuracy is 0.4"
+        assert any(
+            row["macs"] * row["params"] > before["macs"] * before["params"]
+            for row in run.rows
+            if row["fidelity"] == 1.0
+        )
+        # What is told of a student is its own score, whatever quantisation is expected to leave of it.
+        again = {row["identity"]: row["score"] for row in run.rows if row["fidelity"] == 0.5}
+        assert scores.keys() & again.keys()
+        assert all(again[identity] == pytest.approx(scores[identity]) for identity in scores.keys() & again.keys())
+        now = open_rows(run.evaluations)
+        assert now.items() >= trained.items()
+        assert len(now) > len(trained)
+        (learned,) = run.told()["learned"]
+        assert (learned["distilled"], learned["quantized"], learned["shipped"], learned["needed"]) == (
+            0.8,
+            0.4,
+            0.3,
+            0.7,
+        )
+        told = run.told("search")
+        (event,) = (event for event in told["events"] if event["kind"] == "built")
+        assert (event["round"], event["met"], event["score"]) == (1, False, 0.4)
+        assert told["rounds"][0]["built"] == [event]
+        assert told["students"][event["identity"]]["fate"] == "built and missed: drop of accuracy is 0.4"
+        factors = {event["what"]: event["factor"] for event in told["events"] if event["kind"] == "recalibrated"}
+        assert factors == {"score of int8_conv after quantisation": 0.5}
+
+
+def test_where_every_student_was_built_it_says_so(search: Search) -> None:
+    part = {"selector": "largest_that_fits", "settings": {}, "finalists": 1, "candidates": 4}
+    with search(select=part, budget={"macs": 10_000_000_000}) as run:
+        learned: list[Learned] = []
+        for _ in range(40):
+            found = run.choose(*learned)
+            if isinstance(found, stage.Exhausted):
+                break
+            assert found.plan not in [item.choice.plan for item in learned]
+            learned.append(too_inaccurate(found))
+        assert isinstance(found, stage.Exhausted)
+        assert found.why.endswith("students that were drawn no other keeps the cost budgets for sure")
+        count = len(run.job.store.repeated)
+        assert run.choose(*learned) == found
+        assert len(run.job.store.repeated) == count
+        # Without one that keeps the cost budgets there is nothing to leave: that is another ending.
+        with pytest.raises(BudgetError):
+            run.choose(*(replace(item, too_dear=True) for item in learned))
 
 
 # Refusals
