@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -124,14 +124,44 @@ class Toy(Task):
         return nn.Identity()
 
 
+def of_features(task: Task) -> Task:
+    """The task for somebody whose examples are what its front-end gave."""
+
+    @final
+    class OfFeatures(Task):
+        name = task.name
+        kind = task.kind
+        labels = task.labels
+        input_shape = task.input_shape
+        metric = task.metric
+
+        def load(self, data: Path | None) -> Splits:
+            raise NotImplementedError
+
+        def frontend(self) -> nn.Module:
+            return nn.Identity()
+
+        def teacher(self) -> nn.Module:
+            return task.teacher()
+
+        def loss(self, output: Tensor, labels: Tensor) -> Tensor:
+            return task.loss(output, labels)
+
+        def score(self, output: Tensor, labels: Tensor) -> Tensor:
+            return task.score(output, labels)
+
+    return OfFeatures()
+
+
 class Bed:
     """Data, teacher and spaces of one protocol, ready to train students."""
 
-    def __init__(self, protocol: Protocol, data: Path | None, folder: Path) -> None:
+    def __init__(self, protocol: Protocol, data: Path | None, folder: Path, more_spaces: Sequence[str] = ()) -> None:
         """
         Args:
             data: of the task; None for one that brings its own.
             folder: where the teacher's run is kept; a reference teacher is trained where the cache has none.
+            more_spaces: beside the protocol's, for selectors that make plans of their own.
         """
         self.protocol = protocol
         base = recipes.load(
@@ -144,14 +174,15 @@ class Bed:
         with open_folder(join(), folder, frozenset()) as store:
             self.job: Job = prepare(base, store, Quiet(), None)
         self.task: Task = self.job.task
-        self.task_of_features = self.task
+        self.task_of_features = of_features(self.task)
         raw = Splits(
             first(self.job.splits.train, protocol.train),
             first(self.job.splits.val, protocol.val),
             self.job.splits.test,
         )
         self.features_of = self.task.frontend().eval()
-        self.splits = Splits(*(features(self.features_of, split) for split in (raw.train, raw.val, raw.test)))
+        train, val, test = (features(self.features_of, split) for split in (raw.train, raw.val, raw.test))
+        self.splits = Splits(train, val, test)
         network = self.job.teacher.network
         if network is None:
             raise ValueError("the bed's teacher is the task's own network")
@@ -167,7 +198,7 @@ class Bed:
         )
         self.spaces: dict[str, Space[Any]] = {
             name: catalog.load("compress.spaces", name).SPACE(context)
-            for name in protocol.spaces
+            for name in (*protocol.spaces, *more_spaces)
             if name in catalog.names("compress.spaces")
         }
         self.targets = {name: profiles.target(name) for name in protocol.targets}
@@ -210,7 +241,7 @@ class Bed:
         model = Model(self.task.frontend(), self.build(space, plan, 0))
         chosen = self.targets[target]
         return profiles.profile(
-            model, target=chosen, precision=chosen.precision, example=(self.job.example[:1],), layers=False
+            model, target=chosen, precision=chosen.precision, example=self.job.one_example, layers=False
         )
 
     def network_cost(self, space: str, plan: Any) -> Cost:
