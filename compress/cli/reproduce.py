@@ -36,12 +36,12 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from compress.contracts.experiment import Experiment  # torch is loaded for this command alone
     from compress.progress import choose
     from compress.reproduction import table
-    from compress.reproduction.run import reproduce, summary
+    from compress.reproduction.run import reproduce
 
     module = catalog.load("compress.experiments", options.name)
     experiment: Experiment = module.EXPERIMENT
     code = sha256(Path(str(module.__file__)))
     out = options.out or Path("reproduced") / options.name
-    done = reproduce(options.name, experiment, options.data, out, choose(options.quiet), options.seeds, code)
-    shown = table.markdown(done) if options.markdown else table.text(done)
-    return summary(done), f"{shown}\nfigures: {out / 'results.json'}"
+    told = reproduce(options.name, experiment, options.data, out, choose(options.quiet), options.seeds, code)
+    shown = table.markdown(told) if options.markdown else table.text(told)
+    return told, f"{shown}\nfigures: {out / 'results.json'}"

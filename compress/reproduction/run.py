@@ -4,13 +4,13 @@ import json
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from compress.contracts.experiment import Experiment, Figures, Finding, Results, Verdict
+from compress.contracts.experiment import Experiment, Figures, Results
 from compress.errors import TaskError
 from compress.progress import Progress
 from compress.reproduction.verdict import verdict
@@ -18,24 +18,6 @@ from profiles.atomic import write_text
 
 FILE = "results.json"
 FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Reproduction:
-    """A finished experiment.
-
-    Attributes:
-        cpu_s: CPU seconds of all seeds, as recorded when each was run.
-        machine: processor, cores, versions.
-    """
-
-    name: str
-    experiment: Experiment
-    results: Results
-    findings: tuple[Finding, ...]
-    verdict: Verdict
-    cpu_s: float
-    machine: Mapping[str, Any]
 
 
 def reproduce(
@@ -46,8 +28,8 @@ def reproduce(
     progress: Progress,
     seeds: int | None = None,
     code: str = "",
-) -> Reproduction:
-    """Run what is not finished, judge, and write `results.json` into `out`.
+) -> dict[str, Any]:
+    """Run what is not finished, judge, and write `results.json` into `out`; gives its content.
 
     Args:
         data: folder of the data set; None where the data are generated.
@@ -77,34 +59,23 @@ def reproduce(
             bar.advance()
     results = _gathered(known, count)
     findings = tuple(experiment.judge(results))
-    done = Reproduction(
-        name,
-        experiment,
-        results,
-        findings,
-        verdict(findings),
-        sum(known[str(seed)]["cpu_s"] for seed in range(count)),
-        {"cores": torch.get_num_threads(), "machine": platform.machine(), "torch": torch.__version__},
-    )
-    _write(path, identity | {"seeds": known} | summary(done))
-    return done
-
-
-def summary(done: Reproduction) -> dict[str, Any]:
-    """What the figures came to, as plain data."""
-    return {
+    told = identity | {
         "format": FORMAT,
-        "source": done.experiment.source,
-        "claim": done.experiment.claim,
-        "columns": list(done.experiment.columns),
-        "reference": done.experiment.reference,
-        "used": list(done.results.seeds),
-        "figures": {arm: {k: list(v) for k, v in row.items()} for arm, row in done.results.figures.items()},
-        "findings": [asdict(finding) for finding in done.findings],
-        "verdict": done.verdict,
-        "cpu_s": done.cpu_s,
-        "machine": dict(done.machine),
+        "source": experiment.source,
+        "claim": experiment.claim,
+        "data": experiment.data,
+        "columns": list(experiment.columns),
+        "reference": experiment.reference,
+        "used": list(results.seeds),
+        "figures": {arm: {k: list(v) for k, v in row.items()} for arm, row in results.figures.items()},
+        "findings": [asdict(finding) for finding in findings],
+        "verdict": verdict(findings),
+        "cpu_s": sum(known[str(seed)]["cpu_s"] for seed in range(count)),
+        "machine": {"threads": torch.get_num_threads(), "machine": platform.machine(), "torch": torch.__version__},
+        "seeds": known,
     }
+    _write(path, told)
+    return told
 
 
 def _plain(figures: Figures) -> dict[str, dict[str, float]]:

@@ -1,54 +1,64 @@
-"""The table that people read: mean, spread and paired test of every arm."""
+"""The table that people read, from `results.json`: mean, spread and paired test of every arm."""
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from compress.contracts.experiment import Holds
 from compress.reproduction.paired import paired
-from compress.reproduction.run import Reproduction
 
 MARKS: dict[Holds, str] = {"yes": "holds", "no": "does not hold", "undecided": "undecided"}
 
 
-def text(done: Reproduction) -> str:
-    """Several lines for the terminal."""
-    head, rows = _cells(done)
+def text(told: Mapping[str, Any]) -> str:
+    """Several lines for the terminal.
+
+    Args:
+        told: the content of `results.json`.
+    """
+    head, rows = _cells(told)
     widths = [max(len(row[place]) for row in (head, *rows)) for place in range(len(head))]
-    lines = [f"{done.name}: {done.experiment.claim}", f"bed: {done.experiment.bed}", ""]
-    lines += [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)
-    ]
+    lines = [f"{told['experiment']}: {told['claim']}", f"bed: {told['bed']}", ""]
+    for row in (head, *rows):
+        lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     lines.append("")
-    for finding in done.findings:
-        aside = "" if finding.decides else " (does not decide)"
-        lines.append(f"{MARKS[finding.holds]:13}  {finding.criterion}: {finding.found}{aside}")
-    lines += ["", f"verdict: {done.verdict} ({len(done.results.seeds)} seeds, {done.cpu_s:.0f} CPU seconds)"]
-    return "\n".join(lines)
+    for finding in told["findings"]:
+        aside = "" if finding["decides"] else " (does not decide)"
+        lines.append(f"{MARKS[finding['holds']]:13}  {finding['criterion']}: {finding['found']}{aside}")
+    return "\n".join([*lines, "", f"verdict: {told['verdict']} ({_cost(told)})"])
 
 
-def markdown(done: Reproduction) -> str:
+def markdown(told: Mapping[str, Any]) -> str:
     """A section for documentation."""
-    head, rows = _cells(done)
-    lines = [f"### {done.name}: {done.verdict}", "", done.experiment.claim, "", f"Source: {done.experiment.source}."]
-    lines += [f"Bed: {done.experiment.bed}", "", _row(head), _row(["---"] * len(head)), *map(_row, rows), ""]
-    for finding in done.findings:
-        aside = "" if finding.decides else " Does not decide."
-        lines.append(f"- **{MARKS[finding.holds]}**: {finding.criterion}: {finding.found}.{aside}")
-    lines += ["", f"`compress reproduce {done.name}`: {len(done.results.seeds)} seeds, {done.cpu_s:.0f} CPU seconds."]
-    return "\n".join(lines)
+    head, rows = _cells(told)
+    lines = [f"### {told['experiment']}: {told['verdict']}", "", told["claim"], "", f"Source: {told['source']}."]
+    lines += [f"Bed: {told['bed']}", "", _row(head), _row(["---"] * len(head)), *map(_row, rows), ""]
+    for finding in told["findings"]:
+        aside = "" if finding["decides"] else " Does not decide."
+        lines.append(f"- **{MARKS[finding['holds']]}**: {finding['criterion']}: {finding['found']}.{aside}")
+    data = f" --data {told['data'].upper()}" if told["data"] else ""
+    return "\n".join([*lines, "", f"`compress reproduce {told['experiment']}{data}`: {_cost(told)}."])
 
 
-def _cells(done: Reproduction) -> tuple[list[str], list[list[str]]]:
-    main, reference = done.experiment.columns[0], done.experiment.reference
+def _cost(told: Mapping[str, Any]) -> str:
+    machine = told["machine"]
+    return (
+        f"{len(told['used'])} seeds, {told['cpu_s']:.0f} CPU seconds on {machine['machine']}, torch {machine['torch']}"
+    )
+
+
+def _cells(told: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    columns, reference, figures = told["columns"], told["reference"], told["figures"]
+    main = columns[0]
     rows = []
-    for arm, columns in done.results.figures.items():
-        cells = [_spread(columns[name]) if name in columns else "" for name in done.experiment.columns]
+    for arm, row in figures.items():
+        cells = [_spread(row[name]) if name in row else "" for name in columns]
         against = ""
-        if arm != reference and main in columns:
-            against = str(paired(columns[main], done.results.of(reference, main)))
+        if arm != reference and main in row:
+            against = str(paired(row[main], figures[reference][main]))
         rows.append([arm, *cells, against])
-    return ["arm", *done.experiment.columns, f"{main}, less that of {reference}"], rows
+    return ["arm", *columns, f"{main}, less that of {reference}"], rows
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -83,8 +83,9 @@ def test_results_are_written_and_finished_seeds_are_not_run_again(
     reproduce("x", made, None, tmp_path, Quiet(), seeds=1)
     done = reproduce("x", made, None, tmp_path, Quiet())
     assert ran == [0, 1, 2]
-    assert done.verdict == "reproduced"
+    assert done["verdict"] == "reproduced"
     written = json.loads((tmp_path / FILE).read_text())
+    assert written == done
     assert written["figures"]["ours"]["accuracy, %"] == [81.0, 83.0, 85.0]
     assert written["verdict"] == "reproduced"
     reproduce("x", made, None, tmp_path, Quiet(), code="changed")
@@ -98,7 +99,7 @@ def test_a_file_that_was_cut_off_is_begun_anew(experiment: tuple[Experiment, lis
 
 
 def test_one_seed_is_inconclusive(experiment: tuple[Experiment, list[int]], tmp_path: Path) -> None:
-    assert reproduce("x", experiment[0], None, tmp_path, Quiet(), seeds=1).verdict == "inconclusive"
+    assert reproduce("x", experiment[0], None, tmp_path, Quiet(), seeds=1)["verdict"] == "inconclusive"
 
 
 def test_data_that_are_needed_are_asked_for(experiment: tuple[Experiment, list[int]], tmp_path: Path) -> None:
