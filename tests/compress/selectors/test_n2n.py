@@ -64,9 +64,11 @@ class Students(Problem):
         seed: int = 0,
         limit: int | None = None,
         backwards: bool = False,
+        shrink: int = 1,
     ) -> None:
         self.seed, self.training, self.pool, self.spaces = seed, training, (), {"derived": space}
         self.space, self.score, self.limit, self.backwards = space, score, limit, backwards
+        self.shrink = shrink  # at least, or out
         self.epochs = 20
         self.task = Toy()
         self.splits = self.task.load(None)
@@ -83,7 +85,8 @@ class Students(Problem):
         latency = params / 1e6
         cost = Cost("t", "r", 1, "int8", params, params, params, 1, latency, (latency, latency), "predicted")
         over = self.limit is not None and params > self.limit
-        return Candidate(space, plan, cost, "too many parameters" if over else None)
+        sharp = plan.shrink < self.shrink
+        return Candidate(space, plan, cost, "too many parameters" if over else "too many pixels" if sharp else None)
 
     def stream(self, trials: Sequence[Trial]) -> Iterator[tuple[int, Outcome]]:
         for trial in trials:
@@ -297,6 +300,16 @@ def test_students_over_the_budget_are_narrowed_until_they_fit(space: Derived) ->
     assert [c.rejected is None for c in found.ranked] == sorted(
         [c.rejected is None for c in found.ranked], reverse=True
     )
+
+
+@pytest.mark.parametrize("shrink", [1, 2])
+def test_the_resolution_is_lowered_where_no_width_fits_and_no_further(space: Derived, shrink: int) -> None:
+    assert {1, 2} < set(space.shrinks[False])
+    limit = 20_000
+    problem = Students(space, by_size, training=1.0, limit=limit, shrink=shrink)
+    plan = Cutter.of(problem, N2N()).within_budget((), {})
+    assert (plan.shrink, plan.pooled) == (shrink, False)
+    assert 0.5 * limit < problem.admit("derived", plan).cost.params <= limit  # and it is as wide as it may be
 
 
 def test_without_that_they_are_punished_more_and_more(space: Derived) -> None:
