@@ -1,0 +1,28 @@
+"""A figure that is watched: by hand, without gradient."""
+
+import math
+
+import torch
+
+from compress.contracts.batch import Batch
+from compress.contracts.clock import Clock
+from compress.contracts.signals import Signals
+from compress.objectives.true_class import TrueClass
+
+CLOCK = Clock("distill", 0, 1, 0, 1)
+TEACHER = torch.tensor([[math.log(3.0), 0.0], [0.0, 0.0]])
+
+
+def test_by_hand() -> None:
+    logits = Signals(TEACHER.clone().requires_grad_())
+    batch = Batch((TEACHER,), torch.tensor([0, 1]), torch.arange(2))
+    found = TrueClass()(logits, logits, batch, CLOCK)
+    torch.testing.assert_close(found, torch.tensor([0.75, 0.5]))
+    assert not found.requires_grad
+    squared = TrueClass(temperature=0.5)(logits, logits, batch, CLOCK)
+    torch.testing.assert_close(squared, torch.tensor([0.9, 0.5]))
+
+
+def test_a_stream_without_labels_gives_zeros() -> None:
+    logits = Signals(TEACHER)
+    assert TrueClass()(logits, logits, Batch((TEACHER,), None, torch.arange(2)), CLOCK).tolist() == [0.0, 0.0]
