@@ -1,10 +1,13 @@
 """Random changes of training images that several tasks share. Randomness comes from the caller's generator alone."""
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from compress.contracts.batch import Batch
 
 
 def shifted(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
@@ -53,3 +56,19 @@ def warped(images: Tensor, degrees: float, scale: float, shift: float, generator
     )
     grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
     return functional.grid_sample(images, grid, align_corners=False)
+
+
+def mirrored_together(batch: Batch, generator: torch.Generator) -> Batch:
+    """Mirror pictures along each axis at random, and labels that say something of every position with them.
+
+    Args:
+        batch: inputs (B, C, *S), one tensor; labels (B, *S), or None.
+        generator: one coin per picture and axis.
+    """
+    images, labels = batch.inputs[0], batch.labels
+    for axis in range(2, images.ndim):
+        coins = torch.rand(len(images), generator=generator, device=generator.device).to(images.device) < 0.5
+        images = torch.where(coins.view(-1, *(1,) * (images.ndim - 1)), images.flip(axis), images)
+        if labels is not None:
+            labels = torch.where(coins.view(-1, *(1,) * (labels.ndim - 1)), labels.flip(axis - 1), labels)
+    return replace(batch.with_inputs(images), labels=labels)

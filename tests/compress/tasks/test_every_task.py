@@ -22,7 +22,8 @@ def task(request: pytest.FixtureRequest) -> Task:
 def batch(task: Task, size: int) -> Batch:
     generator = torch.Generator().manual_seed(3)
     inputs = torch.rand(size, *task.input_shape, generator=generator)
-    return Batch((inputs,), torch.zeros(size, dtype=torch.int64), torch.arange(size))
+    positions = task.input_shape[1:] if task.kind == "segmentation" else ()
+    return Batch((inputs,), torch.zeros(size, *positions, dtype=torch.int64), torch.arange(size))
 
 
 def test_names_its_labels_once_each(task: Task) -> None:
@@ -32,7 +33,8 @@ def test_names_its_labels_once_each(task: Task) -> None:
 def test_the_teacher_takes_what_the_front_end_gives(task: Task) -> None:
     model = Model(task.frontend(), task.teacher()).eval()
     output = model(*batch(task, 3).inputs)
-    assert output.shape == (3, len(task.labels))
+    positions = task.input_shape[1:] if task.kind == "segmentation" else ()
+    assert output.shape == (3, len(task.labels), *positions)
     assert torch.isfinite(output).all()
     assert task.loss(output, batch(task, 3).labels).shape == (3,)
 
