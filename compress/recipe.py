@@ -76,6 +76,7 @@ class DistillPart:
     learning_rate: float = 3e-3
     weight_decay: float = 0.01
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    keep: Literal["last", "best"] = "last"  # epoch whose weights go on; "best" is by validation score
     objectives: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> weight and numbers
     strategy: Mapping[str, Scalar] = field(default_factory=dict)
 

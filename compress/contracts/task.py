@@ -30,13 +30,19 @@ class Input:
 
 @dataclass(frozen=True)
 class TrainingNumbers:
-    """How a network is trained: SGD-like numbers that recipes may override."""
+    """How a network is trained: SGD-like numbers that recipes may override.
+
+    Attributes:
+        keep_best: whether the weights are those of the last phase's epoch with the best validation score (of equal ones
+            the latest) instead of those of its last epoch.
+    """
 
     epochs: int
     batch_size: int
     learning_rate: float  # peak, of AdamW
     weight_decay: float = 0.01
     label_smoothing: float = 0.0
+    keep_best: bool = False
 
 
 class Task(ABC):

@@ -94,4 +94,6 @@ def _taken_over(job: Job, trained: str, model: Model, folder: Path) -> tuple[Map
 
 def _numbers(job: Job) -> TrainingNumbers:
     part = job.recipe.distill
-    return TrainingNumbers(part.epochs, part.batch_size, part.learning_rate, part.weight_decay)
+    return TrainingNumbers(
+        part.epochs, part.batch_size, part.learning_rate, part.weight_decay, keep_best=part.keep == "best"
+    )

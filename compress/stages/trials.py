@@ -133,7 +133,13 @@ def train(
         outcome = lesson(
             job,
             model,
-            TrainingNumbers(epochs_of(job, share), part.batch_size, part.learning_rate, part.weight_decay),
+            TrainingNumbers(
+                epochs_of(job, share),
+                part.batch_size,
+                part.learning_rate,
+                part.weight_decay,
+                keep_best=part.keep == "best",
+            ),
             title=None,
             checkpoint=checkpoint,
             precision=part.precision,

@@ -10,7 +10,7 @@ from compress.errors import TrainingError
 from compress.training.curve import CurvePoint
 from profiles import atomic
 
-VERSION = 1
+VERSION = 2
 
 
 def write(path: Path, identity: str, content: dict[str, Any]) -> None:

@@ -38,17 +38,20 @@ class Outcome:
         stopped: whether `stop` ended it before the last epoch.
         precision: what was used: fp32 or bf16.
         steps: optimiser steps of the loop that were taken, all phases together.
+        kept: position in the curve of the epoch whose weights are in the modules; the last one's, -1, unless the best
+            was asked for.
     """
 
     curve: tuple[CurvePoint, ...]
     stopped: bool
     precision: str
     steps: int
+    kept: int = -1
 
     @property
     def validation(self) -> float | None:
-        """The last epoch's validation score; None where there is none."""
-        return self.curve[-1].validation if self.curve else None
+        """The validation score of the epoch whose weights were kept; None where there is none."""
+        return self.curve[self.kept].validation if self.curve else None
 
 
 def plain(curve: Sequence[CurvePoint]) -> list[dict[str, Any]]:

@@ -177,6 +177,15 @@ class _Pending:
     logs: Mapping[str, Tensor]
 
 
+@dataclass(frozen=True)
+class _Best:
+    """The epoch with the best validation score so far: its position in the curve and the students' weights."""
+
+    score: float
+    place: int
+    weights: Mapping[str, Mapping[str, Tensor]]
+
+
 @dataclass
 class _Loop:
     stack: ExitStack
@@ -218,6 +227,7 @@ class _Loop:
         self._world = self._build_world()
         self._curve: list[CurvePoint] = []
         self._taken, self._stopped = 0, False
+        self._best: _Best | None = None
         self._identity = self._fingerprint()
         saved = disk.read(self.saver.source, self._identity, self.device) if self.saver.source else None
         lengths = _epochs(self.method.phases, self.numbers.epochs)
@@ -227,9 +237,12 @@ class _Loop:
         for number in range(first, len(self.method.phases)):
             if lengths[number] > 0 and not self._stopped:
                 self._phase(number, lengths[number], saved if number == first else None)
-        if self.saver.target is not None and not (saved and saved["done"]):
-            self._save(len(self.method.phases), 0, 0, 0, _Sums(), None, done=True)
-        return Outcome(tuple(self._curve), self._stopped, self.precision, self._taken)
+        if not (saved and saved["done"]):
+            self._take_best()
+            if self.saver.target is not None:
+                self._save(len(self.method.phases), 0, 0, 0, _Sums(), None, done=True)
+        kept = -1 if self._best is None else self._best.place
+        return Outcome(tuple(self._curve), self._stopped, self.precision, self._taken, kept)
 
     # -- before the first step ---------------------------------------------------------------------------------------
 
@@ -403,7 +416,8 @@ class _Loop:
         if self.strategy.deterministic:
             batches = plan.batches(streams, step, part, parts)
             batches = {name: placed(batch, self.device) for name, batch in batches.items()}
-            ready = self.strategy.transform(batches, self.teachers, self._clock, generator(self.seed, "transform"))
+            source = generator(self.seed, "transform", self._clock.phase, self._clock.step)
+            ready = self.strategy.transform(batches, self.teachers, self._clock, source)
             ready = {name: laid_out(batch) for name, batch in ready.items()}
             return ready, len(next(iter(ready.values()))) / whole if parts > 1 else 1.0
         # Every process draws the whole batch's random changes, so that they do not depend on how many there are.
@@ -448,11 +462,26 @@ class _Loop:
         rate = self.numbers.learning_rate * one_cycle(self._clock.step, self._clock.steps)
         point = CurvePoint(phase.name, epoch, epochs, loss, terms, self._validate(), rate, sums.seconds)
         self._curve.append(point)
+        self._remember(number, point)
         if self.on_point is not None and self.rank == 0:
             self.on_point(point)
         self._stopped = self._agreed(self.stop is not None and self.stop(point))
         if self.saver.due(epoch_ended=True) and not self._stopped:
             self._save(number, epoch + 1, 0, steps, _Sums(), self._updates, done=False)
+
+    def _remember(self, number: int, point: CurvePoint) -> None:
+        """Keep the students' weights where the last phase's epoch is the best one so far, if that is asked for."""
+        if not self.numbers.keep_best or number + 1 < len(self.method.phases) or point.validation is None:
+            return
+        if self._best is None or point.validation >= self._best.score:
+            weights = {name: _copied(student) for name, student in self.students.items()}
+            self._best = _Best(point.validation, len(self._curve) - 1, weights)
+
+    def _take_best(self) -> None:
+        """Put the best epoch's weights into the students."""
+        if self._best is not None:
+            for name, student in self.students.items():
+                student.load_state_dict(self._best.weights[name])
 
     def _agreed(self, decision: bool) -> bool:
         """The first process's decision, in every process."""
@@ -518,6 +547,7 @@ class _Loop:
                 "weights": {name: module.state_dict() for name, module in self._parts().items()},
                 "optimizers": updates.state() if updates is not None else {},
                 "strategy": dict(self.strategy.state()),
+                "best": None if self._best is None else vars(self._best),
             },
         )
         self.saver.last = time.monotonic()
@@ -533,6 +563,7 @@ class _Loop:
         self.strategy.restore(saved["strategy"])
         self._curve = disk.curve_from_plain(saved["curve"])
         self._taken, self._stopped = int(saved["taken"]), bool(saved["stopped"])
+        self._best = None if saved["best"] is None else _Best(**saved["best"])
 
     def _fingerprint(self) -> str:
         """Changes with everything that decides the weights, as far as it can be named."""
@@ -562,6 +593,10 @@ def _read_weights(weights: Mapping[str, Weight | Mapping[str, Any]]) -> dict[str
         name: weight if callable(weight) else read_weight(weight, f"objective '{name}'")
         for name, weight in weights.items()
     }
+
+
+def _copied(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 
 def _give_back(student: nn.Module) -> None:
