@@ -2,8 +2,11 @@
 
 Source: Dong, Li, Wei, "DisWOT: Student Architecture Search for Distillation WithOut Training", CVPR 2023,
 arXiv:2303.15678. The relation metric is the loss of Tung and Mori, "Similarity-Preserving Knowledge Distillation",
-ICCV 2019, arXiv:1907.09682, equations 2 to 4. Distances of 0 are agreement; all of them are symmetric, and gradient
-flows into both sides, so that who trains a student detaches the teacher's.
+ICCV 2019, arXiv:1907.09682, equations 2 to 4. Distances of 0 are agreement; these are symmetric, and gradient flows
+into both sides, so that who trains a student detaches the teacher's.
+
+The divergence of softened probabilities (Hinton, Vinyals, Dean, arXiv:1503.02531, section 2) is neither: the teacher is
+the reference, and gets no gradient.
 """
 
 import torch
@@ -147,3 +150,26 @@ def _unit(rows: Tensor) -> Tensor:
     """Rows of unit length; zero stays zero. Scaled first: squares of a confident network's gradients underflow."""
     largest = rows.detach().abs().amax(dim=1, keepdim=True)
     return F.normalize(rows / largest.clamp_min(torch.finfo(rows.dtype).tiny), dim=1)
+
+
+def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """KL(teacher || student) of the softened probabilities, times temperature squared.
+
+    Args:
+        student: logits, (B, C, ...): classes are dimension 1, further ones are averaged over.
+        teacher: logits of the same shape. No gradient flows into them.
+        temperature: > 0, dimensionless. 1 leaves the probabilities as they are.
+
+    Returns:
+        (B,), in nats, >= 0; 0 where the two agree up to a constant per position.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if student.shape != teacher.shape:
+        raise ValueError(f"student logits {tuple(student.shape)}, teacher logits {tuple(teacher.shape)}")
+    log_p = F.log_softmax(teacher.detach() / temperature, dim=1)
+    log_q = F.log_softmax(student / temperature, dim=1)
+    divergence = (log_p.exp() * (log_p - log_q)).sum(dim=1)
+    # Gradients of softened logits shrink as 1/T^2; the factor keeps this term's weight when T changes.
+    return temperature**2 * divergence.flatten(1).mean(dim=1) if divergence.ndim > 1 else temperature**2 * divergence

@@ -1,6 +1,7 @@
 """What makes the student resemble the teacher."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Self
 
 from torch import Tensor, nn
@@ -29,6 +30,17 @@ class Objective(nn.Module):
     def prepare(self, preparation: Preparation) -> None:
         """Called once before the first step: size projections, build class averages from the teacher's answers."""
         return
+
+    def take_up(self, state: Mapping[str, Tensor]) -> None:
+        """Called after `prepare` where a trained student is fine-tuned for its quantised form, and by reports, without
+        `prepare`: the state dict that this objective had when the student's training ended. By default it starts anew.
+        """
+        return
+
+    def ratio(self, student: Signals, teacher: Signals, batch: Batch) -> Tensor | None:
+        """For reports: the teacher's share of each sample's loss, (B,) in [0, 1], without gradient; None where samples
+        do not differ in it."""
+        return None
 
     @abstractmethod
     def forward(self, student: Signals, teacher: Signals, batch: Batch, clock: Clock) -> Tensor:

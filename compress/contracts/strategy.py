@@ -8,6 +8,7 @@ from torch import Tensor
 
 from compress.contracts.batch import Batch
 from compress.contracts.clock import Clock
+from compress.contracts.examples import Splits
 from compress.contracts.preparation import Preparation
 from compress.contracts.teacher import Teacher
 
@@ -24,6 +25,14 @@ class DataStrategy(ABC):
     @abstractmethod
     def deterministic(self) -> bool:
         """True where examples reach the networks unchanged: only then may the teacher's answers be cached."""
+
+    def splits(self, splits: Splits) -> Splits:
+        """What is trained with: as it is, or cut anew, such as into labelled and unlabelled or held-out streams.
+
+        Called before everything else. A part keeps the positions of the whole in `Batch.index`, and the name of its
+        stream, so that a teacher's cache goes on answering for it.
+        """
+        return splits
 
     def prepare(self, preparation: Preparation) -> None:
         """Called once before the first step."""

@@ -4,36 +4,13 @@ Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", a
 """
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from compress.contracts.batch import Batch
 from compress.contracts.clock import Clock
 from compress.contracts.objective import Objective
 from compress.contracts.signals import Signals
 from compress.errors import RecipeError
-
-
-def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """KL(teacher || student) of the softened probabilities, times temperature squared.
-
-    Args:
-        student: logits, (B, C, ...): classes are dimension 1, further ones are averaged over.
-        teacher: logits of the same shape. No gradient flows into them.
-        temperature: > 0, dimensionless. 1 leaves the probabilities as they are.
-
-    Returns:
-        (B,), in nats, >= 0; 0 where the two agree up to a constant per position.
-
-    Raises:
-        ValueError: the shapes differ.
-    """
-    if student.shape != teacher.shape:
-        raise ValueError(f"student logits {tuple(student.shape)}, teacher logits {tuple(teacher.shape)}")
-    log_p = F.log_softmax(teacher.detach() / temperature, dim=1)
-    log_q = F.log_softmax(student / temperature, dim=1)
-    divergence = (log_p.exp() * (log_p - log_q)).sum(dim=1)
-    # Gradients of softened logits shrink as 1/T^2; the factor keeps this term's weight when T changes.
-    return temperature**2 * divergence.flatten(1).mean(dim=1) if divergence.ndim > 1 else temperature**2 * divergence
+from compress.similarity import soft_target_loss as soft_target_loss
 
 
 class SoftTargets(Objective):

@@ -113,7 +113,7 @@ def fit(
             objectives=dict(objectives),
             weights={**dict.fromkeys(objectives, 1.0), **method.weights, **_read_weights(weights)},
             strategy=chosen,
-            splits=splits,
+            splits=chosen.splits(splits),
             task=task,
             numbers=numbers,
             seed=seed,

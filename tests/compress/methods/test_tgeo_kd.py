@@ -1,0 +1,242 @@
+"""The gradient through one step of the student, and a ratio that moves along it and only along it."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from compress.contracts.batch import Batch
+from compress.methods.tgeo_kd import METHOD, Inner, hypergradient
+from compress.objectives.trilateral import Trilateral
+from compress.similarity import soft_target_loss
+from compress.strategies.held_out import STREAM, HeldOut
+from compress.teachers.frozen import FrozenTeacher
+from compress.training.fit import fit
+
+HALF_A_DIGIT = 5e-9
+
+
+def inner_of(alpha: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> Inner:
+    def inner(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        soft = soft_target_loss(logits, teacher, temperature)
+        return alpha, soft, F.cross_entropy(logits, labels, reduction="none")
+
+    return inner
+
+
+def unrolled(
+    student: nn.Module, inputs: Tensor, held: Tensor, known: Tensor, inner: Inner, rate: float
+) -> tuple[Tensor, Tensor]:
+    """The reference: the held-out loss as a function of the ratios, differentiated by autograd through the step."""
+    parameters = dict(student.named_parameters())
+    still = {name: value.clone() for name, value in student.named_buffers()}
+    alpha, soft, hard = inner(functional_call(student, {**parameters, **still}, inputs))
+    alpha = alpha.detach().requires_grad_()
+    slopes = torch.autograd.grad(
+        (alpha * soft + (1 - alpha) * hard).mean(), list(parameters.values()), create_graph=True
+    )
+    ahead = {name: value - rate * slope for (name, value), slope in zip(parameters.items(), slopes, strict=True)}
+    loss = F.cross_entropy(functional_call(student, {**ahead, **still}, held), known)
+    return loss.detach(), torch.autograd.grad(loss, alpha)[0]
+
+
+class Scalar(nn.Module):
+    """Logits (theta, 0) whatever the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(torch.tensor(0.3, dtype=torch.float64))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.stack([self.theta, torch.zeros_like(self.theta)]).expand(len(inputs), 2)
+
+
+def test_hypergradient_worked_by_hand() -> None:
+    student, one = Scalar(), torch.zeros(1, 1)
+    teacher = torch.tensor([[0.8, 0.2]], dtype=torch.float64).log()
+    inner = inner_of(torch.tensor([0.4], dtype=torch.float64), teacher, torch.tensor([0]), 1.0)
+    seen: list[Tensor] = []
+
+    def outer(logits: Tensor) -> Tensor:
+        seen.append(logits.detach())
+        return F.cross_entropy(logits, torch.tensor([1]))
+
+    loss, slopes, logits = hypergradient(student, (one,), (one,), inner, outer, 0.5)
+    assert seen[0][0, 0].item() == pytest.approx(0.47277874, abs=HALF_A_DIGIT)  # theta'
+    assert loss.item() == pytest.approx(0.95722012, abs=HALF_A_DIGIT)
+    assert slopes.item() == pytest.approx(-0.06160412, abs=HALF_A_DIGIT)
+    assert slopes.item() == pytest.approx(-0.5 * (1 - 0.8) * torch.sigmoid(seen[0][0, 0]).item(), abs=1e-12)
+    assert logits[0, 0].item() == student.theta.item() == 0.3
+
+
+def problem(student: nn.Module, shape: tuple[int, ...], classes: int, dtype: torch.dtype) -> tuple[Any, ...]:
+    source = torch.Generator().manual_seed(4)
+    inputs, held = (torch.randn(9, *shape, generator=source).to(dtype) for _ in range(2))
+    labels, known = (torch.randint(0, classes, (9,), generator=source) for _ in range(2))
+    teacher = 2 * torch.randn(9, classes, generator=source).to(dtype)
+    alpha = torch.rand(9, generator=source).to(dtype)
+    return student.to(dtype), inputs, held, known, inner_of(alpha, teacher, labels, 4.0)
+
+
+def hypergradient_of(student: nn.Module, inputs: Tensor, held: Tensor, known: Tensor, inner: Inner) -> Tensor:
+    return hypergradient(student, (inputs,), (held,), inner, lambda z: F.cross_entropy(z, known), rate=0.3)[1]
+
+
+def both(student: nn.Module, inputs: Tensor, held: Tensor, known: Tensor, inner: Inner) -> tuple[Tensor, ...]:
+    loss, slopes, _ = hypergradient(
+        student, (inputs,), (held,), inner, lambda logits: F.cross_entropy(logits, known), rate=0.3
+    )
+    return loss, slopes, *unrolled(student, inputs, held, known, inner, 0.3)
+
+
+def test_equals_autograd_through_the_step_of_a_linear_student() -> None:
+    torch.manual_seed(0)
+    loss, slopes, expected_loss, expected = both(*problem(nn.Linear(7, 4), (7,), 4, torch.float64))
+    torch.testing.assert_close(loss, expected_loss, atol=1e-12, rtol=0)
+    torch.testing.assert_close(slopes, expected, atol=1e-10, rtol=0)
+    assert expected.abs().max() > 1e-3
+
+
+class Attention(nn.Module):
+    """Pieces of a picture look at each other: the fused kernel has no second derivative."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix, self.head = nn.Linear(8, 24), nn.Linear(64, 3)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        q, k, v = self.mix(pictures.flatten(1, 2)).chunk(3, dim=-1)
+        output: Tensor = self.head(F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None]).flatten(1))
+        return output
+
+
+def networks(toy: ModuleType) -> Iterator[nn.Module]:
+    yield toy.network()
+    yield Attention()
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_equals_autograd_with_batch_norm_and_attention_and_leaves_the_student_alone(
+    toy: ModuleType, number: int
+) -> None:
+    torch.manual_seed(1)
+    student = list(networks(toy))[number].train()
+    given = problem(student, (1, 8, 8), 3, torch.float64)
+    before = toy.weights_of(student)
+    with sdpa_kernel(SDPBackend.MATH):  # for the reference: the fused kernel has no second derivative
+        loss, slopes, expected_loss, expected = both(*given)
+    torch.testing.assert_close(loss, expected_loss, atol=1e-12, rtol=0)
+    torch.testing.assert_close(slopes, expected, atol=1e-10, rtol=0)
+    assert torch.equal(hypergradient_of(*given), slopes)  # which does without such help
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())  # also statistics
+    assert all(parameter.grad is None for parameter in student.parameters())
+
+
+def test_dropout_takes_the_same_units_in_both_passes() -> None:
+    torch.manual_seed(2)
+    student = nn.Sequential(nn.Linear(7, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 3)).train()
+    student, inputs, held, known, inner = problem(student, (7,), 3, torch.float64)
+    values = []
+    for alpha_step in (0.0, 1e-5):
+        torch.manual_seed(3)
+
+        def moved(logits: Tensor, alpha_step: float = alpha_step) -> tuple[Tensor, Tensor, Tensor]:
+            alpha, soft, hard = inner(logits)
+            return alpha + alpha_step, soft, hard
+
+        loss, slopes, _ = hypergradient(
+            student, (inputs,), (held,), moved, lambda logits: F.cross_entropy(logits, known), 0.3
+        )
+        values.append((loss, slopes))
+    difference = (values[1][0] - values[0][0]) / 1e-5  # all ratios move together
+    assert difference.item() == pytest.approx(values[0][1].sum().item(), rel=1e-4)
+
+
+def train(toy: ModuleType, every: int) -> tuple[Trilateral, Any]:
+    objective = Trilateral(every=every)
+    outcome = fit(
+        method=METHOD,
+        students={"student": toy.network()},
+        teachers={"teacher": toy.teacher()},
+        objectives={"trilateral": objective},
+        weights={},
+        splits=toy.splits(),
+        task=toy.ToyTask(),
+        numbers=replace(toy.NUMBERS, epochs=14),  # 3 steps each: 21 outer ones
+        seed=0,
+        precision="fp32",
+    )
+    return objective, outcome
+
+
+def test_the_outer_loss_trains_the_ratio_and_nothing_else_does(toy: ModuleType) -> None:
+    learned, outcome = train(toy, 2)
+    still, _ = train(toy, 0)
+    s, t, y = torch.randn(8, 3), torch.randn(8, 3), torch.randint(0, 3, (8,))
+    assert still.ratios(s, t, y).tolist() == [0.5] * 8
+    assert (learned.ratios(s, t, y) - 0.5).abs().max() > 0.01
+    moved = [not torch.equal(a, b) for a, b in zip(learned.parameters(), still.parameters(), strict=True)]
+    assert all(moved)
+    assert {"held_out", "teacher's share", "trilateral"} == set(outcome.curve[-1].terms)
+
+
+def test_the_ratio_sinks_where_the_teacher_is_wrong(toy: ModuleType) -> None:
+    """Half of the classes' answers are rotated; only the label leads to what is held out."""
+
+    class Rotated(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            means = images.mean(dim=(1, 2, 3))
+            right = -4.0 * (means[:, None] - torch.arange(3.0)).square()
+            wrong = (images[:, 0, 0, 0] > means)[:, None]  # a half that has nothing to do with the class
+            return torch.where(wrong, right.roll(1, dims=1), right)
+
+    network = Rotated()
+    objective = Trilateral()
+    fit(
+        method=METHOD,
+        students={"student": toy.network(8)},
+        teachers={"teacher": FrozenTeacher(network, fingerprint="rotated")},
+        objectives={"trilateral": objective},
+        weights={},
+        splits=toy.splits(train=384),
+        task=toy.ToyTask(),
+        numbers=replace(toy.NUMBERS, epochs=12),
+        seed=0,
+        precision="fp32",
+    )
+    batch: Batch = toy.splits(train=384).train.batch(torch.arange(384))
+    assert batch.labels is not None
+    answers = network(batch.inputs[0])
+    ratios = objective.ratios(answers, answers, batch.labels).detach()
+    right = answers.argmax(1) == batch.labels
+    assert ratios[right].mean() > ratios[~right].mean() + 0.05
+
+
+def test_examples_that_are_held_out_reach_neither_the_student_nor_the_averages(toy: ModuleType) -> None:
+    """With labels that only the held-out examples have, their class has no average."""
+    splits = toy.splits()
+    held = HeldOut().splits(splits).named()[STREAM]
+    labels = splits.train.labels.clone() % 2
+    labels[held.positions] = 2
+    objective = Trilateral()
+    fit(
+        method=METHOD,
+        students={"student": toy.network()},
+        teachers={"teacher": toy.teacher()},
+        objectives={"trilateral": objective},
+        weights={},
+        splits=replace(splits, train=replace(splits.train, labels=labels)),
+        task=toy.ToyTask(),
+        numbers=replace(toy.NUMBERS, epochs=1),
+        seed=0,
+        precision="fp32",
+    )
+    assert objective.averages[2].tolist() == [0.0, 0.0, 0.0]
+    assert (objective.averages[:2].sum(dim=1) - 1.0).abs().max() < 1e-5
