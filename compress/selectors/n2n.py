@@ -10,15 +10,16 @@ What differs from the paper, and why:
 - Only numbers of channels shrink, to the widths that the space offers. Padding times a factor breaks residual sums.
 - Students start from the weights that the problem gives them. Those of `derived` are the teacher's, where the paper
   trains every student anew.
-- A student over the budget first has its widths lowered evenly until it fits (`fits`), at a lower resolution where no
-  width saves it; the paper's penalty is for those that nothing saves. Without a budget the search is the paper's.
+- A student over the budget first has its widths lowered evenly until it fits (`fits`); the paper's penalty is for those
+  that no width saves. Where no student at all would fit, the search is one at a lower resolution. Without a budget it
+  is the paper's.
 - Advantages, baseline and step are those of the paper's text, not of its code (see `selection/n2n_reward.py`).
 """
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar, final
 
@@ -68,7 +69,7 @@ class N2N:
         latency_exponent: of the same term for latency on the target; 0 is the paper, 1 multiplies it in ("proposed").
         least_ratio: a student below this part of the teacher's accuracy violates a constraint.
         fits: halvings of the interval in which an even width scale is looked for that brings a student within the
-            budget, at the highest resolution that allows it; 0 leaves such students as they are, rejected and punished.
+            budget; 0 leaves such students as they are, rejected and punished.
         shrinkable: what the second policy changes: "channels", "kernel". The paper's code lets everything shrink.
         policy: file of policies to start from, of this teacher or a smaller one; "" for fresh ones.
         save_policy: file to write the policies to; "" for none.
@@ -242,6 +243,17 @@ class Cutter:
             fix="add derived to select.spaces, or choose another selector for a teacher that is a black box",
         )
 
+    @cached_property
+    def resolution(self) -> tuple[int, bool]:
+        """How many positions become one, and whether the head reads averages, in all students of the search: the
+        teacher's resolution, or the highest at which the least student fits the budget."""
+        widths = {group.name: self.space.nearest(group, NARROWEST) for group in self.space.groups}
+        offered = sorted((shrink, pooled) for pooled, shrinks in self.space.shrinks.items() for shrink in shrinks)
+        for shrink, pooled in offered if self.settings.fits else ():
+            if self.candidate(self.space.plan(widths, self.space.blocks, None, pooled, shrink)).rejected is None:
+                return shrink, pooled
+        return offered[0]
+
     @property
     def features(self) -> Tensor:
         """Something of the shape that the teacher takes: layers are read from shapes, not from values."""
@@ -293,8 +305,7 @@ class Cutter:
     def within_budget(
         self, dropped: Sequence[str], factors: Mapping[str, float], kernels: Mapping[str, int] | None = None
     ) -> Plan:
-        """The student with these parts of the teacher's widths, or evenly narrower so that it fits the budget; at the
-        highest resolution at which that can be.
+        """The student with these parts of the teacher's widths, or evenly narrower so that it fits the budget.
 
         Args:
             dropped: blocks to leave out.
@@ -302,24 +313,22 @@ class Cutter:
             kernels: convolution -> extent of its window; the teacher's for one that is not named.
         """
 
-        def scaled(scale: float, shrink: int = 1, pooled: bool = False) -> Plan:
+        shrink, pooled = self.resolution
+
+        def scaled(scale: float) -> Plan:
             widths = {g.name: self.space.nearest(g, scale * factors.get(g.name, 1.0)) for g in self.space.groups}
             return self.space.plan(widths, dropped, kernels, pooled, shrink)
 
         asked = scaled(1.0)
         if not self.settings.fits or self.candidate(asked).rejected is None:
             return asked
-        smaller = sorted((shrink, pooled) for pooled, shrinks in self.space.shrinks.items() for shrink in shrinks)
-        for shrink, pooled in smaller:
-            best = scaled(NARROWEST, shrink, pooled)
-            if self.candidate(best).rejected is None:
-                break
-        else:
+        best = scaled(NARROWEST)
+        if self.candidate(best).rejected is not None:
             return asked
         low, high = math.log(NARROWEST), 0.0
         for _ in range(self.settings.fits):
             middle = 0.5 * (low + high)
-            plan = scaled(math.exp(middle), shrink, pooled)
+            plan = scaled(math.exp(middle))
             if self.candidate(plan).rejected is None:
                 low, best = middle, plan
             else:
