@@ -120,9 +120,9 @@ class Found:
     refused: str = ""
 
     @property
-    def of_its_own(self) -> bool:
-        """Whether the choice is a student that the search has trained; otherwise nothing that it makes would fit, and
-        its answer is one of the pool by size."""
+    def was_tried(self) -> bool:
+        """Whether the choice was trained in the search. Otherwise it is the one student that the search could make
+        within the budget, or it could make none, and the choice is one of the pool by size."""
         return self.ranked[0].score is not None
 
 
@@ -235,7 +235,7 @@ def report(bench: Bench, found: Sequence[Found], order: int) -> list[str]:
                 f"  {f'{target} {name}':28}{statistics.fmean(by_seed):8.2f}"
                 f"{statistics.stdev(by_seed) if len(by_seed) > 1 else math.nan:7.2f}{max(regrets):8.2f}"
                 f"{100 * statistics.fmean(regret < 0 for regret in regrets):6.0f}%"
-                f"{100 * statistics.fmean(one.of_its_own for one in own):6.0f}%{spent:7.2f}"
+                f"{100 * statistics.fmean(one.was_tried for one in own):6.0f}%{spent:7.2f}"
                 f"{statistics.fmean(one.trained for one in own):8.2f}{100 * spent / len(bench.table.rows):7.1f}%"
                 f"{100 * cpu:6.1f}%{statistics.fmean(one.own_s for one in own):6.1f}"
                 f"{statistics.fmean(taus) if taus else math.nan:7.2f}"
