@@ -1,5 +1,6 @@
 """Errors of a run that its user can mend."""
 
+from profiles.atomic import FULL
 from profiles.errors import UserError
 
 
@@ -29,3 +30,18 @@ class GateError(UserError):
 
 class TrainingError(UserError):
     """A training that cannot go on: a loss that is not finite, a checkpoint of another run."""
+
+
+def full_disk(error: OSError, kept: str) -> RunError | None:
+    """The error that a user reads where the disk is full; None where the error is another.
+
+    Args:
+        kept: what is not lost, such as "finished stages".
+    """
+    if error.errno not in FULL:
+        return None
+    name = error.filename2 or error.filename  # of a copy the second one is being written
+    return RunError(
+        f"the disk is full{'' if name is None else f' (writing {name})'}",
+        fix=f"free some space, then give the same command again: {kept} are kept",
+    )

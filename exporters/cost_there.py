@@ -13,7 +13,7 @@ import numpy as np
 import profiles
 from exporters import builder
 from exporters.builder import BuildOptions
-from exporters.cost_here import RUNS_ONNX, random_inputs
+from exporters.cost_here import RUNS_ONNX, Array, random_inputs
 from exporters.errors import ExportError
 from profiles import remote
 from profiles.cost import Cost
@@ -28,6 +28,7 @@ def cost_there(
     batch: int = 1,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     seed: int = 0,
+    inputs: Mapping[str, Array] | None = None,
 ) -> Cost:
     """Build, run and cost one ONNX file on another machine.
 
@@ -37,6 +38,7 @@ def cost_there(
         batch: >= 1.
         shapes: input name -> whole shape, for inputs with dynamic dimensions beside the batch.
         seed: of the random input data.
+        inputs: name -> array of `batch` examples, to run the model on instead: token ids must lie in its tables.
 
     Returns:
         A cost whose origin is "measured" (or "emulated"). Never a prediction.
@@ -47,7 +49,7 @@ def cost_there(
     """
     example = {name: np.broadcast_to(np.float32(0), shape) for name, shape in (shapes or {}).items()}
     graph = profiles.read(model, batch, example or None)
-    inputs = random_inputs(graph, seed)
+    inputs = random_inputs(graph, seed) if inputs is None else inputs
     if target.runtime in RUNS_ONNX:
         [cost] = remote.measure_many([(model, inputs)], target, machine, models=[graph])
         return cost

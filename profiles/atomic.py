@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -8,6 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 TEMPORARY_MARK = ".part-"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+STREAM_FAILED = ("iostream error", "unexpected pos", "failed writing", "file write failed")  # torch.save's words
+PROBE_BYTES = 1 << 20
 
 
 @contextmanager
@@ -15,6 +19,9 @@ def writing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; on success it takes the final name, on any error it is removed.
 
     The order survives a power loss: the file's bytes reach the disk, then the name, then the folder's entry.
+
+    Raises:
+        OSError: ENOSPC with the file's name where the disk is full, whatever a library that wrote there made of it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -25,8 +32,39 @@ def writing(path: Path) -> Iterator[Path]:
             os.fsync(handle.fileno())
         os.replace(temporary, path)
         _sync_folder(path.parent)
+    except Exception as error:
+        if not isinstance(error, OSError) and _was_full(error, temporary):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _was_full(error: BaseException, temporary: Path) -> bool:
+    """Whether a full disk is behind the error of a library that writes files itself.
+
+    safetensors gives the system's words. torch.save says that a stream failed and not why: the next bytes tell.
+    """
+    chain = [error]
+    while (before := chain[-1].__cause__ or chain[-1].__context__) is not None and before not in chain:
+        chain.append(before)
+    if any(isinstance(one, OSError) and one.errno in FULL for one in chain):
+        return True
+    said = " ".join(map(str, chain))
+    if any(os.strerror(number) in said for number in FULL):
+        return True
+    return any(words in said for words in STREAM_FAILED) and not _takes_more(temporary)
+
+
+def _takes_more(temporary: Path) -> bool:
+    try:
+        with open(temporary, "ab") as handle:
+            handle.write(bytes(PROBE_BYTES))
+            handle.flush()
+            os.fsync(handle.fileno())
+    except OSError as error:
+        return error.errno not in FULL
+    return True
 
 
 def write_bytes(path: Path, data: bytes) -> None:

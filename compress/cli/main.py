@@ -1,7 +1,6 @@
 """`compress`: parse, call, print; turn what a user can mend into one message and an exit code."""
 
 import argparse
-import errno
 import json
 import os
 import signal
@@ -25,12 +24,11 @@ from compress.cli import (
     stage,
     targets,
 )
-from compress.errors import GateError
+from compress.errors import GateError, full_disk
 from profiles.errors import UserError
 
 COMMANDS = (pipeline, stage, sensitivity, parity, bisect, profile, lint, targets, init, listing, reproduce, doctor)
 GATE_FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 class _Interrupted(KeyboardInterrupt):
@@ -93,16 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.errno not in FULL_DISK:
+        full = full_disk(error, "finished stages")
+        if full is None:
             raise
-        name = error.filename2 or error.filename  # of a copy the second one is being written
-        _complain(
-            UserError(
-                f"the disk is full{'' if name is None else f' (writing {name})'}",
-                fix="free some space, then give the same command again: finished stages are kept",
-            ),
-            as_json,
-        )
+        _complain(full, as_json)
         return USER_ERROR
 
 

@@ -74,6 +74,7 @@ class Failure:
         what: one line: the exception, or the signal that ended the worker.
         traceback: text; "" where the worker could not write one.
         fix: what its user can do, where the task raised a `UserError` or the workers know.
+        lost: its worker ended, each time.
     """
 
     key: str
@@ -81,6 +82,7 @@ class Failure:
     attempts: int
     traceback: str = ""
     fix: str | None = None
+    lost: bool = False
 
 
 class Workers(ABC):

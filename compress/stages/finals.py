@@ -29,8 +29,11 @@ def finals(
 
     Raises:
         TrainingError: all of them diverged.
+        RunError: none is left, for their trainings failed.
     """
     chosen = finalists(ranked, count, outgrow)
+    if not chosen:
+        raise problem.failures.error("no student is left whose training did not fail; the last one was")
     if len(chosen) < 2:
         return _before(chosen, ranked), None
     done = {candidate.identity: candidate for candidate in chosen}
@@ -38,12 +41,16 @@ def finals(
         done[chosen[place].identity] = scored(chosen[place], outcome, 1.0)
     order = best_of([problem.expected(candidate) for candidate in done.values()], len(problem.splits.val))
     best = [done[candidate.identity] for candidate in order]
+    if not math.isfinite(_score(best[0])) and not problem.failures.rejected.keys().isdisjoint(done):
+        raise problem.failures.error(
+            f"of {len(chosen)} students that were distilled fully none has a score; the last was"
+        )
     if not math.isfinite(_score(best[0])):
         raise TrainingError(
             f"all {len(chosen)} students that were distilled fully diverged",
             fix="lower distill.learning_rate, or choose another distill.method",
         )
-    return _before(best, ranked), best[0]
+    return problem.marked(_before(best, ranked)), best[0]
 
 
 def finalists(ranked: Sequence[Candidate], count: int, outgrow: float | None) -> list[Candidate]:

@@ -100,7 +100,7 @@ def to_learn(
     """
     dear = [gate for gate in broken if gate.stage == "select"]
     inaccurate = [gate for gate in broken if gate.stage == "quantize"]
-    if any(gate.stage not in ("select", "quantize") for gate in broken):  # its accuracy may be another stage's fault
+    if any(gate.stage in ("export", "build") for gate in broken):  # its accuracy may be theirs to answer for
         inaccurate = []
     if not dear and not inaccurate:
         return None

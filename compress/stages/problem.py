@@ -12,12 +12,12 @@ from torch import nn
 from compress.contracts.selector import Candidate, Outcome, Problem, Trial, identity_of
 from compress.contracts.space import Space
 from compress.contracts.workers import Done, Failure, Resources, Task, Workers
-from compress.errors import RunError
 from compress.evaluations import Evaluation, Evaluations
 from compress.job import Job
 from compress.selection.events import Charged, Event, trained
 from compress.selection.propose import propose
 from compress.stages import trials as tasks
+from compress.stages.failures import Failures
 from compress.stages.students import frontend_macs, student
 from compress.workers.never_twice import evaluate
 from profiles.cost import Cost
@@ -31,6 +31,7 @@ class RunProblem(Problem):
 
     Attributes:
         events: what happened, for the report.
+        failures: trials that failed.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class RunProblem(Problem):
         self._job, self._workers, self._evaluations = job, workers, evaluations
         self._cost, self._reject, self._expected = cost, reject, expected
         self._known: dict[str, Candidate] = {}
+        self.failures = Failures()
         self._shared: dict[str, int] = {}
         self._spent, self._told = 0.0, False
         self.pool = ()
@@ -84,7 +86,11 @@ class RunProblem(Problem):
     @property
     def known(self) -> tuple[Candidate, ...]:
         """Every candidate that was costed."""
-        return tuple(self._known.values())
+        why = self.failures.rejected
+        return tuple(
+            dataclasses.replace(candidate, rejected=why[identity]) if identity in why else candidate
+            for identity, candidate in self._known.items()
+        )
 
     @property
     def spent(self) -> float:
@@ -111,6 +117,13 @@ class RunProblem(Problem):
             score = self._expected(trials[place].candidate.space, outcome.score)
             yield place, dataclasses.replace(outcome, score=score)
 
+    def marked(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """The same, those whose training failed rejected for it and last."""
+        why = self.failures.rejected
+        left = [candidate for candidate in candidates if candidate.identity not in why]
+        failed = [candidate for candidate in candidates if candidate.identity in why]
+        return left + [dataclasses.replace(candidate, rejected=why[candidate.identity]) for candidate in failed]
+
     def expected(self, candidate: Candidate) -> Candidate:
         """The candidate with what it is expected to score after quantisation."""
         if candidate.score is None:
@@ -122,10 +135,10 @@ class RunProblem(Problem):
         return tasks.weights_beside(self._evaluations.path) / f"{tasks.key(self._job, trial)}.safetensors"
 
     def run(self, trials: Sequence[Trial]) -> Iterator[tuple[int, Outcome]]:
-        """The same without a limit.
+        """The same without a limit. One that failed scores NaN, as one that diverged does; `marked` tells them apart.
 
         Raises:
-            RunError: a training failed for another reason than that it diverged.
+            RunError: trainings failed for a reason that is none of their students; see `Failures`.
         """
         keys = [tasks.key(self._job, trial) for trial in trials]
         places: dict[str, list[int]] = {}
@@ -151,13 +164,17 @@ class RunProblem(Problem):
         told: dict[int, Event] = {}
         for found in evaluate(self._workers, self._evaluations, wanted, read, self._wait):
             if isinstance(found, Failure):
-                failed = asked[found.key]
-                raise RunError(
-                    f"a trial failed, of student {failed.candidate.identity} of the space {failed.candidate.space} for"
-                    f" {failed.share:.3g} of the training: {found.what}"
-                    + (f"\n{found.traceback}" if found.traceback else ""),
-                    fix=found.fix or "mend what it says and give the same command again: finished trials are kept",
+                self.failures.fail(asked[found.key], found)
+                outcome = Outcome(math.nan, 0.0)
+                self._job.progress.say(
+                    f"select: a student of {asked[found.key].candidate.space} is rejected: its training failed:"
+                    f" {found.what}"
                 )
+                for place in places[found.key]:
+                    told[place] = trained(self.round, trials[place], outcome)
+                    yield place, outcome
+                continue
+            self.failures.succeed()
             evaluation = found.evaluation
             outcome = Outcome(evaluation.score, evaluation.cpu_s, found.remembered)
             for place in places[found.key]:
@@ -165,6 +182,7 @@ class RunProblem(Problem):
                 self._say(trials[place], outcome)
                 yield place, outcome
         self.events += [told[place] for place in sorted(told)]  # whatever the order of arrival
+        self.failures.end()
 
     def shared_macs(self, space: str) -> int:
         """Of the preprocessing before that space's students."""

@@ -27,7 +27,6 @@ from compress.selection.events import Built, Chose, Costed, Event, Scored
 from compress.selection.feasibility import binding, reject, straddles
 from compress.selection.ranking import capacity
 from compress.stages import trials
-from compress.stages.artifact_cost import artifact_cost, can_tell
 from compress.stages.budget import budget_of, latency_limit, teacher_cost
 from compress.stages.candidates import CANDIDATES, SEARCH, content_of, search_of
 from compress.stages.costing import costing
@@ -36,13 +35,13 @@ from compress.stages.factors import Factors
 from compress.stages.finals import finals, take
 from compress.stages.learned import Choice, Learned
 from compress.stages.problem import RunProblem
-from compress.stages.students import open_spaces, student
+from compress.stages.straddlers import tell_straddlers
+from compress.stages.students import open_spaces
 from compress.store import digest, folder_name
 from compress.strict import read
 from compress.workers.parse import parse
 from profiles.atomic import write_text
 from profiles.cost import Cost
-from profiles.errors import UserError
 from profiles.target import Budget
 
 EVALUATIONS = "evaluations.sqlite"
@@ -117,7 +116,7 @@ def _search(
     problem.events += factors.events(round_)
     with job.progress.bar("select: costing candidates", part.candidates) as bar:
         problem.fill(part.candidates, lambda _: bar.advance())
-    _tell_straddlers(job, problem, budget, limit, missed)
+    tell_straddlers(job, problem, budget, limit, missed)
     affordable = [candidate for candidate in problem.pool if candidate.rejected is None]
     job.progress.say(f"select: {len(problem.pool)} candidates costed, {len(affordable)} within the budget")
     if not affordable and nearest(learned) is not None:
@@ -130,7 +129,9 @@ def _search(
         )
     selection = selector(problem)
     outgrow = [capacity(problem.admit(*known).cost) for known in _plans(spaces, learned, inaccurate=True)]
-    ranked, winner = finals(problem, _as_trained(factors, selection.ranked), part.finalists, max(outgrow, default=None))
+    ranked, winner = finals(
+        problem, _as_trained(factors, problem.marked(selection.ranked)), part.finalists, max(outgrow, default=None)
+    )
     chosen = winner or next(candidate for candidate in ranked if candidate.rejected is None)
     _close(problem, selection, chosen, _built(spaces, learned))
     content = content_of(job, problem, ranked, chosen, absent, learned, selection)
@@ -177,55 +178,6 @@ def _refuse_unknown_energy(job: Job, budget: Budget) -> None:
         raise BudgetError(
             f"the budget is {budget.energy_mj:.3g} mJ, and what {job.target.name} draws is not known",
             fix="leave budget.energy_mj out and limit latency_ms or macs, or describe the target's power in its file",
-        )
-
-
-def _tell_straddlers(
-    job: Job, problem: RunProblem, budget: Budget, limit: float | None, missed: Mapping[str, str]
-) -> None:
-    """Build and cost the largest of those that straddle the budget, where this machine can; the others stay dropped.
-
-    Args:
-        missed: students that were built in earlier rounds and broke the budget: nothing about them is unsure.
-    """
-    part = job.recipe.select
-    unsure = [
-        c
-        for c in problem.pool
-        if c.rejected is not None
-        and straddles(c.cost, budget, limit)
-        and digest([c.space, c.plan.to_json()]) not in missed
-    ]
-    if part.caution == 0.0 or not unsure:
-        return
-    reason = can_tell(job)
-    if reason is not None or part.measured == 0:
-        job.progress.say(
-            f"select: {len(unsure)} students straddle the budget and are dropped: " + (reason or "select.measured is 0")
-        )
-        return
-    # Only what is larger than everything that fits for sure can gain from a measurement.
-    sure = max((capacity(c.cost) for c in problem.pool if c.rejected is None), default=0.0)
-    worth = sorted((c for c in unsure if capacity(c.cost) > sure), key=lambda c: -capacity(c.cost))[: part.measured]
-    if worth:
-        job.progress.say(
-            f"select: {len(unsure)} students straddle the budget; the largest {len(worth)} are built and costed here"
-        )
-    for candidate in worth:
-        model = student(job, candidate.space, problem.spaces[candidate.space], candidate.plan)
-        try:
-            found = artifact_cost(job, model)
-        except UserError as error:  # one that cannot be built here stays dropped; the next may be another case
-            job.progress.say(f"select: a student that straddles the budget could not be built: {error.what}")
-            continue
-        if found.origin == "predicted":
-            job.progress.say(f"select: students that straddle the budget are dropped: {found.notes[0]}")
-            return
-        why = reject(found, budget, limit, part.caution)
-        problem.replace(dataclasses.replace(candidate, cost=found, rejected=why))
-        job.progress.say(
-            f"select: a student that straddled the budget takes {found.latency_ms:.3g} ms ({found.origin}) and "
-            + ("stays" if why is None else "leaves")
         )
 
 

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from compress.contracts.signals import Signals
 from compress.job import Job
 from compress.qat import prepare as qat
 from compress.stages import diagnose, ledger
+from compress.stages.artifact_cost import measured_there
 from compress.stages.budget import budget_of, teacher_cost
 from compress.stages.build import Built
 from compress.stages.distill import Distilled
@@ -39,7 +40,7 @@ from exporters import check_onnx, for_tensorrt, parity
 from exporters.artifact import Artifact
 from exporters.errors import ExportError
 from exporters.estimate import estimate
-from profiles import runners
+from profiles import remote, runners
 from profiles.atomic import write_text
 from profiles.cost import Cost
 from profiles.errors import UserError
@@ -289,6 +290,11 @@ def _costs(job: Job, student: Distilled, exported: Exported, built: Built) -> di
     """Teacher, float student and shipped student on the target; the last one as well as that can be known."""
     costs = {"teacher": teacher_cost(job), "float student": profiles.profile(exported.float_model, target=job.target)}
     shipped = [artifact for artifact in built.artifacts if artifact.purpose == "artifact"]
+    there = measured_there(job)
+    if there is not None:
+        found = _measured_there(job, shipped, exported, there)
+        if found is not None:
+            return costs | found
     for artifact in shipped:
         runner, _ = _runner_for(job, artifact)
         if runner is not None:
@@ -304,6 +310,25 @@ def _costs(job: Job, student: Distilled, exported: Exported, built: Built) -> di
         costs[SHIPPED] = estimate(exported.model, job.target)
         costs[PREDICTED] = profiles.profile(exported.model, target=job.target)
     return costs
+
+
+def _measured_there(job: Job, shipped: Sequence[Artifact], exported: Exported, there: str) -> dict[str, Cost] | None:
+    """What the first of the artifacts that can be measured on the remote machine costs there, and was predicted to."""
+    for artifact in shipped:
+        if artifact.kind == "bundle":  # it builds and checks itself on the device
+            continue
+        target = dataclasses.replace(job.target, runners=_runners_of(job, artifact))
+        try:
+            measured = remote.measure_cost(artifact.path, target, there, model=exported.model, inputs=_one_example(job))
+        except UserError as error:
+            job.progress.say(f"verify: {artifact.path.name} was not measured on {there}: {error.what}")
+            continue
+        predicted = profiles.profile(exported.model, target=job.target)
+        return {
+            SHIPPED: dataclasses.replace(measured, layers=measured.layers or predicted.layers),
+            PREDICTED: predicted,
+        }
+    return None
 
 
 def _available(job: Job) -> dict[str, str]:

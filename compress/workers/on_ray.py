@@ -145,7 +145,7 @@ class OnRay(Workers):
                 return None
             what = f"its worker was lost, {job.attempts} times: {type(error).__name__}"
             fix = "see the memory and the logs of the cluster's nodes"
-            return Failure(job.task.key, what, job.attempts, traceback=str(error), fix=fix)
+            return Failure(job.task.key, what, job.attempts, traceback=str(error), fix=fix, lost=True)
         if not ready:
             self.close()
             raise value.error

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compress.contracts.workers import Call, Done, Failure, Resources, Task
+from compress.errors import full_disk
 from profiles.errors import UserError
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -55,6 +56,8 @@ def call_by_name(call: Call, *first: Any) -> Any:
 def raised(error: BaseException) -> Raised:
     """Of the exception that is being handled."""
     text = "".join(traceback.format_exception(error))
+    if isinstance(error, OSError):
+        error = full_disk(error, "finished trials") or error
     if isinstance(error, UserError):
         return Raised(error.what, text, error.fix)
     return Raised(f"{type(error).__name__}: {error}".splitlines()[0], text)

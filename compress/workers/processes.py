@@ -263,7 +263,8 @@ class Processes(Workers):
             return
         if job.attempts > self._retries:
             what = f"its worker {ended}, {job.attempts} times"
-            self._results.append(Failure(job.task.key, what, job.attempts, fix=KILLED_FIX if status < 0 else None))
+            fix = KILLED_FIX if status < 0 else None
+            self._results.append(Failure(job.task.key, what, job.attempts, fix=fix, lost=True))
         else:
             last = job.attempts == self._retries
             self._queue.appendleft(replace(job, alone=last and status == -signal.SIGKILL))

@@ -1,12 +1,15 @@
 """The search of one run: what straddles a budget, what is trained and how often, who goes on, what is said of it."""
 
+import errno
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,14 +26,18 @@ from compress.evaluations import open_evaluations
 from compress.job import Job
 from compress.progress import Bar, Quiet
 from compress.stages import select as stage
-from compress.stages import students, trials
+from compress.stages import straddlers, students, trials
 from compress.stages.distill import STUDENT, distill
 from compress.stages.learned import Choice, Evidence, Learned
 from compress.stages.prepare import prepare
 from compress.stages.select import select
 from compress.store import open_store
+from exporters import builder
+from exporters.artifact import Artifact
+from profiles import remote
 from profiles.abilities import ability
 from profiles.cost import Cost
+from profiles.errors import ProfileError
 
 Search = Callable[..., AbstractContextManager["Found"]]
 SMALL = {"macs": 1_000_000}  # trains in a second or less
@@ -167,8 +174,8 @@ def test_what_a_straddling_student_really_costs_decides(
         latency = factor * LIMIT_MS
         return replace(cost, latency_ms=latency, interval_ms=(latency, latency), origin="measured")
 
-    monkeypatch.setattr(stage, "can_tell", lambda job: None)
-    monkeypatch.setattr(stage, "artifact_cost", measured)
+    monkeypatch.setattr(straddlers, "can_tell", lambda job: None)
+    monkeypatch.setattr(straddlers, "artifact_cost", measured)
     settings = {"measured": 2, "selector": "largest_that_fits", "settings": {}, "finalists": 1}
     with search(budget={"latency_ms": LIMIT_MS}, select=settings) as run:
         choice = run.choose()
@@ -195,8 +202,8 @@ def test_a_student_that_was_built_and_missed_is_not_measured_into_the_budget_aga
         cost = profiles.profile(model, target=job.target, precision="int8", example=job.one_example, layers=False)
         return replace(cost, latency_ms=0.1, interval_ms=(0.1, 0.1), origin="measured")
 
-    monkeypatch.setattr(stage, "can_tell", lambda job: None)
-    monkeypatch.setattr(stage, "artifact_cost", measured)
+    monkeypatch.setattr(straddlers, "can_tell", lambda job: None)
+    monkeypatch.setattr(straddlers, "artifact_cost", measured)
     settings = {"measured": 20, "selector": "largest_that_fits", "settings": {}, "finalists": 1}
     with search(budget={"latency_ms": LIMIT_MS}, select=settings) as run:
         first = run.choose()
@@ -205,6 +212,53 @@ def test_a_student_that_was_built_and_missed_is_not_measured_into_the_budget_aga
         assert second.plan != first.plan
         missed = next(row for row in run.rows if row["plan"] == first.plan)
         assert missed["rejected"].startswith("was built and missed: latency 5 ms")
+
+
+@pytest.mark.parametrize(("factor", "stays"), [(0.9, True), (1.1, False)])
+def test_the_remote_machine_measures_what_straddles(
+    search: Search, monkeypatch: pytest.MonkeyPatch, factor: float, stays: bool
+) -> None:
+    """The engine is built there and measured there; building and the visit are stand-ins."""
+    visits: list[str] = []
+
+    def convert(model: Path, target: Any, out: Path, *, options: Any) -> Artifact:
+        assert options.remote == "me@orin"
+        (out / "model.engine").write_bytes(model.read_bytes()[:1])
+        return Artifact(out / "model.engine", "engine", "artifact", "a stand-in", {})
+
+    def measure_many(artifacts: Any, target: Any, machine: remote.Remote, *, models: Any) -> list[Cost]:
+        [(path, inputs)] = artifacts
+        assert path.is_file()
+        assert inputs
+        visits.append(machine.host)
+        if len(visits) == 1:
+            raise ProfileError("the line is dead", fix="mend it")
+        found = profiles.profile(models[0], target)
+        latency = factor * LIMIT_MS
+        return [replace(found, latency_ms=latency, interval_ms=(latency, latency), origin="measured")]
+
+    monkeypatch.setattr(remote, "measure_many", measure_many)
+    answers: list[str | None] = [None]
+    able = SimpleNamespace(can_run=lambda target, remote: answers[0], convert=convert)
+    monkeypatch.setattr(builder, "load", lambda name: able)
+    part = {"measured": 3, "selector": "largest_that_fits", "settings": {}, "finalists": 1}
+    with search(budget={"latency_ms": LIMIT_MS}, select=part) as run:
+        run = replace(run, job=replace(run.job, remote="me@orin"))
+        run.choose()
+        assert visits == ["me@orin"] * 3, run.heard.lines
+        rows = [row for row in run.rows if row["origin"] == "measured"]
+        assert [row["rejected"] is None for row in rows] == [stays] * 2
+        assert next(row for row in run.rows if row["chosen"])["origin"] == ("measured" if stays else "predicted")
+        said = [line for line in run.heard.lines if "straddle" in line]
+        assert said[0].endswith("the largest 3 are built and costed on me@orin")
+        assert said[1] == "select: a student that straddles the budget could not be costed: the line is dead"
+    answers[0] = "me@orin lacks TensorRT"
+    with search("lacking", budget={"latency_ms": LIMIT_MS}, select=part) as run:
+        run = replace(run, job=replace(run.job, remote="me@orin"))
+        run.choose()
+        assert len(visits) == 3
+        (line,) = (line for line in run.heard.lines if "straddle" in line)
+        assert "are dropped: me@orin lacks TensorRT" in line
 
 
 def test_an_emulated_student_is_built_and_costed_and_stays_or_leaves_by_that(search: Search) -> None:
@@ -423,6 +477,82 @@ def test_a_trial_that_fails_says_of_which_student(search: Search, monkeypatch: p
         assert "finished trials are kept" in found.value.fix
         with open_evaluations(run.evaluations) as evaluations:
             assert evaluations.counts().running == 0
+
+
+def test_one_student_that_fails_is_rejected_and_the_search_goes_on(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lesson, count = trials.lesson, []
+
+    def sometimes(job: Job, model: torch.nn.Module, numbers: Any, **rest: Any) -> Any:
+        count.append(numbers.epochs)
+        if count.count(numbers.epochs) == 1:  # the first short trial, and the first final
+            raise MemoryError(f"of {numbers.epochs} epochs")
+        return lesson(job, model, numbers, **rest)
+
+    monkeypatch.setattr(trials, "lesson", sometimes)
+    with search(select={"training": 1.5, "finalists": 2}, evaluations=None) as run:
+        choice = run.choose()
+        failed = [row for row in run.rows if str(row["rejected"]).startswith("its training failed")]
+        assert [row["rejected"] for row in failed] == [
+            f"its training failed: MemoryError: of {row['fidelity'] * 2:.0f} epochs" for row in failed
+        ]
+        assert len(failed) == 2
+        assert all(row["score"] is None and not row["pareto"] and not row["chosen"] for row in failed)
+        chosen = next(row for row in run.rows if row["chosen"])
+        assert (chosen["fidelity"], chosen["plan"]) == (1.0, choice.plan)
+        said = [line for line in run.heard.lines if "is rejected" in line]
+        assert said[0] == "select: a student of int8_conv is rejected: its training failed: MemoryError: of 1 epochs"
+        fates = [row["fate"] for row in run.told("search")["students"].values()]
+        assert sum(fate.startswith("rejected: its training failed") for fate in fates) == 2
+        with open_evaluations(run.evaluations) as evaluations:
+            assert evaluations.counts().running == 0
+
+
+def test_where_all_finalists_fail_it_says_why_with_the_traceback(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lesson = trials.lesson
+
+    def late(job: Job, model: torch.nn.Module, numbers: Any, **rest: Any) -> Any:
+        if numbers.epochs > 1:
+            raise ZeroDivisionError("in the second epoch")
+        return lesson(job, model, numbers, **rest)
+
+    monkeypatch.setattr(trials, "lesson", late)
+    with search(evaluations=None) as run, pytest.raises(RunError, match="none has a score") as caught:
+        run.choose()
+    assert "ZeroDivisionError: in the second epoch" in caught.value.what
+    assert "Traceback" in caught.value.what
+
+
+def test_a_disk_that_is_full_in_a_finalist_s_training_is_one_sentence_and_the_search_goes_on_afterwards(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torch.save says it: that its stream failed, with the system's word behind it."""
+    real, full = torch.save, [True]
+
+    def save(content: Any, path: Path) -> None:
+        if full:
+            path.write_bytes(b"half")
+            try:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598")  # noqa: B904
+        real(content, path)
+
+    monkeypatch.setattr(torch, "save", save)
+    with search(evaluations=None) as run:
+        with pytest.raises(
+            RunError, match=r"^the disk is full \(writing .*checkpoint\.pt\); it ended the trial of"
+        ) as caught:
+            run.choose()
+        assert "free some space" in caught.value.fix
+        assert "Traceback" not in caught.value.what
+        weights = trials.weights_beside(run.evaluations)
+        assert list(weights.iterdir()) == []
+        full.clear()
+        assert (run.job.store.folder / str(run.choose().trained)).is_file()
 
 
 # What artifacts teach
