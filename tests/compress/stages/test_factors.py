@@ -10,6 +10,7 @@ import pytest
 from compress.contracts.selector import Candidate, Outcome
 from compress.selection.ranking import capacity
 from compress.stages.factors import Factors
+from compress.stages.failures import Failures
 from compress.stages.finals import finalists, finals
 from compress.stages.gates import Gate, to_learn
 from compress.stages.learned import PREDICTED, SHIPPED, Choice, Evidence, Learned
@@ -102,7 +103,9 @@ def test_finalists_are_compared_by_what_quantisation_is_expected_to_leave() -> N
     def expected(one: Candidate) -> Candidate:
         return replace(one, score=factors.expected(one.space, one.score or 0.0))
 
-    problem: Any = SimpleNamespace(run=run, expected=expected, splits=SimpleNamespace(val=range(100)))
+    problem: Any = SimpleNamespace(
+        run=run, expected=expected, marked=list, failures=Failures(), splits=SimpleNamespace(val=range(100))
+    )
     order, winner = finals(problem, ranked, 2)
     assert winner is not None
     assert (winner.plan.name, winner.score) == (
