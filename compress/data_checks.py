@@ -77,10 +77,11 @@ def check_task(task: Task) -> None:
     """What a task must say of itself before its data are read.
 
     Raises:
-        TaskError: name, labels or input_shape are absent, empty or of another type, or a label is there twice.
+        TaskError: name, labels or input_shape (or, of several inputs, names, shapes and types) are absent, empty or of
+            another type, or a label is there twice.
     """
     kind = type(task).__name__
-    name, labels, shape = (getattr(task, field, None) for field in ("name", "labels", "input_shape"))
+    name, labels = (getattr(task, field, None) for field in ("name", "labels"))
     if not isinstance(name, str) or not name:
         raise TaskError(f"the task {kind} has no name", fix="set `name` to what recipes shall call it")
     if not isinstance(labels, tuple) or not labels or not all(isinstance(label, str) for label in labels):
@@ -91,19 +92,46 @@ def check_task(task: Task) -> None:
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
         raise TaskError(f"task {name!r} has the label {twice[0]!r} twice", fix="give every output its own name")
-    if not isinstance(shape, tuple) or not all(isinstance(size, int) and size > 0 for size in shape):
+    _check_described_inputs(task, name)
+
+
+def _check_described_inputs(task: Task, name: str) -> None:
+    if task.input_shapes:
+        if not isinstance(task.input_shapes, tuple) or not all(map(_is_shape, task.input_shapes)):
+            raise TaskError(
+                f"task {name!r} has input_shapes {task.input_shapes!r}",
+                fix="set `input_shapes` to a tuple of one shape per input, without the batch dimension",
+            )
+    elif not _is_shape(shape := getattr(task, "input_shape", None)):
         raise TaskError(
             f"task {name!r} has no input_shape: found {shape!r}",
-            fix="set `input_shape` to one example's shape, a tuple of whole numbers without the batch dimension",
+            fix="set `input_shape` to one example's shape, a tuple of whole numbers without the batch dimension, or "
+            "`input_shapes` where an example has several tensors",
         )
+    shapes = task.input_shapes or (task.input_shape,)
+    if len(task.input_names) != len(shapes) or len(set(task.input_names)) != len(shapes):
+        raise TaskError(
+            f"task {name!r} has {len(shapes)} input shapes and the input names {task.input_names!r}",
+            fix="set `input_names` to one name of its own per input",
+        )
+    values = task.input_values
+    if values and (len(values) != len(shapes) or not all(isinstance(count, int) and count >= 0 for count in values)):
+        raise TaskError(
+            f"task {name!r} has {len(shapes)} inputs and the input_values {values!r}",
+            fix="set `input_values` to one number per input: how many integers it may hold, 0 for real numbers",
+        )
+
+
+def _is_shape(shape: object) -> bool:
+    return isinstance(shape, tuple) and all(isinstance(size, int) and size > 0 for size in shape)
 
 
 def check_splits(task: Task, splits: Splits) -> None:
     """Read every example of every stream once and check that it fits the task.
 
     Raises:
-        TaskError: a split is empty, two splits are the same data, an input has another shape than `task.input_shape`,
-            is not float32 or not finite, or a label is absent, not an integer or out of range (classification).
+        TaskError: a split is empty, two splits are the same data, an input has another shape or type than the task
+            says or is not finite, or a label is absent, not an integer or out of range (classification).
     """
     check_task(task)
     for name, examples in splits.named().items():
@@ -130,27 +158,54 @@ def _check_stream(task: Task, name: str, examples: Examples, labelled: bool) -> 
                 fix="let batch(index) give Batch(..., index=index): caches are keyed by it",
             )
         where = f"task {task.name!r}, split {name!r}"
+        _check_privileged(task, where, batch)
         _check_inputs(task, where, batch)
         if labelled or batch.labels is not None:
             _check_labels(task, where, batch)
 
 
+def _check_privileged(task: Task, where: str, batch: Batch) -> None:
+    absent = [name for name in task.privileged if name not in batch.extras and name not in batch.common]
+    if absent:
+        there = ", ".join(map(repr, (*batch.extras, *batch.common))) or "nothing"
+        raise TaskError(
+            f"{where}: the teacher takes {absent[0]!r}, and batches have {there} beside their inputs",
+            fix=f"let batch() put {absent[0]!r} into extras (one row per example) or common (one for all)",
+        )
+
+
 def _check_inputs(task: Task, where: str, batch: Batch) -> None:
     count = len(batch)
     first = int(batch.index[0])
-    if not batch.inputs or tuple(batch.inputs[0].shape) != (count, *task.input_shape):
-        found = tuple(batch.inputs[0].shape[1:]) if batch.inputs else ()
+    wanted = task.inputs
+    if len(batch.inputs) != len(wanted):
         raise TaskError(
-            f"{where}: an example has shape {found}, the task's input_shape is {tuple(task.input_shape)}",
-            fix="make input_shape one example's shape without the batch dimension",
+            f"{where}: an example has {len(batch.inputs)} tensors, the task's inputs are"
+            f" {', '.join(one.name for one in wanted)}",
+            fix="let batch() give one tensor per input, in the order of input_names",
         )
-    for place, tensor in enumerate(batch.inputs):
-        if not tensor.is_floating_point():
-            continue  # tokens and indices: an integer is always finite
-        if tensor.dtype != torch.float32:
+    for one, tensor in zip(wanted, batch.inputs, strict=True):
+        if tuple(tensor.shape) != (count, *one.shape):
+            said = f"of input {one.name!r} " if len(wanted) > 1 else ""
             raise TaskError(
-                f"{where}: input {place} is {tensor.dtype}, not torch.float32", fix="let batch() give float32"
+                f"{where}: an example {said}has shape {tuple(tensor.shape[1:])}, the task's input_shape is {one.shape}",
+                fix="make input_shape (input_shapes) one example's shape without the batch dimension",
             )
+        if tensor.dtype != one.dtype:
+            raise TaskError(
+                f"{where}: input {one.name!r} is {tensor.dtype}, not {one.dtype}",
+                fix=f"let batch() give {one.dtype}; integers want the task's input_values, and scale=None in "
+                "TensorExamples",
+            )
+        if one.values:
+            outside = ((tensor < 0) | (tensor >= one.values)).reshape(count, -1).any(dim=1)
+            if bool(outside.any()):
+                raise TaskError(
+                    f"{where}: input {one.name!r} of the example at position "
+                    f"{first + int(outside.nonzero()[0])} is not within 0 to {one.values - 1}",
+                    fix="correct that example, or the task's input_values",
+                )
+            continue
         bad = (~torch.isfinite(tensor.reshape(count, -1))).any(dim=1) if tensor.numel() else None
         if bad is None or bool(bad.any()):
             position = first if bad is None else first + int(bad.nonzero()[0])
@@ -194,13 +249,21 @@ def _check_frontend(task: Task, examples: Examples) -> None:
     batch = examples.batch(torch.arange(min(4, len(examples))))
     frontend = task.frontend().eval()
     with torch.no_grad():
-        features = frontend(*batch.inputs)
-    if not isinstance(features, torch.Tensor) or len(features) != len(batch):
+        try:
+            found = frontend(*batch.inputs)
+        except TypeError as error:
+            raise TaskError(
+                f"task {task.name!r}: the front-end does not take {len(batch.inputs)} inputs: {error}",
+                fix="let its forward() take every input, in the order of input_names; Unchanged() of "
+                "compress.frontends.unchanged passes them all on",
+            ) from error
+    features = found if isinstance(found, tuple) else (found,)
+    if not features or not all(isinstance(one, torch.Tensor) and len(one) == len(batch) for one in features):
         raise TaskError(
-            f"task {task.name!r}: the front-end does not give one tensor with a row per example",
-            fix="let frontend() map (B, ...) inputs to one (B, ...) tensor",
+            f"task {task.name!r}: the front-end does not give a tensor, or a tuple of them, with a row per example",
+            fix="let frontend() map (B, ...) inputs to one (B, ...) tensor, or to a tuple of them",
         )
-    if not bool(torch.isfinite(features).all()):
+    if not all(bool(torch.isfinite(one).all()) for one in features if one.is_floating_point()):
         raise TaskError(
             f"task {task.name!r}: the front-end gives NaN or infinity for the first training examples",
             fix="keep logarithms and divisions of the front-end away from zero",

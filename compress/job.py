@@ -22,7 +22,8 @@ class TeacherSide:
     Attributes:
         teacher: answers raw inputs.
         tapped: the same teacher with features by module name.
-        network: the module that derived students are cut from; None for a black box.
+        network: the module that derived students are cut from; None for a black box, and for a teacher that takes
+            privileged inputs.
         frontend: makes the preprocessing that `network` expects before it; identity where it takes raw inputs.
         model: the file that holds it: ONNX of a black box, else None.
         accuracy: on test data, a fraction (or the task's own metric).
@@ -42,7 +43,7 @@ class Job:
     """One run.
 
     Attributes:
-        example: a few raw inputs of the training split, (B, ...).
+        example: a few examples of the training split: its raw inputs, (B, ...) each.
         identities: name -> hash, of everything that decides what training gives: recipe parts, data, task, teacher.
         remote: user@host that builds and measures, or None.
         workers: where the search's trials run, as `--workers` says it. They decide nothing.
@@ -54,10 +55,15 @@ class Job:
     task: Task
     splits: Splits
     teacher: TeacherSide
-    example: Tensor
+    example: tuple[Tensor, ...]
     identities: Mapping[str, str]
     store: Store
     progress: Progress
     remote: str | None = None
     workers: str = "serial"
     evaluations: Path | None = None
+
+    @property
+    def one_example(self) -> tuple[Tensor, ...]:
+        """The first of them, (1, ...) each."""
+        return tuple(tensor[:1] for tensor in self.example)

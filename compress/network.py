@@ -1,5 +1,6 @@
 """A network with its preprocessing, which is trained, quantised and exported as one."""
 
+from collections.abc import Sequence
 from operator import getitem
 
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ class Model(nn.Module):
 
     Attributes:
         frontend: the task's preprocessing: normalisation, log-mel. It has no trainable parameters.
-        network: what is distilled and quantised.
+        network: what is distilled and quantised. It takes what the front-end gives, in order where that is a tuple.
     """
 
     def __init__(self, frontend: nn.Module, network: nn.Module) -> None:
@@ -20,10 +21,16 @@ class Model(nn.Module):
         self.frontend = frontend
         self.network = network
 
-    def forward(self, raw: Tensor) -> Tensor:
-        """(B, ...) raw inputs -> (B, ...) outputs."""
-        output: Tensor = self.network(self.frontend(raw))
+    def forward(self, *raw: Tensor) -> Tensor:
+        """Raw inputs, (B, ...) each -> (B, ...) outputs."""
+        output: Tensor = self.network(*features_of(self.frontend, raw))
         return output
+
+
+def features_of(frontend: nn.Module, raw: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """What the network behind `frontend` takes for raw inputs, (B, ...) each."""
+    found = frontend(*raw)
+    return tuple(found) if isinstance(found, tuple | list) else (found,)
 
 
 class Postprocessed(nn.Module):
@@ -42,9 +49,9 @@ class Postprocessed(nn.Module):
         self.network = model.network
         self.postprocess = postprocess
 
-    def forward(self, raw: Tensor) -> tuple[Tensor, ...]:
-        """(B, ...) raw inputs -> (output, what `postprocess` gives...)."""
-        output = self.network(self.frontend(raw))
+    def forward(self, *raw: Tensor) -> tuple[Tensor, ...]:
+        """Raw inputs, (B, ...) each -> (output, what `postprocess` gives...)."""
+        output = self.network(*features_of(self.frontend, raw))
         more = self.postprocess(output)
         return (output, *more) if isinstance(more, tuple) else (output, more)
 

@@ -30,7 +30,12 @@ RUNS_ONNX = frozenset({"onnxruntime", "openvino"})  # runtimes that take the fil
 
 
 def cost_here(
-    model: Path, target: Target, batch: int = 1, shapes: Mapping[str, tuple[int, ...]] | None = None, seed: int = 0
+    model: Path,
+    target: Target,
+    batch: int = 1,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    seed: int = 0,
+    inputs: Mapping[str, Array] | None = None,
 ) -> Cost:
     """Build, run and cost one ONNX file as far as this machine can.
 
@@ -39,6 +44,7 @@ def cost_here(
         batch: >= 1. A microcontroller runs it as so many inferences, one after the other.
         shapes: input name -> whole shape, for inputs with dynamic dimensions beside the batch.
         seed: of the random input data.
+        inputs: name -> array of `batch` examples, to run the model on instead: token ids must lie in its tables.
 
     Returns:
         origin "measured" or "emulated" where the target's artifact was built and run here; else "predicted", with a
@@ -60,7 +66,7 @@ def cost_here(
             return repeated(emulate(model, target), batch)
         except ProfileError as error:
             return _predicted(graph, target, error.what)
-    inputs = random_inputs(graph, seed)
+    inputs = random_inputs(graph, seed) if inputs is None else inputs
     if target.runtime in RUNS_ONNX:
         try:
             return profiles.measure_cost(model, target, model=graph, inputs=inputs)

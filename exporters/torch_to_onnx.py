@@ -22,7 +22,7 @@ import torch
 from onnx import ModelProto
 from torch import Tensor, nn
 
-from exporters import graph, large, recurrent_shapes, rewrite, torch_operators
+from exporters import free_sizes, graph, large, operators_once, recurrent_shapes, rewrite, torch_operators
 from exporters.artifact import Artifact
 from exporters.errors import ExportError
 from exporters.passes import (
@@ -103,7 +103,7 @@ def convert(
     if dynamic_batch:
         # torch.export reads a batch of 1 as the constant 1.
         example = tuple(torch.cat([tensor, tensor]) if tensor.shape[0] == 1 else tensor for tensor in example)
-    shapes = _shapes(example, input_names, dynamic_batch, dynamic)
+    shapes = _shapes(module, input_names, dynamic_batch, dynamic)
     if dynamic:
         model = _export(_capture(module, example, shapes), (), max(opset, LOWEST_OPSET), input_names, output_names)
         _name_sizes(model, dynamic, dynamic_batch)
@@ -224,10 +224,10 @@ def _export(
     opset: int,
     input_names: Sequence[str],
     output_names: Sequence[str],
-    shapes: tuple[dict[int, Any], ...] | None = None,
+    shapes: tuple[Any, ...] | None = None,
 ) -> ModelProto:
     try:
-        with _quiet(), torch.no_grad(), recurrent_shapes.shapes_only():
+        with _quiet(), torch.no_grad(), recurrent_shapes.shapes_only(), operators_once.kept():
             program = torch.onnx.export(
                 module,
                 example,
@@ -280,18 +280,19 @@ def _check_lengths(
 
 
 def _shapes(
-    example: tuple[Tensor, ...],
+    module: nn.Module,
     input_names: Sequence[str],
     dynamic_batch: bool,
     dynamic: Mapping[str, Mapping[int, str]],
-) -> tuple[dict[int, Any], ...] | None:
+) -> tuple[Any, ...] | None:
     """What torch.export takes as free sizes; None where nothing is free."""
     if not dynamic_batch and not dynamic:
         return None
     batch = {0: torch.export.Dim(BATCH, min=1)} if dynamic_batch else {}
     # Which lengths are allowed (a convolution needs its kernel's width) follows from the module.
     free = torch.export.Dim.DYNAMIC
-    return tuple({**batch, **dict.fromkeys(dynamic.get(name, {}), free)} for name in input_names)
+    sizes = [{**batch, **dict.fromkeys(dynamic.get(name, {}), free)} for name in input_names]
+    return free_sizes.as_arguments(module, sizes)
 
 
 def _name_sizes(model: ModelProto, dynamic: Mapping[str, Mapping[int, str]], dynamic_batch: bool) -> None:

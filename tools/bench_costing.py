@@ -268,7 +268,7 @@ def spaces(target: Target, count: int) -> None:
     for name, space in made:
         plans = [space.sample(rng) for _ in range(count)]
         keys = {outline.key for plan in plans if (outline := space.outline(plan)) is not None}
-        costs = QuickCosts(space, model, "network", features[:1], target, "int8", learnt_after=0)
+        costs = QuickCosts(space, model, "network", (features[:1],), target, "int8", learnt_after=0)
         first = {space.outline(plan).key: plan for plan in plans}  # type: ignore[union-attr]
         learning = sum(timed(partial(costs, plan)) for plan in first.values())
         traced, quick = [], []

@@ -58,13 +58,19 @@ class DequantizeLinear(OpRun):
         return ((codes * _along(scale, x, axis).astype(np.float32)).astype(np.float64),)
 
 
-def answers(path: Path, features: NDArray[np.floating[Any]]) -> Float:
-    """The only output of a graph with per-tensor or per-channel Q/DQ pairs, for its only input "input"."""
+def answers(path: Path, *features: NDArray[Any]) -> Float:
+    """The only output of a graph with per-tensor or per-channel Q/DQ pairs, for its inputs in order; integers stay."""
     model = onnx.load(path)
     scales = {node.input[1] for node in model.graph.node if node.op_type in CODES}
     for tensor in model.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT and tensor.name not in scales:
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
+    for node in model.graph.node:  # integers become numbers of the width that all others have here
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
+                attribute.i = TensorProto.DOUBLE
     evaluator = ReferenceEvaluator(model, new_ops=[QuantizeLinear, DequantizeLinear])
-    (answer,) = evaluator.run(None, {"input": features.astype(np.float64)})
+    names = [value.name for value in model.graph.input]
+    exact = [values if np.issubdtype(values.dtype, np.integer) else values.astype(np.float64) for values in features]
+    (answer,) = evaluator.run(None, dict(zip(names, exact, strict=True)))
     return np.asarray(answer, np.float64)

@@ -43,6 +43,7 @@ from compress.qat import prepare as qat
 from compress.qat.prepared import Prepared
 from compress.qat.quantizer import rules
 from compress.residual_network import ResidualNetwork
+from compress.structure.decisions import made_for
 from exporters import onnx_to_c, onnx_to_rtx_engine, onnx_to_tflite, torch_to_onnx
 from exporters.builder import BuildOptions
 from tools import exact_qdq
@@ -63,10 +64,19 @@ class Kind:
     Attributes:
         shape: of one example's features.
         answer: of one example.
+        values: how many integers the features may hold, from 0, where they are tokens beside a mask; 0 for numbers.
     """
 
     shape: tuple[int, ...]
     answer: tuple[int, ...]
+    values: int = 0
+
+    def draw(self, count: int) -> tuple[Tensor, ...]:
+        """Random examples from torch's current seed: (count, ...) each."""
+        if not self.values:
+            return (torch.randn(count, *self.shape),)
+        there = torch.arange(self.shape[-1]) < torch.randint(1, self.shape[-1] + 1, (count, 1))
+        return torch.randint(1, self.values, (count, *self.shape)) * there, there.long()
 
 
 KINDS: Mapping[str, Kind] = {
@@ -81,6 +91,7 @@ KINDS: Mapping[str, Kind] = {
     "odd_pixels": Kind((2, 15, 13), (4, 15, 13)),
     "coarse_pixels": Kind((3, 32, 48), (3, 8, 12)),
     "steps": Kind((2, 120), (3, 120)),
+    "tokens": Kind((12,), (7,), values=50),
 }
 
 
@@ -127,8 +138,12 @@ def context(kind: Kind, family: str) -> SpaceContext:
     """What a space is told by a run on this kind of input and target."""
     target = profiles.target(TARGETS[family])
     torch.manual_seed(1)
-    features = torch.randn(4, *kind.shape)
-    return SpaceContext(teacher(kind), features, kind.answer[0], target.width_multiple, family, kind.answer)
+    features, *more = kind.draw(4)
+    known = None if kind.values else teacher(kind)  # nobody cuts students out of a table of words
+    values = (kind.values, 2) if kind.values else (0,)
+    return SpaceContext(
+        known, features, kind.answer[0], target.width_multiple, family, kind.answer, tuple(more), values
+    )
 
 
 # -- plans as values ---------------------------------------------------------------------------------------------------
@@ -232,9 +247,8 @@ def built(space: Space[Any], plan: Any, kind: Kind) -> nn.Module:
     assert network.state_dict().keys() == twin.state_dict().keys(), "two builds differ"
     for key, value in network.state_dict().items():
         assert torch.equal(value, twin.state_dict()[key]), f"{key} differs between two builds of one seed"
-    features = torch.randn(6, *kind.shape)
     network.train()
-    answer = network(features)
+    answer = network(*kind.draw(6))
     assert answer.shape == (6, *kind.answer), f"answers {tuple(answer.shape)}"
     # Not linear in the answer: a sum over outputs behind a normalisation has no gradient.
     (answer * torch.randn_like(answer)).square().sum().backward()
@@ -244,7 +258,7 @@ def built(space: Space[Any], plan: Any, kind: Kind) -> nn.Module:
     network.zero_grad()
     with torch.no_grad():
         for _ in range(4):  # batch norm's statistics are those of real activations from here on
-            network(torch.randn(16, *kind.shape))
+            network(*kind.draw(16))
         return network.eval()
 
 
@@ -256,10 +270,10 @@ def exported(network: nn.Module, kind: Kind, path: Path, quantizer: str | None =
     """
     torch_to_onnx.convert(
         network,
-        (torch.randn(2, *kind.shape),),
+        kind.draw(2),
         path,
         opset=20,
-        input_names=("input",),
+        input_names=names_of(kind),
         output_names=("output",),
         metadata={},
         last=rules(quantizer).passes if quantizer else (),
@@ -267,14 +281,21 @@ def exported(network: nn.Module, kind: Kind, path: Path, quantizer: str | None =
     )
 
 
-def run(path: Path, features: Tensor) -> Tensor:
+def names_of(kind: Kind) -> tuple[str, ...]:
+    """Of the inputs in a file."""
+    return ("ids", "mask") if kind.values else ("input",)
+
+
+def run(path: Path, features: Sequence[Tensor]) -> Tensor:
     """What onnxruntime makes of the graph as it is written."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    (answer,) = session.run(None, {"input": np.ascontiguousarray(features.numpy())})
+    names = [value.name for value in session.get_inputs()]
+    feed = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in zip(names, features, strict=True)}
+    (answer,) = session.run(None, feed)
     return torch.from_numpy(answer)
 
 
@@ -285,9 +306,9 @@ def same_in_onnx(network: nn.Module, kind: Kind, path: Path) -> None:
         AssertionError: by how much they differ.
     """
     exported(network, kind, path)
-    features = torch.randn(5, *kind.shape)
+    features = kind.draw(5)
     with torch.no_grad():
-        expected = network(features)
+        expected = network(*features)
     worst = float((run(path, features) - expected).abs().max() / expected.abs().max().clamp_min(1e-6))
     assert worst <= SAME_SUMS, f"ONNX differs by {worst:.1e} of the largest output"
 
@@ -299,16 +320,16 @@ def quantised(network: nn.Module, kind: Kind, quantizer: str, path: Path) -> Pre
         AssertionError: how much the two differ, or the quantised network from the float one.
     """
     torch.manual_seed(3)
-    prepared = qat.prepare(network, (torch.randn(2, *kind.shape),), quantizer, input_names=("input",))
-    qat.calibrate(prepared, [torch.randn(16, *kind.shape) for _ in range(2)])
+    prepared = qat.prepare(network, kind.draw(2), quantizer, input_names=names_of(kind))
+    qat.calibrate(prepared, [kind.draw(16) for _ in range(2)])
     qat.enter(prepared, qat.phase(1.0))
     prepared.eval()
     assert any(site.quantized for site in prepared.sites), "nothing is quantised"
     exported(qat.convert(prepared), kind, path, quantizer)
-    features = torch.randn(16, *kind.shape)
+    features = kind.draw(16)
     same_codes(prepared, path, features)
     with torch.no_grad():
-        expected, plain = prepared(features), network(features)
+        expected, plain = prepared(*features), network(*features)
     # In float32 single codes differ where sums do, and in deep networks a few on the way change many answers: this
     # holds the runtime to what rounding itself does, and `same_codes` the graph to what it should compute.
     off = (run(path, features) - expected).square().mean().sqrt()
@@ -321,7 +342,7 @@ def quantised(network: nn.Module, kind: Kind, quantizer: str, path: Path) -> Pre
     return prepared
 
 
-def same_codes(prepared: Prepared, path: Path, features: Tensor) -> None:
+def same_codes(prepared: Prepared, path: Path, features: Sequence[Tensor]) -> None:
     """Hold the Q/DQ graph to the fake-quantised network where neither is at the mercy of float32's last bit.
 
     Both in float64 (`tools/exact_qdq.py`): three of four examples must then agree all the way. None does where a scale,
@@ -331,8 +352,9 @@ def same_codes(prepared: Prepared, path: Path, features: Tensor) -> None:
         AssertionError: by how much a quarter of the examples differ, at least.
     """
     with torch.no_grad():
-        expected = in_float64(prepared)(features.double())
-    found = torch.from_numpy(exact_qdq.answers(path, features.numpy()))
+        exact = [tensor.double() if tensor.is_floating_point() else tensor for tensor in features]
+        expected = in_float64(prepared)(*exact)
+    found = torch.from_numpy(exact_qdq.answers(path, *(tensor.numpy() for tensor in features)))
     assert found.shape == expected.shape, f"the graph answers {tuple(found.shape)}"
     worst = (found - expected).abs().flatten(1).amax(1) / expected.abs().max().clamp_min(1e-6)
     upper = float(worst.quantile(AGREEING))
@@ -380,7 +402,7 @@ def spaces_of(kind: Kind, family: str, names: Sequence[str]) -> Iterator[tuple[s
     """The spaces that can be made for this input and family."""
     for name in names:
         try:
-            yield name, catalog.load(SPACES, name).SPACE(context(kind, family))
+            yield name, made_for(name, catalog.load(SPACES, name).SPACE, context(kind, family))
         except RecipeError:
             continue
 
@@ -410,7 +432,7 @@ def plans_of(space: Space[Any], kind: Kind, count: int, most: float, rng: random
 def macs(network: nn.Module, kind: Kind) -> int:
     """Multiply-accumulates of one example."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network.eval()(torch.zeros(1, *kind.shape))
+        network.eval()(*(tensor[:1] for tensor in kind.draw(2)))
     return int(counter.get_total_flops()) // 2
 
 

@@ -42,27 +42,43 @@ class TensorExamples:
     """Examples that fit into memory.
 
     Attributes:
-        inputs: (N, ...) float32, or any integer type that `scale` turns into float32 when read.
+        inputs: (N, ...) float32, or any integer type that `scale` turns into float32 when read; a tuple where an
+            example has several.
         labels: (N, ...).
         digest: the content's SHA-256, from whoever read the files.
-        scale: factor applied to integer inputs: 1/255 for 8-bit pixels, 1/32768 for 16-bit audio.
+        scale: factor applied to integer inputs: 1/255 for 8-bit pixels, 1/32768 for 16-bit audio; None leaves integers
+            as they are, which token ids want.
+
+    Raises:
+        ValueError: inputs and labels are not of one length.
     """
 
-    inputs: Tensor
+    inputs: Tensor | tuple[Tensor, ...]
     labels: Tensor
     digest: str
-    scale: float = 1.0
+    scale: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        lengths = [len(tensor) for tensor in (*self._inputs, self.labels)]
+        if len(set(lengths)) > 1:
+            raise ValueError(f"inputs and labels have lengths {', '.join(map(str, lengths))}")
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return len(self.labels)
 
     def batch(self, index: Tensor) -> Batch:
-        """The examples at `index`, inputs as float32."""
-        inputs = self.inputs[index]
-        if inputs.dtype != torch.float32:
-            inputs = inputs.to(torch.float32) * self.scale
-        return Batch((inputs,), self.labels[index], index)
+        """The examples at `index`, inputs as float32 unless `scale` leaves integers as they are."""
+        return Batch(tuple(self._read(tensor[index]) for tensor in self._inputs), self.labels[index], index)
 
     def fingerprint(self) -> str:
         """The digest with the length, so that two parts of one file differ."""
         return f"{self.digest}:{len(self)}"
+
+    @property
+    def _inputs(self) -> tuple[Tensor, ...]:
+        return self.inputs if isinstance(self.inputs, tuple) else (self.inputs,)
+
+    def _read(self, values: Tensor) -> Tensor:
+        if values.is_floating_point():
+            return values.to(torch.float32)
+        return values if self.scale is None else values.to(torch.float32) * self.scale

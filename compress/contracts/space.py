@@ -4,7 +4,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from torch import Tensor, nn
 
@@ -26,12 +26,16 @@ class SpaceContext:
 
     Attributes:
         teacher: the teacher's network (without the task's front-end), or None for a black box.
-        features: what the front-end gives for a few real examples, (B, ...): the students' input.
+        features: what the front-end gives for a few real examples, (B, ...): the students' input, or its first part.
         outputs: size of the student's output.
         width_multiple: channels that the target's int8 kernels want.
         family: of the target's runtime, for rules about operators (nvidia-gpu, cortex-m, ethos-u, x86-cpu).
         answer: shape of one answer of the teacher, for spaces whose students answer every position; () where nobody
             has looked.
+        more: further tensors that the front-end gives, (B, ...) each, in the order in which students take them: the
+            mask beside token ids.
+        values: how many integers each of the task's inputs may hold (`Task.input_values`); 0 for real numbers.
+        unit: whether the teacher's answers are vectors of length 1.
     """
 
     teacher: nn.Module | None
@@ -40,6 +44,9 @@ class SpaceContext:
     width_multiple: int
     family: str
     answer: tuple[int, ...] = ()
+    more: tuple[Tensor, ...] = ()
+    values: tuple[int, ...] = ()
+    unit: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,13 @@ class Space(ABC, Generic[P]):
 
     Raises (from the constructor):
         RecipeError: the space cannot be made from this context (a derived space needs a teacher with layers).
+
+    Attributes:
+        tokens: whether its students take integers and several tensors, such as token ids and a mask. To all other
+            spaces none but one tensor of real numbers is offered.
     """
+
+    tokens: ClassVar[bool] = False
 
     @abstractmethod
     def __init__(self, context: SpaceContext) -> None: ...
@@ -103,5 +116,7 @@ class Space(ABC, Generic[P]):
 
     @abstractmethod
     def build(self, plan: P) -> nn.Module:
-        """The network: `features` shape -> (B, outputs). Weights come from torch's current seed, and from the teacher
-        where the space inherits them."""
+        """The network: `features` (and `more`) -> (B, outputs).
+
+        Weights come from torch's current seed, and from the teacher where the space inherits them.
+        """

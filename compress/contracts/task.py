@@ -20,12 +20,17 @@ class Input:
     Attributes:
         name: as the exported graph has it.
         shape: of one example, without the batch dimension.
-        dtype: torch.float32, or an integer type for token ids and masks.
+        values: how many integers it may hold, from 0: the size of a vocabulary; 0 for real numbers.
     """
 
     name: str
     shape: tuple[int, ...]
-    dtype: torch.dtype
+    values: int = 0
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """torch.int64, or torch.float32 for real numbers."""
+        return torch.int64 if self.values else torch.float32
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,15 @@ class Task(ABC):
         labels: the names of the outputs, in order.
         input_shape: one example without the batch dimension, where it is one tensor.
         input_shapes: the same of every input, where there are several; `input_shape` is not set then.
-        input_dtypes: of every input; () where all are float32. Token ids and masks are torch.int64 or torch.int32.
+        input_values: of every input, how many integers it may hold, from 0: the size of the vocabulary for token ids, 2
+            for their mask, 0 for real numbers; () where all are real. Integers are int64, real numbers float32.
         input_names, output_names: of the exported graph; outputs of `postprocess` come behind these.
         postprocessed_names: what `postprocess` gives, in order; () where there is none.
         metric: what `total` makes of the sums of `score`; higher is better, and 1 is perfect where it is a fraction.
         decision_period_ms: how often the device must answer; None where latency alone matters.
         preprocessing: what `frontend` does, in words and numbers, for the exported file's metadata.
+        privileged: what the teacher's network takes behind the inputs and no student ever sees, by its names in
+            `Batch.extras` (one row per example) and `Batch.common`: a graph, a second sensor, what happened later.
     """
 
     name: ClassVar[str]
@@ -67,13 +75,14 @@ class Task(ABC):
     labels: ClassVar[tuple[str, ...]]
     input_shape: ClassVar[tuple[int, ...]]
     input_shapes: ClassVar[tuple[tuple[int, ...], ...]] = ()
-    input_dtypes: ClassVar[tuple[torch.dtype, ...]] = ()
+    input_values: ClassVar[tuple[int, ...]] = ()
     input_names: ClassVar[tuple[str, ...]] = ("input",)
     output_names: ClassVar[tuple[str, ...]] = ("logits",)
     postprocessed_names: ClassVar[tuple[str, ...]] = ()
     metric: ClassVar[str] = "accuracy"
     decision_period_ms: ClassVar[float | None] = None
     preprocessing: ClassVar[str] = ""
+    privileged: ClassVar[tuple[str, ...]] = ()
     augments: ClassVar[bool] = False
     teacher_numbers: ClassVar[TrainingNumbers] = TrainingNumbers(epochs=10, batch_size=128, learning_rate=2e-3)
 
@@ -81,8 +90,7 @@ class Task(ABC):
     def inputs(self) -> tuple[Input, ...]:
         """What an example is made of, in the order in which networks take it."""
         shapes = self.input_shapes or (self.input_shape,)
-        dtypes = self.input_dtypes or (torch.float32,) * len(shapes)
-        return tuple(map(Input, self.input_names, shapes, dtypes))
+        return tuple(map(Input, self.input_names, shapes, self.input_values or (0,) * len(shapes)))
 
     @abstractmethod
     def load(self, data: Path | None) -> Splits:

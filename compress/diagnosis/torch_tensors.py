@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.fx import Interpreter, Node
 
 from compress.errors import RunError
-from exporters import recurrent_shapes, torch_operators
+from exporters import free_sizes, recurrent_shapes, torch_operators
 
 Arrays = Mapping[str, NDArray[np.generic]]
 # Numpy has no such types. Codes of eight bits are compared by what they stand for, one node later.
@@ -93,11 +93,12 @@ def _program(
 ) -> torch.export.ExportedProgram:
     opset = max(entry.version for entry in exported.opset_import if entry.domain in ("", "ai.onnx"))
     inputs_of = tuple(torch.cat([tensor, tensor]) if tensor.shape[0] == 1 else tensor for tensor in example)
-    free = _free(exported, inputs)
+    sizes = _free(exported, inputs)
+    free = None if sizes is None else free_sizes.as_arguments(module, sizes)
     try:
         with _quiet(), torch.no_grad(), recurrent_shapes.shapes_only():
             captured: nn.Module | torch.export.ExportedProgram = module
-            if any(axis > 0 for shape in free or () for axis in shape):  # as the exporter does for free lengths
+            if any(axis > 0 for shape in sizes or () for axis in shape):  # as the exporter does for free lengths
                 captured = torch.export.export(module, inputs_of, dynamic_shapes=free, strict=False)
                 inputs_of, free = (), None
             made = torch.onnx.export(

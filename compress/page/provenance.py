@@ -1,6 +1,6 @@
 """What the result follows from: task, target, recipe, versions, seeds, hashes, and how long it took."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from compress.page import numbers
@@ -34,12 +34,11 @@ def origins(content: Row) -> Markup | None:
 
 def _task(task: Row) -> Markup:
     labels = task.get("labels")
-    shape = task.get("input_shape")
     examples = task.get("examples")
     known: list[tuple[str, object]] = [
         ("task", f"{word(task, 'name', numbers.NOTHING)} ({word(task, 'kind', 'kind not stated')})"),
         ("metric", word(task, "metric", numbers.NOTHING)),
-        ("input", " × ".join(str(n) for n in shape) if isinstance(shape, list) else numbers.NOTHING),
+        ("input", _inputs(rows(task, "inputs"))),
         ("preprocessing", word(task, "preprocessing") or "none"),
         ("data", _plain(examples)),
     ]
@@ -47,6 +46,17 @@ def _task(task: Row) -> Markup:
         some = ", ".join(str(label) for label in labels[:20]) + (", …" if len(labels) > 20 else "")
         known.append((f"{len(labels)} outputs", some))
     return tag("div", tag("h3", "Task"), facts(known))
+
+
+def _inputs(inputs: Sequence[Row]) -> str:
+    """Shapes; names and types too where there are several inputs, or another type than usual."""
+    told = []
+    for one in inputs:
+        shape = one.get("shape")
+        size = " × ".join(str(n) for n in shape) if isinstance(shape, list) else numbers.NOTHING
+        plain = len(inputs) == 1 and word(one, "type") in ("", "float32")
+        told.append(size if plain else f"{word(one, 'name')}: {size} {word(one, 'type')}")
+    return ", ".join(told) or numbers.NOTHING
 
 
 def _target(target: Row) -> Markup:

@@ -14,7 +14,7 @@ from torch.fx import GraphModule
 
 from compress.errors import RecipeError
 from compress.qat import attention
-from exporters import recurrent_shapes
+from exporters import free_sizes, recurrent_shapes
 
 aten = torch.ops.aten
 BATCH = "batch"
@@ -88,7 +88,6 @@ def capture(model: nn.Module, example: tuple[Tensor, ...], input_names: Sequence
 def _shapes(model: nn.Module, inputs: tuple[Tensor, ...], names: Sequence[str], lengths: Lengths) -> Any:
     """Free sizes of every input, in the structure of forward's arguments."""
     parameters = list(inspect.signature(model.forward).parameters.values())
-    kinds = [parameter.kind for parameter in parameters]
     if not names:
         names = [parameter.name for parameter in parameters[: len(inputs)]]
     unknown = sorted(set(lengths) - set(names))
@@ -108,10 +107,7 @@ def _shapes(model: nn.Module, inputs: tuple[Tensor, ...], names: Sequence[str], 
                 )
         # A range of allowed lengths follows from the student's own operators (a convolution needs its kernel's width).
         free.append({0: batch, **dict.fromkeys(axes, torch.export.Dim.DYNAMIC)})
-    if inspect.Parameter.VAR_POSITIONAL not in kinds:
-        return tuple(free)
-    named = kinds.index(inspect.Parameter.VAR_POSITIONAL)
-    return (*free[:named], tuple(free[named:]))
+    return free_sizes.as_arguments(model, free)
 
 
 def _replace_in_place(graph: GraphModule) -> None:

@@ -148,7 +148,7 @@ def search(
         batch = examples.batch(index)
         batch = (task.augment(batch, source) if task.augments else batch).to(device)
         with torch.no_grad():
-            return frontend(batch.inputs[0]), labels_of(batch)
+            return frontend(*batch.inputs), labels_of(batch)
 
     def cost() -> Tensor:
         return penalty(torch.softmax(supernet.alpha, dim=1)) if penalty is not None else supernet.alpha.new_zeros(())

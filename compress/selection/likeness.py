@@ -35,7 +35,7 @@ class Draw:
     """
 
     seed: int
-    inputs: Tensor
+    inputs: tuple[Tensor, ...]
     labels: Tensor | None
     features: Tensor
     gradient: Tensor | str
@@ -68,7 +68,7 @@ def batches(examples: Examples, size: int, count: int, seed: int, *, noise: bool
             correlation experiments; labels stay.
 
     Raises:
-        RecipeError: fewer than two examples, or several inputs per example.
+        RecipeError: fewer than two examples, or noise in place of integers.
     """
     if len(examples) < 2:
         raise RecipeError("diswot compares examples with each other, and there are fewer than two", fix="add data")
@@ -76,15 +76,16 @@ def batches(examples: Examples, size: int, count: int, seed: int, *, noise: bool
     for number in range(count):
         rng = random.Random(f"{seed}/diswot/{number}")
         batch = examples.batch(torch.tensor(rng.sample(range(len(examples)), min(size, len(examples)))))
-        if len(batch.inputs) != 1:
-            raise RecipeError(
-                f"diswot scores networks of one input; here there are {len(batch.inputs)}",
-                fix="choose a selector that trains, such as halving",
-            )
         if noise:
-            (inputs,) = batch.inputs
+            if not all(tensor.is_floating_point() for tensor in batch.inputs):
+                raise RecipeError(
+                    "noise cannot stand in for integers such as token ids",
+                    fix="write noise = false, or another selector",
+                )
             source = torch.Generator().manual_seed(rng.randrange(2**31))
-            batch = batch.with_inputs(torch.randn(inputs.shape, generator=source) * inputs.std() + inputs.mean())
+            batch = batch.with_inputs(
+                *(torch.randn(tensor.shape, generator=source) * tensor.std() + tensor.mean() for tensor in batch.inputs)
+            )
         drawn.append(batch)
     return drawn
 
@@ -99,12 +100,12 @@ def draws(teacher: nn.Module, drawn: Sequence[Batch], init: str, seed: int) -> t
     for number, batch in enumerate(drawn):
         mix = random.Random(f"{seed}/weights/{number}")
         initialise(network, init, mix.randrange(2**31))
-        seen = observe(network, batch.inputs[0])
+        seen = observe(network, batch.inputs)
         try:
             gradient: Tensor | str = seen.gradient(batch.labels)
         except RecipeError as error:
             gradient = error.what
-        found.append(Draw(mix.randrange(2**31), batch.inputs[0], batch.labels, seen.features, gradient))
+        found.append(Draw(mix.randrange(2**31), batch.inputs, batch.labels, seen.features, gradient))
     return tuple(found)
 
 

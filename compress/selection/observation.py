@@ -4,7 +4,7 @@ Operators are watched below the modules, so a ReLU or a mean written as a functi
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from compress.errors import RecipeError
-from compress.network import Model
+from compress.network import Model, features_of
 from compress.similarity import classifier_gradient
 
 ACTIVATIONS = frozenset(
@@ -120,26 +120,38 @@ def at_search(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def inside(student: nn.Module, inputs: Tensor) -> tuple[nn.Module, Tensor]:
-    """What has the weights, and what it is given: the network behind its preprocessing, and that one's answer."""
-    if not isinstance(student, Model):
-        return student, inputs
-    with torch.no_grad():
-        return student.network, student.frontend(inputs)
+def inside(student: nn.Module, inputs: Sequence[Tensor]) -> tuple[nn.Module, Tensor]:
+    """What has the weights, and what it is given: the network behind its preprocessing, and that one's answer.
+
+    Raises:
+        RecipeError: it is given integers or several tensors, in whose place nothing can be drawn.
+    """
+    network, features = student, tuple(inputs)
+    if isinstance(student, Model):
+        with torch.no_grad():
+            network, features = student.network, features_of(student.frontend, inputs)
+    if len(features) > 1 or not features[0].is_floating_point():
+        raise RecipeError(
+            "the score feeds networks with numbers of its own, and these take token ids or several tensors",
+            fix="choose a score that sees real examples, such as gradient_norm, or a selector that trains",
+        )
+    return network, features[0]
 
 
-def observe(network: nn.Module, inputs: Tensor, *, units: bool = False) -> Observation:
+def observe(network: nn.Module, inputs: Tensor | Sequence[Tensor], *, units: bool = False) -> Observation:
     """Push a batch through and look inside. The network is left as it was.
 
     Args:
         network: inputs -> output, one tensor.
-        inputs: (B, ...), B >= 2.
+        inputs: (B, ...), B >= 2, or several of them, which the network takes in order.
         units: whether to record which units are on.
 
     Raises:
         RecipeError: the output is no tensor of the batch, or the network has no features before its last layer.
     """
-    watch = _Watch(len(inputs), units)
+    given = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    size = len(given[0])
+    watch = _Watch(size, units)
     calls: list[_Call] = []
     handles = []
     for module in network.modules():
@@ -149,20 +161,20 @@ def observe(network: nn.Module, inputs: Tensor, *, units: bool = False) -> Obser
             handles.append(module.register_forward_hook(_Caller(watch, calls)))
     try:
         with at_search(network), torch.no_grad(), watch:
-            output = network(inputs)
+            output = network(*given)
     finally:
         for handle in handles:
             handle.remove()
-    if not isinstance(output, Tensor) or output.ndim < 2 or len(output) != len(inputs):
+    if not isinstance(output, Tensor) or output.ndim < 2 or len(output) != size:
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise RecipeError(
-            f"{type(network).__name__} gave {shape} for a batch of {len(inputs)}",
+            f"{type(network).__name__} gave {shape} for a batch of {size}",
             fix="score networks that give one tensor, (B, ...)",
         )
     found = next((pair for call in reversed(calls) if (pair := _as_classifier(call, output)) is not None), None)
     last, classifier = found if found is not None else (calls[-1] if calls else None, None)
     features = None if last is None else last.before
-    if features is None and classifier is not None and len(classifier.inputs) == len(inputs) and len(calls) > 1:
+    if features is None and classifier is not None and len(classifier.inputs) == size and len(calls) > 1:
         features = classifier.inputs
     if features is None:
         raise RecipeError(

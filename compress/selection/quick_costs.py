@@ -33,7 +33,7 @@ class QuickCosts:
         model: student -> what is costed, such as the student with its front-end. It keeps the student as it is, in a
             submodule.
         within: name of that submodule, "" where `model` returns the student itself.
-        example: raw inputs, (B, ...); they are costed at batch 1.
+        example: raw inputs, (B, ...) each; they are costed at batch 1.
         target: see `profiles.profile`.
         precision: see `profiles.profile`.
         layers: see `profiles.profile`.
@@ -45,7 +45,7 @@ class QuickCosts:
         space: Space[Any],
         model: Callable[[nn.Module], nn.Module],
         within: str,
-        example: Tensor,
+        example: tuple[Tensor, ...],
         target: Target,
         precision: Precision | None,
         layers: bool = False,
@@ -54,7 +54,7 @@ class QuickCosts:
         self._space = space
         self._model = model
         self._prefix = within + "." if within else ""
-        self._example = example[:1]
+        self._example = tuple(tensor[:1] for tensor in example)
         self._target, self._precision, self._layers = target, precision, layers
         self._learnt_after = learnt_after
         self._asked: Counter[Hashable] = Counter()
@@ -68,14 +68,14 @@ class QuickCosts:
         """The graph that `profiles.read` gives of the built network."""
         outline = self._space.outline(plan)
         if outline is None:
-            return read(self._built(plan), (self._example,))
+            return read(self._built(plan), self._example)
         self._asked[outline.key] += 1
         if outline.key not in self._families and self._asked[outline.key] > self._learnt_after:
             self._families[outline.key] = self._learned(plan)
         family = self._families.get(outline.key)
         absent = [self._prefix + name for name in outline.absent]
         if family is None or any(name not in family.spans for name in absent):
-            return read(self._built(plan), (self._example,))
+            return read(self._built(plan), self._example)
         return family.graph(outline.sizes, absent, {self._prefix + k: size for k, size in outline.windows.items()})
 
     def _built(self, plan: Any) -> nn.Module:
@@ -98,7 +98,7 @@ class QuickCosts:
 
         def traced(sizes: Mapping[str, int]) -> tuple[Graph, Mapping[str, Span]]:
             network = self._built(plans[tuple(sorted(sizes.items()))])
-            return read_spans(network, (self._example,), self._spanned(network))
+            return read_spans(network, self._example, self._spanned(network))
 
         return learned(traced, draw)
 

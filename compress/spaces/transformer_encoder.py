@@ -19,8 +19,10 @@ from torch import Tensor, nn
 
 from compress.contracts.space import Space, SpaceContext
 from compress.errors import RecipeError
+from compress.structure.attention import Block
 from compress.structure.decisions import checked, listed, once_per_example, one_of, others, refuse, stable_hash, steps
 from compress.structure.layers import widths_of
+from compress.structure.tokens import FEWEST_TOKENS, SIDES, grid_of, patch_of, patches
 
 FAMILIES = ("nvidia-gpu", "x86-cpu")
 LADDER = (16, 32, 48, 64, 96, 128, 192)  # channels of a token, before rounding up to the target's multiple
@@ -28,9 +30,6 @@ HEADS = (1, 2, 4, 8)
 NARROWEST_HEAD = 8  # channels
 RATIOS = (1, 2, 4)  # of the perceptron's hidden width to the token's
 MOST_DEPTH = 6
-SIDES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # of a patch
-FEWEST_TOKENS = 4
-MOST_TOKENS = 196  # as many as ViT has of 224 x 224 pixels; attention's cost grows with their square
 KEYS: Mapping[str, type] = {"frames": bool, "patch": int, "width": int, "heads": int, "ratio": int, "depth": int}
 
 
@@ -62,40 +61,6 @@ class Plan:
         return stable_hash(self.to_json())
 
 
-class Attention(nn.Module):
-    """softmax(q k' / sqrt(d)) v for each head."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads, self.scale = heads, (width // heads) ** -0.5
-        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, tokens, width) -> the same."""
-        query, key, value = (
-            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
-        )
-        weights = (torch.matmul(query, key.transpose(-2, -1)) * self.scale).softmax(-1)
-        output: Tensor = self.out(torch.matmul(weights, value).transpose(1, 2).flatten(2))
-        return output
-
-
-class Block(nn.Module):
-    """Attention and a perceptron, each added to its input."""
-
-    def __init__(self, width: int, heads: int, hidden: int) -> None:
-        super().__init__()
-        self.norm1, self.attention = nn.LayerNorm(width), Attention(width, heads)
-        self.norm2 = nn.LayerNorm(width)
-        self.perceptron = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, tokens, width) -> the same."""
-        x = x + self.attention(self.norm1(x))
-        output: Tensor = x + self.perceptron(self.norm2(x))
-        return output
-
-
 class Encoder(nn.Module):
     """The network of one plan. `blocks.0`, `blocks.1`, ... and `head` are its taps."""
 
@@ -108,9 +73,8 @@ class Encoder(nn.Module):
         """
         super().__init__()
         self.signal = len(shape) == 2
-        height, width = (1, shape[1]) if self.signal else (shape[1], shape[2])
-        patch = (height if plan.frames or self.signal else plan.patch, plan.patch)
-        tokens = (height // patch[0]) * (width // patch[1])  # what is left over at the right and bottom is in none
+        patch, grid = (find(shape, plan.frames, plan.patch) for find in (patch_of, grid_of))
+        tokens = grid[0] * grid[1]
         self.patches = nn.Conv2d(shape[0], plan.width, patch, patch)
         self.places = nn.Parameter(0.02 * torch.randn(1, tokens, plan.width))
         self.blocks = nn.Sequential(
@@ -126,21 +90,6 @@ class Encoder(nn.Module):
         tokens = self.patches(x).flatten(2).transpose(1, 2) + self.places
         output: Tensor = self.head(self.norm(self.blocks(tokens)).mean(1))
         return output
-
-
-def patches(shape: tuple[int, ...]) -> tuple[tuple[bool, int], ...]:
-    """(frames, patch) worth offering, the smallest patches first: those that make a good number of tokens and leave
-    less than a quarter of an axis over."""
-    height, width = (1, shape[1]) if len(shape) == 2 else (shape[1], shape[2])
-    found: list[tuple[bool, int]] = []
-    for side in SIDES:
-        for frames in (False, True) if height > 1 else (False,):
-            high = height if frames or height == 1 else side
-            tokens = (height // high) * (width // side)
-            whole = all(4 * (size % part) < size for size, part in ((height, high), (width, side)))
-            if side <= width and (frames or high < height or height == 1):
-                found += [(frames, side)] * (FEWEST_TOKENS <= tokens <= MOST_TOKENS and whole)
-    return tuple(found)
 
 
 @final

@@ -61,7 +61,7 @@ def artifact_cost(job: Job, model: Model) -> Cost:
     """
     calm = torch.Generator().manual_seed(job.recipe.seed)
     rows = torch.randperm(len(job.splits.train), generator=calm)[: job.recipe.distill.batch_size]
-    prepared = qat.prepare(model.eval(), (job.example,), job.target.quantizer, float_modules=("frontend",))
+    prepared = qat.prepare(model.eval(), job.example, job.target.quantizer, float_modules=("frontend",))
     qat.calibrate(prepared, [job.splits.train.batch(rows).inputs])
     qat.enter(prepared, qat.phase(1.0))
     prepared.eval()
@@ -69,7 +69,7 @@ def artifact_cost(job: Job, model: Model) -> Cost:
         path = Path(scratch) / "model.onnx"
         torch_to_onnx.convert(
             qat.convert(prepared),
-            (job.example,),
+            job.example,
             path,
             opset=max(job.target.opset, rules(job.target.quantizer).least_opset),
             metadata={},
@@ -77,7 +77,8 @@ def artifact_cost(job: Job, model: Model) -> Cost:
             output_names=job.task.output_names,
             last=rules(job.target.quantizer).passes,
         )
+        one = {name: tensor.numpy() for name, tensor in zip(job.task.input_names, job.one_example, strict=True)}
         there = measured_there(job)
         if there is not None:
-            return cost_there(path, job.target, Remote(there), seed=job.recipe.seed)
-        return cost_here(path, job.target, seed=job.recipe.seed)
+            return cost_there(path, job.target, Remote(there), seed=job.recipe.seed, inputs=one)
+        return cost_here(path, job.target, seed=job.recipe.seed, inputs=one)

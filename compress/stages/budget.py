@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import torch
+
 import profiles
 from compress.job import Job
 from profiles.cost import Cost
@@ -39,7 +41,10 @@ def teacher_cost(job: Job) -> Cost:
     """The teacher on the target, as it is: in float."""
     side = job.teacher
     if side.model is not None:
-        return profiles.profile(side.model, target=job.target, precision="fp32")
+        # Lengths that the file leaves free are as long as the task's examples.
+        sizes = free_lengths(side.model, job.task)
+        example = None if sizes is None else {name: torch.empty(1, *size) for name, size in sizes.items()}
+        return profiles.profile(side.model, target=job.target, precision="fp32", example=example)
     module = side.teacher.modules()["network"]
     return profiles.profile(module, target=job.target, precision="fp32", example=(job.example[:1],))
 

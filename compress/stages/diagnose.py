@@ -52,7 +52,7 @@ class Suspect:
 def exported(job: Job, name: str, prepared: nn.Module, converted: nn.Module, model: Path) -> Suspect:
     """The exported file against the converted student in torch, which the prepared one was made into."""
     loaded = check_onnx.load(model)
-    reference = TorchTensors(converted, (job.example,), loaded)
+    reference = TorchTensors(converted, job.example, loaded)
 
     def conversion(inputs: Arrays) -> str:
         given = [torch.from_numpy(np.array(inputs[key])) for key in job.task.input_names]

@@ -67,7 +67,7 @@ def export(job: Job, choice: Choice, student: Distilled, quantized: Quantized) -
         steps, kept = _last(job, quantized)
         model = torch_to_onnx.convert(
             _quantised(job, quantized.model),
-            (job.example,),
+            job.example,
             folder / MODEL,
             opset=_opset(job),
             metadata=metadata | {"precision": quantized.precision},
@@ -77,7 +77,7 @@ def export(job: Job, choice: Choice, student: Distilled, quantized: Quantized) -
         )
         torch_to_onnx.convert(
             _float(job, student.model),
-            (job.example,),
+            job.example,
             folder / FLOAT,
             opset=job.target.opset,
             metadata=metadata | {"precision": "fp32"},

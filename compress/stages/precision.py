@@ -74,7 +74,7 @@ def desk(job: Job, student: Distilled) -> Desk:
     part = job.recipe.quantize
     floats = ("frontend", *part.float_modules)
     budget, source = accuracy_budget(part.accuracy_budget, budget_of(job).accuracy_drop)
-    pricer = Pricer(student.model, (job.example,), job.target, job.target.quantizer, floats)
+    pricer = Pricer(student.model, job.example, job.target, job.target.quantizer, floats)
     return Desk(job, student, pricer, floats, budget, source)
 
 
@@ -161,7 +161,7 @@ def candidates(desk: Desk, model: Prepared) -> tuple[list[Candidate], list[str]]
         else:
             times, note = measure(
                 {"int8": model, "fp32": desk.student.model},
-                (job.example,),
+                job.example,
                 job.target,
                 job.task.input_names,
                 job.task.output_names,

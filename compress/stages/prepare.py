@@ -32,8 +32,10 @@ from compress.training import supervised
 from compress.training.evaluate import evaluate_teacher
 from profiles.atomic import sha256, writing
 
+from profiles.target import Target
 EXAMPLES = 8
 
+REAL_INPUTS = ("cortex-m", "ethos-u", "riscv-cluster")  # families whose builders take float32 inputs and no tables
 
 def prepare(recipe: Recipe, store: Store, progress: Progress, remote: str | None) -> Job:
     """Read task, data, target and teacher; the reference teacher is trained once per machine and cached.
@@ -44,6 +46,7 @@ def prepare(recipe: Recipe, store: Store, progress: Progress, remote: str | None
     target = formats.chosen(profiles.target(recipe.target, Path()), recipe.quantize.format)
     task = load_task(recipe.task)
     splits = task.load(recipe.task.data)
+    _check_target(task, target)
     data_checks.check_splits(task, splits)
     data = digest({name: examples.fingerprint() for name, examples in splits.named().items()})
     identities = {
@@ -52,7 +55,7 @@ def prepare(recipe: Recipe, store: Store, progress: Progress, remote: str | None
         "teacher": _teacher_identity(recipe, task),
         "seed": str(recipe.seed),
     }
-    example = splits.train.batch(torch.arange(min(EXAMPLES, len(splits.train)))).inputs[0]
+    example = splits.train.batch(torch.arange(min(EXAMPLES, len(splits.train)))).inputs
 
     def work(folder: Path) -> tuple[Mapping[str, Path], Mapping[str, Any]]:
         path = _obtain(recipe, task, splits, identities, folder, progress)
@@ -105,6 +108,16 @@ def load_task(part: TaskPart) -> Task:
 
 
 def _sizes(splits: Splits) -> dict[str, int]:
+def _check_target(task: Task, target: Target) -> None:
+    whole = [one.name for one in task.inputs if one.values]
+    if whole and target.family in REAL_INPUTS:
+        raise TaskError(
+            f"input {whole[0]!r} of task {task.name!r} holds integers, and what is built for {target.name} takes"
+            " float32 alone",
+            fix="choose a target that runs token ids, such as jetson, a100 or x86, or let the task give real numbers",
+        )
+
+
     return {name: len(examples) for name, examples in splits.named().items()}
 
 

@@ -292,7 +292,7 @@ def _prepared(job: Job, student: Distilled, modules: tuple[str, ...] = ()) -> Pr
     part = job.recipe.quantize
     network = equalized(student.model, part.equalize, _calibration(job) if part.equalize != "none" else ())
     how = rounding(part.ranges, percentile=part.percentile, weight_ranges=part.weight_ranges, steps=part.steps)
-    return qat.prepare(network, (job.example,), job.target.quantizer, float_modules=floats, rounding=how)
+    return qat.prepare(network, job.example, job.target.quantizer, float_modules=floats, rounding=how)
 
 
 def _calibration(job: Job) -> list[tuple[torch.Tensor, ...]]:

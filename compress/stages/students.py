@@ -7,12 +7,15 @@ from torch import nn
 
 import profiles
 from compress import catalog
-from compress.contracts.batch import Batch
 from compress.contracts.space import Space, SpaceContext
 from compress.errors import RecipeError
 from compress.job import Job
-from compress.network import Model
+from compress.network import Model, features_of
 from compress.stages.learned import Choice
+from compress.structure.decisions import made_for
+
+UNIT = 1e-3  # how far from 1 the length of a unit vector may be: answers may come from a half-precision file
+NETWORK = "network"  # of a `Model`: what a space builds
 
 
 def build_student(job: Job, choice: Choice, number: int = 0) -> Model:
@@ -24,7 +27,12 @@ def build_student(job: Job, choice: Choice, number: int = 0) -> Model:
 def student(job: Job, name: str, space: Space[Any], plan: Any, number: int = 0) -> Model:
     """The network of one plan with its preprocessing; `number` is added to the run's seed."""
     torch.manual_seed(job.recipe.seed + number)
-    return Model(_frontend(job, name), space.build(plan))
+    return dressed(job, name, space.build(plan))
+
+
+def dressed(job: Job, name: str, network: nn.Module) -> Model:
+    """A network of that space with its preprocessing; the network is the model's submodule `NETWORK`."""
+    return Model(_frontend(job, name), network)
 
 
 def open_space(job: Job, name: str) -> Space[Any]:
@@ -33,8 +41,7 @@ def open_space(job: Job, name: str) -> Space[Any]:
     Raises:
         RecipeError: it does not go with this teacher, task or target.
     """
-    space: Space[Any] = catalog.load("compress.spaces", name).SPACE(_context(job, name))
-    return space
+    return made_for(name, catalog.load("compress.spaces", name).SPACE, _context(job, name))
 
 
 def open_spaces(job: Job) -> tuple[dict[str, Space[Any]], dict[str, str]]:
@@ -61,9 +68,7 @@ def open_spaces(job: Job) -> tuple[dict[str, Space[Any]], dict[str, str]]:
 
 def frontend_macs(job: Job, space: str) -> int:
     """Multiply-accumulates of what stands before every student of a space, for one example."""
-    return profiles.profile(
-        _frontend(job, space).eval(), target=job.target, example=(job.example[:1],), layers=False
-    ).macs
+    return profiles.profile(_frontend(job, space).eval(), target=job.target, example=job.one_example, layers=False).macs
 
 
 def _frontend(job: Job, space: str) -> nn.Module:
@@ -73,14 +78,16 @@ def _frontend(job: Job, space: str) -> nn.Module:
 
 def _context(job: Job, space: str) -> SpaceContext:
     with torch.no_grad():
-        features = _frontend(job, space).eval()(job.example)
-    batch = Batch((job.example,), labels=None, index=torch.arange(len(job.example)))
-    answer = job.teacher.teacher.observe(batch).output
+        features = features_of(_frontend(job, space).eval(), job.example)
+    answer = job.teacher.teacher.observe(job.splits.train.batch(torch.arange(len(job.example[0])))).output
     return SpaceContext(
         job.teacher.network,
-        features,
+        features[0],
         len(job.task.labels),
         job.target.width_multiple,
         job.target.family,
         tuple(answer.shape[1:]),
+        features[1:],
+        tuple(one.values for one in job.task.inputs),
+        answer.ndim == 2 and torch.allclose(answer.norm(dim=1), torch.ones(len(answer)), atol=UNIT),
     )

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from compress.contracts.space import SpaceContext
+from compress.contracts.space import Space, SpaceContext
 from compress.errors import RecipeError
 
 P = TypeVar("P")
@@ -97,6 +97,22 @@ def once_per_example(space: str, context: SpaceContext) -> None:
             f"students of {space} give {context.outputs} numbers per example; this task's answers are {context.answer}",
             fix="choose the space 'unet', which answers every position, or 'derived'",
         )
+
+
+def made_for(name: str, kind: type[Space[Any]], context: SpaceContext) -> Space[Any]:
+    """The space for this context.
+
+    Raises:
+        RecipeError: the front-end gives integers or several tensors and the space takes none, or the space refuses.
+    """
+    given = (context.features, *context.more)
+    if not kind.tokens and (len(given) > 1 or not context.features.is_floating_point()):
+        found = listed(f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}" for tensor in given)
+        raise RecipeError(
+            f"students of {name} take one tensor of real numbers; the front-end gives {found}",
+            fix="choose a space for tokens, such as 'token_encoder', or let the task's front-end make one real tensor",
+        )
+    return kind(context)
 
 
 def listed(values: Iterable[Any]) -> str:

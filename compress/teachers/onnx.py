@@ -27,8 +27,9 @@ NUMBERS = {
 class OnnxTeacher(Teacher):
     """Runs on onnxruntime's CPU provider. The file takes the task's raw inputs: its preprocessing is inside.
 
-    A fixed batch size in the file is met by cutting and padding. The output is the one called like the task's first
-    output, or else the file's first; the rest are `others` by name.
+    A fixed batch size in the file is met by cutting and padding. Inputs are taken by the task's names where the file
+    has the same ones, else by their order; integers of another width are converted. The output is the one called like the task's
+    first output, or else the file's first; the rest are `others` by name.
 
     Args:
         path: the file; external data lie beside it.
@@ -42,7 +43,7 @@ class OnnxTeacher(Teacher):
         self._path = Path(path)
         self._fingerprint = _fingerprint(self._path)
         self._session = _session(self._path)
-        self._inputs = self._session.get_inputs()
+        self._inputs = _in_order(self._session.get_inputs(), task)
         names = [output.name for output in self._session.get_outputs()]
         wanted = task.output_names[0]
         self._names = [wanted, *(name for name in names if name != wanted)] if wanted in names else names
@@ -92,20 +93,44 @@ class OnnxTeacher(Teacher):
                     f"{self._path}: input {wanted.name!r} is {wanted.type}",
                     fix=f"export it as one of {', '.join(NUMBERS)}",
                 )
-        taken = self._inputs[0].shape[1:]
-        if not _fits(taken, task.input_shape):
+        for wanted, given in zip(self._inputs, task.inputs, strict=True):
+            which = "examples" if len(self._inputs) == 1 else f"input {wanted.name!r}"
+            if not _fits(wanted.shape[1:], given.shape):
+                raise TeacherError(
+                    f"{self._path} takes {which} of shape {_printed(wanted.shape[1:])}, task {task.name!r} gives "
+                    f"{_printed(given.shape)}",
+                    fix="export the teacher with its preprocessing, so that it takes the task's raw inputs",
+                )
+            if np.issubdtype(NUMBERS[wanted.type], np.integer) and not given.values:
+                raise TeacherError(
+                    f"{self._path}: input {wanted.name!r} is {wanted.type}, task {task.name!r} gives real numbers",
+                    fix="export the teacher with its preprocessing, or name the integers in the task's input_values",
+                )
+        answer = next(output.shape for output in self._session.get_outputs() if output.name == self._names[0])
+        if task.kind == "classification" and not _fits(answer[1:], (len(task.labels),)):
             raise TeacherError(
-                f"{self._path} takes examples of shape {_printed(taken)}, task {task.name!r} gives "
-                f"{_printed(task.input_shape)}",
-                fix="export the teacher with its preprocessing, so that it takes the task's raw inputs",
-            )
-        given = next(output.shape for output in self._session.get_outputs() if output.name == self._names[0])
-        if task.kind == "classification" and not _fits(given[1:], (len(task.labels),)):
-            raise TeacherError(
-                f"{self._path}: output {self._names[0]!r} has shape {_printed(given[1:])} per example, task "
+                f"{self._path}: output {self._names[0]!r} has shape {_printed(answer[1:])} per example, task "
                 f"{task.name!r} has {len(task.labels)} labels",
                 fix="use a teacher that was trained for these labels",
             )
+
+
+def free_lengths(path: Path, task: Task) -> dict[str, tuple[int, ...]] | None:
+    """Input of the file -> shape of one of the task's examples; None where the file fixes every shape itself."""
+    import onnx
+
+    graph = onnx.load(str(path), load_external_data=False).graph
+    stored = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in stored]
+    if all(size.HasField("dim_value") for value in inputs for size in value.type.tensor_type.shape.dim[1:]):
+        return None
+    return {value.name: given.shape for value, given in zip(_in_order(inputs, task), task.inputs, strict=True)}
+
+
+def _in_order(inputs: list[Any], task: Task) -> list[Any]:
+    """By the task's names where they are the file's too, else as they are."""
+    named = {one.name: one for one in inputs}
+    return [named[name] for name in task.input_names] if set(named) == set(task.input_names) else inputs
 
 
 def _session(path: Path) -> Any:

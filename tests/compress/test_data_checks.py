@@ -14,6 +14,7 @@ from compress.contracts.examples import Examples, Splits, TensorExamples
 from compress.contracts.task import Task
 from compress.data_checks import CHUNK, check_splits, check_task, data_folder, verified_files
 from compress.errors import TaskError
+from compress.frontends.unchanged import Unchanged
 
 GOOD = b"the content"
 
@@ -55,6 +56,11 @@ def test_good_data_pass() -> None:
         ("labels", ("yes", "no", "yes"), "the label 'yes' twice"),
         ("input_shape", 3, "has no input_shape: found 3"),
         ("input_shape", (3, -1), "has no input_shape"),
+        ("input_shapes", ((3,), 4), "has input_shapes"),
+        ("input_shapes", ((3,), (4,)), "2 input shapes and the input names"),
+        ("input_names", ("one", "two"), "1 input shapes and the input names"),
+        ("input_values", (5, 2), "1 inputs and the input_values"),
+        ("input_values", (-1,), "1 inputs and the input_values"),
     ],
 )
 def test_a_task_must_describe_itself(monkeypatch: pytest.MonkeyPatch, field: str, value: object, message: str) -> None:
@@ -143,6 +149,66 @@ def test_inputs_must_be_float32() -> None:
 
     with pytest.raises(TaskError, match=r"float64, not torch\.float32"):
         check_splits(Tiny(), splits(Doubles()))
+
+
+class Words(Tiny):
+    """Token ids and their mask."""
+
+    name = "words"
+    input_names = ("ids", "mask")
+    input_shapes = ((3,), (3,))
+    input_values = (9, 2)
+
+    def frontend(self) -> nn.Module:
+        return Unchanged()
+
+
+def words(name: str, *, top: int = 9, scale: float | None = None) -> TensorExamples:
+    ids = torch.arange(12).reshape(4, 3) % top
+    return TensorExamples((ids, torch.ones_like(ids)), torch.arange(4) % 2, name, scale)
+
+
+def test_integers_stay_integers() -> None:
+    check_splits(Words(), Splits(words("train"), words("val"), words("test")))
+    batch = words("train").batch(torch.tensor([2, 0]))
+    assert [tensor.dtype for tensor in batch.inputs] == [torch.int64, torch.int64]
+    assert batch.inputs[0].tolist() == [[6, 7, 8], [0, 1, 2]]
+    assert [(one.name, one.shape, one.dtype) for one in Words().inputs] == [
+        ("ids", (3,), torch.int64),
+        ("mask", (3,), torch.int64),
+    ]
+    assert [one.dtype for one in Tiny().inputs] == [torch.float32]
+
+
+def test_inputs_and_labels_of_different_lengths_are_refused() -> None:
+    with pytest.raises(ValueError, match="lengths 4, 5, 4"):
+        TensorExamples((torch.zeros(4, 3), torch.zeros(5, 3)), torch.zeros(4), "odd")
+
+
+def test_tokens_that_do_not_fit_are_refused() -> None:
+    def check(train: Examples) -> None:
+        check_splits(Words(), Splits(train, words("val"), words("test")))
+
+    with pytest.raises(TaskError, match=r"'ids' is torch\.float32, not torch\.int64") as refused:
+        check(words("train", scale=1.0))
+    assert "scale=None" in refused.value.fix
+    with pytest.raises(TaskError, match="'ids' of the example at position 3 is not within 0 to 8"):
+        check(words("train", top=12))
+    with pytest.raises(TaskError, match="an example has 1 tensors, the task's inputs are ids, mask"):
+        check(TensorExamples(torch.zeros(4, 3, dtype=torch.int64), torch.arange(4) % 2, "train", None))
+    wide = torch.zeros(4, 5, dtype=torch.int64)
+    with pytest.raises(TaskError, match=r"of input 'mask' has shape \(5,\)"):
+        check(TensorExamples((wide[:, :3], wide), torch.arange(4) % 2, "train", None))
+
+
+def test_a_front_end_that_takes_one_of_two_inputs_is_refused() -> None:
+    class Half(Words):
+        def frontend(self) -> nn.Module:
+            return nn.Identity()
+
+    with pytest.raises(TaskError, match="front-end does not take 2 inputs") as refused:
+        check_splits(Half(), Splits(words("train"), words("val"), words("test")))
+    assert "Unchanged" in refused.value.fix
 
 
 def test_positions_must_be_answered_as_asked() -> None:

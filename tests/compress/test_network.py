@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import TaskError
+from compress.frontends.unchanged import Unchanged
 from compress.network import Model, Postprocessed, with_postprocess
 from compress.qat import prepare as qat
 from compress.residual_network import ResidualNetwork
@@ -78,3 +79,29 @@ def test_names_without_what_makes_them_are_told() -> None:
     with pytest.raises(TaskError, match="no postprocess") as refused:
         Named().postprocess()
     assert "leave postprocessed_names empty" in refused.value.fix
+
+
+class Sum(nn.Module):
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        return (ids * mask).sum(dim=1, keepdim=True).float()
+
+
+class Swap(nn.Module):
+    def forward(self, mask: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        return ids, mask
+
+
+@pytest.mark.parametrize("frontend", [Unchanged(), Swap()])
+def test_a_front_end_of_several_inputs_feeds_a_network_of_several(frontend: nn.Module, tmp_path: Path) -> None:
+    """Integers stay integers into the file, whose batch is free, with and without what the task makes of the output."""
+    given = [torch.tensor([[1, 2, 3], [4, 5, 6]]), torch.tensor([[1, 1, 0], [1, 0, 1]])]
+    raw = tuple(given if isinstance(frontend, Unchanged) else given[::-1])
+    model = Model(frontend, Sum()).eval()
+    assert model(*raw).flatten().tolist() == [3.0, 10.0]
+    for module, names in ((model, ["sum"]), (Postprocessed(model, Likeliest()), ["sum", "likeliest"])):
+        path = tmp_path / "model.onnx"
+        torch_to_onnx.convert(
+            module, raw, path, opset=20, input_names=["a", "b"], output_names=names, metadata={}, dynamic_batch=True
+        )
+        three = {name: torch.cat([tensor, tensor[:1]]).numpy() for name, tensor in zip("ab", raw, strict=True)}
+        assert on_onnxruntime.load(path).run(three)["sum"].flatten().tolist() == [3.0, 10.0, 3.0]

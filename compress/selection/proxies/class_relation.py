@@ -14,9 +14,8 @@ from compress.similarity import class_relation_distance
 
 def score(student: nn.Module, teacher: nn.Module | None, batch: Batch) -> float:
     """-4 / K to 0."""
-    (inputs,) = batch.inputs
-    theirs = observe(required(teacher), inputs).gradient(batch.labels)
-    return -float(class_relation_distance(observe(student, inputs).gradient(batch.labels), theirs))
+    theirs = observe(required(teacher), batch.inputs).gradient(batch.labels)
+    return -float(class_relation_distance(observe(student, batch.inputs).gradient(batch.labels), theirs))
 
 
 PROXY = Proxy(source="proposed, after arXiv:2303.15678", score=score, compares=True)

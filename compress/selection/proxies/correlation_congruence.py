@@ -28,8 +28,7 @@ def kernel(vectors: Tensor) -> Tensor:
 
 def score(student: nn.Module, teacher: nn.Module | None, batch: Batch) -> float:
     """Minus the mean squared difference of the two kernels; <= 0. Widths may differ."""
-    (inputs,) = batch.inputs
-    theirs, ours = observe(required(teacher), inputs).vectors, observe(student, inputs).vectors
+    theirs, ours = observe(required(teacher), batch.inputs).vectors, observe(student, batch.inputs).vectors
     return -float((kernel(ours) - kernel(theirs)).square().mean())
 
 

@@ -30,7 +30,7 @@ def log_determinant(active: Sequence[Tensor]) -> float:
 
 def score(student: nn.Module, teacher: nn.Module | None, batch: Batch) -> float:
     """`log_determinant` over all activations of the student."""
-    active = observe(student, batch.inputs[0], units=True).active
+    active = observe(student, batch.inputs, units=True).active
     if not active:
         raise RecipeError(
             f"{type(student).__name__} has no ReLU-like activation", fix="leave naswot out for this space"

@@ -31,8 +31,7 @@ def divergence(student: Tensor, teacher: Tensor) -> float:
 
 def score(student: nn.Module, teacher: nn.Module | None, batch: Batch) -> float:
     """<= 0. Widths may differ."""
-    (inputs,) = batch.inputs
-    return -divergence(observe(student, inputs).vectors, observe(required(teacher), inputs).vectors)
+    return -divergence(observe(student, batch.inputs).vectors, observe(required(teacher), batch.inputs).vectors)
 
 
 PROXY = Proxy(source="arXiv:1803.10837 eq. 3 to 7 at initialisation", score=score, compares=True)

@@ -13,9 +13,8 @@ from compress.similarity import relation_distance
 
 def score(student: nn.Module, teacher: nn.Module | None, batch: Batch) -> float:
     """-M_r, -4 / B to 0."""
-    (inputs,) = batch.inputs
-    theirs = observe(required(teacher), inputs).features
-    return -float(relation_distance(observe(student, inputs).features, theirs))
+    theirs = observe(required(teacher), batch.inputs).features
+    return -float(relation_distance(observe(student, batch.inputs).features, theirs))
 
 
 PROXY = Proxy(source="arXiv:2303.15678, M_r", score=score, compares=True)

@@ -31,8 +31,7 @@ def angles(vectors: Tensor) -> Tensor:
 
 def score(student: nn.Module, teacher: nn.Module | None, batch: Batch) -> float:
     """<= 0, by Huber's loss. Widths may differ."""
-    (inputs,) = batch.inputs
-    ours, theirs = observe(student, inputs).vectors, observe(required(teacher), inputs).vectors
+    ours, theirs = observe(student, batch.inputs).vectors, observe(required(teacher), batch.inputs).vectors
     far = F.smooth_l1_loss(distances(ours), distances(theirs))
     bent = F.smooth_l1_loss(angles(ours), angles(theirs))
     return -float(DISTANCES * far + ANGLES * bent)

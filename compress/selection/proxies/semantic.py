@@ -14,9 +14,8 @@ from compress.similarity import semantic_distance
 
 def score(student: nn.Module, teacher: nn.Module | None, batch: Batch) -> float:
     """-M_s, -4 to 0; defined for classifiers of the teacher's width."""
-    (inputs,) = batch.inputs
-    theirs = observe(required(teacher), inputs).gradient(batch.labels)
-    ours = observe(student, inputs).gradient(batch.labels)
+    theirs = observe(required(teacher), batch.inputs).gradient(batch.labels)
+    ours = observe(student, batch.inputs).gradient(batch.labels)
     try:
         return -float(semantic_distance(ours, theirs))
     except ValueError as error:

@@ -15,8 +15,7 @@ TEMPERATURE = 4.0  # that the paper's released scripts distil with
 
 def score(student: nn.Module, teacher: nn.Module | None, batch: Batch) -> float:
     """Minus KL(teacher || student) of the softened outputs times temperature squared, mean over the batch; <= 0."""
-    (inputs,) = batch.inputs
-    theirs, ours = observe(required(teacher), inputs).output, observe(student, inputs).output
+    theirs, ours = observe(required(teacher), batch.inputs).output, observe(student, batch.inputs).output
     log_p, log_q = (F.log_softmax(output / TEMPERATURE, dim=1) for output in (theirs, ours))
     divergence = (log_p.exp() * (log_p - log_q)).sum(dim=1).mean()
     return -(TEMPERATURE**2) * float(divergence)

@@ -20,7 +20,7 @@ from compress.selection.observation import inside
 def score(student: nn.Module, teacher: nn.Module | None, batch: Batch) -> float:
     """log of the sum over parameters of |theta dR / dtheta|, where R is the sum of outputs for an input of ones and
     absolute weights. The logarithm keeps the order and stays in range."""
-    network, features = inside(student, batch.inputs[0][:1])
+    network, features = inside(student, [tensor[:1] for tensor in batch.inputs])
     network = copy.deepcopy(network).double().eval().requires_grad_(True)
     with torch.no_grad():
         for module in network.modules():

@@ -27,7 +27,7 @@ def score(student: nn.Module, teacher: nn.Module | None, batch: Batch) -> float:
 
     Weights and inputs are drawn N(0, 1) here, as the definition says; the student's own do not matter.
     """
-    network, features = inside(student, batch.inputs[0])
+    network, features = inside(student, batch.inputs)
     network = copy.deepcopy(network)
     found = []
     for draw in range(DRAWS):

@@ -48,7 +48,7 @@ def _realistic(seed: int, candidates: int) -> dict[str, Any]:
                 "Bag",
                 "Boot",
             ],
-            "input_shape": [1, 28, 28],
+            "inputs": [{"name": "input", "shape": [1, 28, 28], "type": "float32"}],
             "preprocessing": "grey pixels 0..255 divided by 255, then (x - 0.286) / 0.353",
             "examples": {"train": 54000, "val": 6000, "test": 10000},
         },

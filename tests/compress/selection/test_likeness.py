@@ -15,6 +15,7 @@ from compress.selection.initialise import initialise
 from compress.selection.likeness import COMBINED, Likeness, batches, draws, likeness, rank_shares, z_scores
 from compress.selection.observation import observe
 from compress.similarity import relation_distance, semantic_distance
+from tests.compress.tokens import Bag, texts
 
 DATA = TensorExamples(torch.randn(80, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(80) % 3, "toy")
 
@@ -131,19 +132,16 @@ def test_the_larger_term_rules_the_sum_and_not_the_ranks() -> None:
     assert COMBINED["rank"](pool) == pytest.approx([0.5, 0.5, 0.5])
 
 
-def test_too_little_data_and_several_inputs_are_refused() -> None:
+def test_too_little_data_and_noise_for_tokens_are_refused() -> None:
     with pytest.raises(RecipeError, match="fewer than two"):
         batches(TensorExamples(torch.zeros(1, 2), torch.zeros(1), "one"), 32, 1, 0, noise=False)
 
-    class Pairs:
-        def __len__(self) -> int:
-            return 40
+    with pytest.raises(RecipeError, match="cannot stand in for integers"):
+        batches(texts(40, 1), 32, 1, 0, noise=True)
 
-        def batch(self, index: Tensor) -> Batch:
-            return Batch((index.float(), index.float()), None, index)
 
-        def fingerprint(self) -> str:
-            return "pairs"
-
-    with pytest.raises(RecipeError, match="here there are 2"):
-        batches(Pairs(), 32, 1, 0, noise=False)
+def test_networks_of_several_inputs_are_compared_too() -> None:
+    drawn = batches(texts(40, 1), 32, 1, 0, noise=False)
+    assert [tensor.shape for tensor in drawn[0].inputs] == [(32, 8), (32, 8)]
+    found = likeness(Bag(), draws(Bag(), drawn, "default", 0), "default")
+    assert found.relation < 0  # other weights, other relations

@@ -6,7 +6,9 @@ from torch.nn import functional as F
 
 from compress.contracts.space import SpaceContext
 from compress.errors import RecipeError
-from compress.spaces.transformer_encoder import SPACE, Attention, Plan, TransformerEncoder, patches
+from compress.spaces.transformer_encoder import SPACE, Plan, TransformerEncoder
+from compress.structure.attention import Attention
+from compress.structure.tokens import patches
 
 
 def space(shape: tuple[int, ...] = (1, 28, 28), family: str = "nvidia-gpu") -> TransformerEncoder:

@@ -110,7 +110,7 @@ def test_exactly_the_sensitive_layer_ships_in_float(stage: Callable[..., Stage])
     assert found.result.validation >= validation - decision["accuracy_budget"]
     # Asked again it is read back: the same assignment, weights and ranges.
     again = found.again()
-    x = found.job.example
+    (x,) = found.job.example
     assert again.precision == "mixed"
     torch.testing.assert_close(again.model(x), found.result.model(x), rtol=0, atol=0)
     assert found.job.store.repeated.count("quantize") == 1
@@ -167,6 +167,6 @@ def test_the_recipe_says_how_ranges_are_found_and_steps_learned(stage: Callable[
     trained = dict(model.named_parameters())
     assert not torch.equal(trained["graph.body.0.weight"], before["body.0.weight"])  # equalised
     # The steps that were learned are stored, and read back with the rest.
-    x = found.job.example
+    (x,) = found.job.example
     torch.testing.assert_close(found.again().model(x), model(x), rtol=0, atol=0)
     assert found.job.store.repeated.count("quantize") == 1

@@ -12,7 +12,7 @@ from compress.contracts.batch import Batch
 from compress.contracts.examples import Splits
 from compress.contracts.task import Task
 from compress.errors import TeacherError
-from compress.teachers.onnx import OnnxTeacher
+from compress.teachers.onnx import OnnxTeacher, free_lengths
 
 WEIGHT = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], dtype=np.float32)
 
@@ -133,3 +133,68 @@ def test_shapes_that_do_not_fit_the_task_are_refused(tmp_path: Path) -> None:
         OnnxTeacher(write(tmp_path / "a.onnx", inputs=4, weight=np.ones((4, 2), np.float32)), Tiny())
     with pytest.raises(TeacherError, match=r"'logits' has shape \(5\) per example, task 'tiny' has 2 labels"):
         OnnxTeacher(write(tmp_path / "b.onnx", weight=np.ones((3, 5), np.float32)), Tiny())
+
+
+class Words(Tiny):
+    """Token ids and their mask."""
+
+    name = "words"
+    input_names = ("ids", "mask")
+    input_shapes = ((3,), (3,))
+    input_values = (9, 2)
+
+
+def two_inputs(path: Path, names: tuple[str, str], kinds: tuple[int, int], free: bool = False) -> Path:
+    """The masked sum of the ids, twice: logits (B, 2)."""
+    length: int | str = "length" if free else 3
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["ids" if "ids" in names else names[0]], ["a"], to=TensorProto.FLOAT),
+            helper.make_node("Cast", ["mask" if "mask" in names else names[1]], ["b"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["a", "b"], ["kept"]),
+            helper.make_node("ReduceSum", ["kept", "axis"], ["sum"], keepdims=1),
+            helper.make_node("Concat", ["sum", "sum"], ["logits"], axis=1),
+        ],
+        "teacher",
+        [helper.make_tensor_value_info(name, kind, ["batch", length]) for name, kind in zip(names, kinds, strict=True)],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2])],
+        [numpy_helper.from_array(np.array([1], dtype=np.int64), "axis")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
+    return path
+
+
+WORDS = Batch((torch.tensor([[1, 2, 3], [4, 5, 6]]), torch.tensor([[1, 1, 0], [1, 0, 0]])), None, torch.arange(2))
+INT64, INT32 = TensorProto.INT64, TensorProto.INT32
+
+
+@pytest.mark.parametrize("names", [("ids", "mask"), ("mask", "ids"), ("tokens", "there")])
+def test_inputs_go_by_their_names_or_else_by_their_order(tmp_path: Path, names: tuple[str, str]) -> None:
+    for kinds in ((INT64, INT64), (INT32, INT64)):
+        teacher = OnnxTeacher(two_inputs(tmp_path / "t.onnx", names, kinds), Words())
+        assert teacher.observe(WORDS).output.tolist() == [[3.0, 3.0], [4.0, 4.0]]
+
+
+def test_lengths_that_the_file_leaves_free_are_the_tasks(tmp_path: Path) -> None:
+    fixed = two_inputs(tmp_path / "fixed.onnx", ("mask", "ids"), (INT64, INT64))
+    free = two_inputs(tmp_path / "free.onnx", ("mask", "ids"), (INT64, INT64), free=True)
+    assert free_lengths(fixed, Words()) is None
+    assert free_lengths(free, Words()) == {"mask": (3,), "ids": (3,)}
+    assert OnnxTeacher(free, Words()).observe(WORDS).output.tolist() == [[3.0, 3.0], [4.0, 4.0]]
+
+
+def test_a_file_of_integers_is_no_teacher_of_real_numbers(tmp_path: Path) -> None:
+    class Numbers(Words):
+        input_values = (0, 2)
+
+    path = two_inputs(tmp_path / "t.onnx", ("ids", "mask"), (INT64, INT64))
+    with pytest.raises(TeacherError, match=r"'ids' is tensor\(int64\), task 'words' gives real numbers"):
+        OnnxTeacher(path, Numbers())
+
+
+def test_each_input_must_fit(tmp_path: Path) -> None:
+    class Longer(Words):
+        input_shapes = ((3,), (4,))
+
+    with pytest.raises(TeacherError, match=r"takes input 'mask' of shape \(3\), task 'words' gives \(4\)"):
+        OnnxTeacher(two_inputs(tmp_path / "t.onnx", ("ids", "mask"), (INT64, INT64)), Longer())

@@ -15,9 +15,11 @@ from compress.contracts.batch import Batch
 from compress.contracts.proxy import Proxy
 from compress.contracts.space import Space, SpaceContext
 from compress.errors import RecipeError
+from compress.frontends.unchanged import Unchanged
 from compress.network import Model
 from compress.residual_network import ResidualNetwork
 from compress.selection.initialise import initialise
+from tests.compress.tokens import Bag, texts
 
 PACKAGE = "compress.selection.proxies"
 NAMES = catalog.names(PACKAGE)
@@ -124,3 +126,19 @@ def test_what_is_not_drawn_does_not_depend_on_weights(name: str) -> None:
         initialise(student, "gauss", seed)
         scores.append(proxy_of(name)(student, None, batch))
     assert scores[0] == scores[1]
+
+
+NUMBERS_ALONE = ("synflow", "zen")  # they feed a network with numbers of their own
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_networks_of_tokens_are_scored_or_refused_in_words(name: str) -> None:
+    proxy, examples = proxy_of(name), texts(12, 1)
+    torch.manual_seed(3)
+    student, teacher = (Model(Unchanged(), Bag()) for _ in range(2))
+    batch = examples.batch(torch.arange(12))
+    if name in NUMBERS_ALONE:
+        with pytest.raises(RecipeError, match="token ids"):
+            proxy(student, teacher, batch)
+    else:
+        assert math.isfinite(proxy(student, teacher, batch)) or name == "naswot"  # 12 short texts may look alike
