@@ -6,6 +6,7 @@ import torch
 
 import profiles
 from compress.job import Job
+from compress.teachers.onnx import free_lengths
 from profiles.cost import Cost
 from profiles.target import Budget
 
@@ -46,7 +47,7 @@ def teacher_cost(job: Job) -> Cost:
         example = None if sizes is None else {name: torch.empty(1, *size) for name, size in sizes.items()}
         return profiles.profile(side.model, target=job.target, precision="fp32", example=example)
     module = side.teacher.modules()["network"]
-    return profiles.profile(module, target=job.target, precision="fp32", example=(job.example[:1],))
+    return profiles.profile(module, target=job.target, precision="fp32", example=job.one_example)
 
 
 def _least(limit: int | None, other: float) -> int:

@@ -31,11 +31,11 @@ from compress.teachers.onnx import OnnxTeacher
 from compress.training import supervised
 from compress.training.evaluate import evaluate_teacher
 from profiles.atomic import sha256, writing
-
 from profiles.target import Target
-EXAMPLES = 8
 
+EXAMPLES = 8
 REAL_INPUTS = ("cortex-m", "ethos-u", "riscv-cluster")  # families whose builders take float32 inputs and no tables
+
 
 def prepare(recipe: Recipe, store: Store, progress: Progress, remote: str | None) -> Job:
     """Read task, data, target and teacher; the reference teacher is trained once per machine and cached.
@@ -45,8 +45,8 @@ def prepare(recipe: Recipe, store: Store, progress: Progress, remote: str | None
     """
     target = formats.chosen(profiles.target(recipe.target, Path()), recipe.quantize.format)
     task = load_task(recipe.task)
-    splits = task.load(recipe.task.data)
     _check_target(task, target)
+    splits = task.load(recipe.task.data)
     data_checks.check_splits(task, splits)
     data = digest({name: examples.fingerprint() for name, examples in splits.named().items()})
     identities = {
@@ -107,7 +107,6 @@ def load_task(part: TaskPart) -> Task:
     return found
 
 
-def _sizes(splits: Splits) -> dict[str, int]:
 def _check_target(task: Task, target: Target) -> None:
     whole = [one.name for one in task.inputs if one.values]
     if whole and target.family in REAL_INPUTS:
@@ -118,6 +117,7 @@ def _check_target(task: Task, target: Target) -> None:
         )
 
 
+def _sizes(splits: Splits) -> dict[str, int]:
     return {name: len(examples) for name, examples in splits.named().items()}
 
 
