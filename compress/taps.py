@@ -11,7 +11,9 @@ from torch.utils.hooks import RemovableHandle
 from compress.catalog import suggestion
 from compress.contracts.batch import Batch
 from compress.contracts.signals import Signals
+from compress.contracts.stages import Stage, read_stage
 from compress.errors import RecipeError
+from compress.structure.stages import feature, find_stages
 
 
 class Taps:
@@ -20,19 +22,25 @@ class Taps:
     A module that is called several times in one pass leaves its last output; one that gives a tuple or a mapping
     (a recurrent layer) leaves the first tensor in it. A deep copy of the network is not recorded.
 
+    Names that `contracts.stages.stage` makes are looked for when the first inputs are known (`find`); their features
+    are (B, channels, positions ...) whatever the network's family.
+
     Args:
         module: the network; names are relative to it.
-        names: as `module.named_modules()` says them.
+        names: as `module.named_modules()` says them, or of stages.
 
     Raises:
         RecipeError: a name is not a submodule; says which there are.
     """
 
     def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
+        self._module = module
+        self._stages: dict[str, Stage] = {}
+        self._sought = [name for name in dict.fromkeys(names) if read_stage(name) is not None]
         there = dict(module.named_modules())
         there.pop("", None)
         for name in names:
-            if name not in there:
+            if name not in there and name not in self._sought:
                 listed = ", ".join(there) if len(there) <= MANY else f"{', '.join(list(there)[:MANY])}, ..."
                 raise RecipeError(
                     f"{type(module).__name__} has no module called {name!r}; there are {listed or 'none'}",
@@ -41,8 +49,32 @@ class Taps:
         self._seen: dict[str, Tensor] = {}
         self._handles: list[RemovableHandle] = []
         for name in dict.fromkeys(names):
-            self._handles.append(there[name].register_forward_hook(_Recorder(name, self._seen)))
+            if name not in self._sought:
+                self._handles.append(there[name].register_forward_hook(_Recorder(name, self._seen)))
         self._names = tuple(dict.fromkeys(names))
+
+    @property
+    def stages(self) -> Mapping[str, Stage]:
+        """What `find` found, by the name asked for."""
+        return dict(self._stages)
+
+    def find(self, inputs: Sequence[Tensor]) -> None:
+        """Look for the stages that are asked for by number, by running the network once; a second call does nothing.
+
+        Args:
+            inputs: of the network, (B, ...) each.
+
+        Raises:
+            RecipeError: the network has none.
+        """
+        for name in self._sought:
+            number, of = read_stage(name) or (1, 1)
+            found = find_stages(self._module, inputs, of)[number - 1]
+            self._stages[name] = found
+            recorder = _Recorder(name, self._seen, found)
+            self._handles.append(self._module.get_submodule(found.module).register_forward_hook(recorder))
+        self._sought = []
+        self._seen.clear()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -72,6 +104,7 @@ class Taps:
             handle.remove()
         self._handles.clear()
         self._seen.clear()
+        self._sought = []
 
     def __enter__(self) -> "Taps":
         return self
@@ -92,6 +125,7 @@ def observe(module: nn.Module, batch: Batch, taps: Taps) -> Signals:
     A tuple's first tensor is the output and the rest are `others` by position ("1", "2", ...); a mapping's first value
     is the output and the rest keep their names.
     """
+    taps.find(batch.inputs)
     answer = module(*batch.inputs)
     values = taps.read() if taps.names else {}
     if isinstance(answer, Tensor):
@@ -122,21 +156,20 @@ def _plain(value: Tensor) -> Tensor:
 class _Recorder:
     """The forward hook of one module."""
 
-    def __init__(self, name: str, seen: dict[str, Tensor]) -> None:
+    def __init__(self, name: str, seen: dict[str, Tensor], stage: Stage | None = None) -> None:
         self._name = name
         self._seen = seen
+        self._stage = stage
 
     def __call__(self, module: nn.Module, arguments: Any, output: Any) -> None:
-        if isinstance(output, Tensor):
-            self._seen[self._name] = output
-            return
-        tensors = _named_tensors(output)
+        tensors = {"": output} if isinstance(output, Tensor) else _named_tensors(output)
         if tensors:
-            self._seen[self._name] = next(iter(tensors.values()))
+            found = next(iter(tensors.values()))
+            self._seen[self._name] = found if self._stage is None else feature(found, self._stage)
 
     def __deepcopy__(self, memo: Any) -> "_Recorder":
         # A copy of the network (an average of it, say) must neither write here nor carry our activations along.
-        return _Recorder(self._name, {})
+        return _Recorder(self._name, {}, self._stage)
 
 
 def _named_tensors(answer: Any) -> dict[str, Tensor]:

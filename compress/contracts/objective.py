@@ -19,7 +19,8 @@ class Objective(nn.Module):
     """
 
     student_taps: tuple[str, ...] = ()
-    """Module names whose outputs `forward` wants in `student.taps`; instances may set their own."""
+    """Module names whose outputs `forward` wants in `student.taps`; instances may set their own. Where no name can be
+    known, because the student is chosen by a search, ask for `contracts.stages.stages(4)`."""
     teacher_taps: tuple[str, ...] = ()
 
     @classmethod

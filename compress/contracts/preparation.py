@@ -1,7 +1,7 @@
 """What objectives and strategies may look at before training starts."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch import Tensor
 from compress.contracts.batch import Batch
 from compress.contracts.examples import Splits
 from compress.contracts.signals import Signals
+from compress.contracts.stages import Stage
 
 
 class Answers(Protocol):
@@ -23,6 +24,7 @@ class Preparation:
 
     Attributes:
         supervised: the task's own loss on labels, (output, labels) -> (B,).
+        student_stages: where the student's stages end, for taps that asked for stages.
     """
 
     splits: Splits
@@ -32,6 +34,7 @@ class Preparation:
     outputs: int
     seed: int
     supervised: Callable[[Tensor, Tensor], Tensor]
+    student_stages: Mapping[str, Stage] = field(default_factory=dict)
 
     @property
     def example_output(self) -> Tensor:

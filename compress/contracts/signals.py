@@ -13,7 +13,7 @@ class Signals:
     Attributes:
         output: the first output, (B, ...): logits (B, C) in classification.
         others: further outputs by name (a detector's heads, a second task).
-        taps: features by the module name that was tapped.
+        taps: features by the module name or stage (`contracts.stages`) that was tapped.
     """
 
     output: Tensor

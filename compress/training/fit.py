@@ -272,7 +272,14 @@ class _Loop:
             student = self._observers[name](batch).detach()
         teacher = self._ask(next(iter(self.teachers)), batch) if self.teachers else student
         preparation = Preparation(
-            self.splits, self._answers, student, teacher, len(self.task.labels), self.seed, self._supervised
+            self.splits,
+            self._answers,
+            student,
+            teacher,
+            len(self.task.labels),
+            self.seed,
+            self._supervised,
+            self._observers[name].stages,
         )
         seed_all(derived_seed(self.seed, "objectives"), self.device)
         for objective in self.objectives.values():

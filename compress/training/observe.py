@@ -1,6 +1,6 @@
 """How the loop asks networks: mixed precision inside, taps collected, answers in float32."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from compress.contracts.batch import Batch
 from compress.contracts.signals import Signals
+from compress.contracts.stages import Stage
 from compress.taps import Taps, observe
 
 Autocast = Callable[[], AbstractContextManager[Any]]
@@ -42,6 +43,11 @@ class Observer:
         """The network's answers to a batch, float32."""
         with self._autocast():
             return as_float32(observe(self._module, batch, self._taps))
+
+    @property
+    def stages(self) -> Mapping[str, Stage]:
+        """Where the stages end that taps asked for; known after the first batch."""
+        return self._taps.stages
 
     def close(self) -> None:
         """Remove the hooks."""

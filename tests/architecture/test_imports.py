@@ -13,9 +13,9 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
     ("errors",),
     ("contracts", "strict", "progress", "cache", "store", "network", "liveness", "database_errors"),
-    ("catalog", "evaluations"),
-    ("user_file", "taps", "tally", "data_checks", "residual_network", "augmentations", "structure", "similarity", "ranks"),
-    ("recipe",),
+    ("catalog", "evaluations", "graphs", "privileged", "graph_network"),
+    ("user_file", "tally", "data_checks", "residual_network", "augmentations", "structure", "similarity", "ranks"),
+    ("recipe", "taps"),
     ("objectives", "frontends", "teachers", "spaces", "selection", "strategies", "diagnostics"),
     ("selectors", "tasks", "workers"),
     ("training", "methods", "qat", "diagnosis", "page", "doctor", "template", "summary"),

@@ -8,7 +8,10 @@ from torch import Tensor, nn
 
 from compress.contracts.batch import Batch
 from compress.contracts.signals import Signals
+from compress.contracts.stages import stages
 from compress.errors import RecipeError
+from compress.residual_network import ResidualNetwork
+from compress.spaces.transformer_encoder import Encoder, Plan
 from compress.taps import Taps, detached, observe
 
 
@@ -131,3 +134,38 @@ def test_detached_gives_float32_without_gradient() -> None:
     assert not signals.output.requires_grad
     assert signals.others["count"].dtype == torch.int64
     assert not signals.taps["tap"].requires_grad
+
+
+def test_stages_are_found_at_the_first_batch_and_come_as_maps() -> None:
+    network = ResidualNetwork(1, (4, 6), (1, 2), 3)
+    batch = Batch((torch.randn(3, 1, 8, 8),), None, torch.arange(3))
+    with Taps(network, ("stem", *stages(2))) as taps, Taps(network, ("stages.0", "stages.1.1")) as named:
+        assert not taps.stages
+        said = observe(network, batch, taps)
+        expected = named.read()
+        assert list(said.taps) == ["stem", "stage 1 of 2", "stage 2 of 2"]
+        assert torch.equal(said.taps["stage 1 of 2"], expected["stages.0"])
+        assert torch.equal(said.taps["stage 2 of 2"], expected["stages.1.1"])
+        assert {name: found.module for name, found in taps.stages.items()} == {
+            "stage 1 of 2": "stages.0",
+            "stage 2 of 2": "stages.1.1",
+        }
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_two_stages_may_be_one_module() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    batch = Batch((torch.randn(2, 4),), None, torch.arange(2))
+    with Taps(network, stages(3)) as taps:
+        said = observe(network, batch, taps).taps
+    assert torch.equal(said["stage 1 of 3"], said["stage 3 of 3"])
+
+
+def test_gradients_flow_through_a_stage_of_tokens() -> None:
+    network = Encoder(Plan(False, 4, 16, 2, 1, 1), (1, 8, 8), 3)
+    batch = Batch((torch.randn(2, 1, 8, 8),), None, torch.arange(2))
+    with Taps(network, stages(1)) as taps:
+        found = observe(network, batch, taps).taps["stage 1 of 1"]
+    assert found.shape == (2, 16, 2, 2)
+    found.sum().backward()
+    assert network.patches.weight.grad is not None
