@@ -62,6 +62,8 @@ class Method:
         rates: learning rate of a group as a factor of the recipe's; 1 where absent.
         diagnostics: names of `compress/diagnostics` that its report shows.
         tasks: kinds of task it is defined for; empty for every one.
+        quantized: how the student is fine-tuned while it is quantised, where that differs: its graph then has no
+            modules that could be tapped. It need not be said where the usual step goes on without what taps.
     """
 
     source: str
@@ -75,3 +77,4 @@ class Method:
     rates: Mapping[str, float] = field(default_factory=dict)
     diagnostics: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
+    quantized: "Method | None" = None

@@ -5,7 +5,8 @@ arXiv:1412.6550: stage 1 minimises equation 3 through a regressor that is then d
 weight of the teacher's term falling from 4 to 1 (section 3.1).
 
 Here the regressor is a 1x1 convolution, stage 1 takes three tenths of the epochs, and the hint goes on guiding nothing
-in stage 2. A recipe names the pair of layers: [distill.objectives.features] student = "...", teacher = "...".
+in stage 2. The pair of layers is the middle of both networks; a recipe names others, or other stages:
+[distill.objectives.features] student = "stage 4 of 4", teacher = "...". The quantised student goes on with stage 2.
 """
 
 from compress.contracts.clock import Clock
@@ -31,4 +32,8 @@ METHOD = Method(
     ),
     diagnostics=("fidelity",),
     tasks=("classification", "segmentation"),
+    quantized=Method(
+        source="arXiv:1412.6550 eq. 2",
+        objectives={"soft_targets": SoftTargets, "labels": Labels},
+    ),
 )

@@ -16,7 +16,10 @@ from compress.contracts.clock import Clock
 from compress.contracts.objective import Objective
 from compress.contracts.preparation import Preparation
 from compress.contracts.signals import Signals
+from compress.contracts.stages import stage
 from compress.errors import RecipeError
+
+MIDDLE = stage(2, 4)
 
 
 def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -62,14 +65,14 @@ class Features(Objective):
     """`hint_loss` between pairs of tapped modules, each pair with a projection of its own.
 
     Args:
-        student: names of the student's modules.
-        teacher: names of the teacher's, one for each of the student's.
+        student: names of the student's modules or stages; the middle by default, which needs no names.
+        teacher: the same of the teacher, one for each of the student's.
 
     Raises:
         RecipeError: the two lists are empty or differ in length.
     """
 
-    def __init__(self, student: Sequence[str] | str, teacher: Sequence[str] | str) -> None:
+    def __init__(self, student: Sequence[str] | str = MIDDLE, teacher: Sequence[str] | str = MIDDLE) -> None:
         super().__init__()
         self.student_taps = (student,) if isinstance(student, str) else tuple(student)
         self.teacher_taps = (teacher,) if isinstance(teacher, str) else tuple(teacher)

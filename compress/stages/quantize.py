@@ -280,6 +280,8 @@ def _tune(job: Job, model: Prepared, folder: Path, name: str) -> None:
         checkpoint=folder / f"checkpoint{name}.pt",
         precision=part.precision,
         before_step=follow,
+        learned=job.store.path("distill") / LEARNED,
+        quantized=True,
     )
     qat.enter(model, qat.phase(1.0))
     model.eval()
