@@ -280,7 +280,6 @@ def _tune(job: Job, model: Prepared, folder: Path, name: str) -> None:
         checkpoint=folder / f"checkpoint{name}.pt",
         precision=part.precision,
         before_step=follow,
-        learned=job.store.path("distill") / LEARNED,
         quantized=True,
     )
     qat.enter(model, qat.phase(1.0))
