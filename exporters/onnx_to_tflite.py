@@ -138,9 +138,11 @@ def _lower(state: _State, node: Node) -> None:
     elif node.op in ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"):
         _reshape(state, node)
     else:
-        ending = state.context.ending(node.outputs[0])
-        made = ending is not None and _operator(state, node, ending)
-        if not made:
+        passed = _in_place(state, node)
+        ending = state.context.ending((passed or [node])[-1].outputs[0])
+        if ending is not None and _operator(state, node, ending):
+            state.context.done.update(one.name for one in passed)
+        else:
             if _only_floats_follow(state, node):
                 state.outside.append(node.describe())
                 return
@@ -149,6 +151,23 @@ def _lower(state: _State, node: Node) -> None:
                 f"{', '.join(SUPPORTED)}, each followed by QuantizeLinear",
                 fix="replace the operator in the model, or leave the NPU out",
             )
+
+
+def _in_place(state: _State, node: Node) -> list[Node]:
+    """Reshapes between the node and its QuantizeLinear that leave a channel-last tensor as it is.
+
+    torch averages (B, C, L) as (B, C, 1, L), and takes the axis away before it quantises.
+    """
+    passed: list[Node] = []
+    while True:
+        name = (passed or [node])[-1].outputs[0]
+        users = state.graph.consumers.get(name, [])
+        if name in state.graph.outputs or len(users) != 1 or users[0].op not in ("Reshape", "Squeeze", "Unsqueeze"):
+            return passed
+        wide, shape = (state.graph.shape(one, users[0]) for one in (name, users[0].outputs[0]))
+        if not {len(wide), len(shape)} <= {3, 4} or _last(wide) != _last(shape):
+            return passed
+        passed.append(users[0])
 
 
 def _only_floats_follow(state: _State, node: Node) -> bool:
@@ -225,6 +244,9 @@ def _reshape(state: _State, node: Node) -> None:
     if shape == wide:
         state.codes[node.outputs[0]] = before
         return
+    if len(shape) in (3, 4) and len(wide) in (3, 4) and shape[:2] == wide[:2]:  # positions alone: their order stays
+        state.codes[node.outputs[0]] = _of_shape(state, node, before, _last(shape))
+        return
     flat = len(shape) == 2 and shape[0] == 1
     plain = len(wide) in (3, 4) and int(np.prod(wide[2:])) == 1  # no spatial size: the order does not change
     back = len(shape) in (3, 4) and int(np.prod(shape[2:])) == 1
@@ -233,16 +255,23 @@ def _reshape(state: _State, node: Node) -> None:
             f"{node.describe()} mixes channels with positions, which channel-last tensors cannot follow",
             fix="flatten only in front of the classifier",
         )
-    target = shape if flat else _last(shape)
-    after = Tensor(node.outputs[0], target, "int8", before.scales, before.zero)
-    dimensions = Tensor(f"{node.outputs[0]}_shape", (len(target),), "int32", data=np.array(target, np.int32))
-    state.operators.append(Operator("RESHAPE", (before, dimensions), (after,), {}))
+    after = _of_shape(state, node, before, shape if flat else _last(shape))
     if flat and len(wide) in (3, 4) and not plain:
         places = np.arange(int(np.prod(wide))).reshape(wide)
         state.order[id(after)] = np.moveaxis(places[0], 0, -1).reshape(-1)
     else:
         _keep_order(state, before, after)
     state.codes[node.outputs[0]] = after
+
+
+def _of_shape(state: _State, node: Node, before: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The same codes in another shape, behind a RESHAPE where it is another."""
+    if shape == before.shape:
+        return before
+    after = Tensor(node.outputs[0], shape, "int8", before.scales, before.zero)
+    dimensions = Tensor(f"{node.outputs[0]}_shape", (len(shape),), "int32", data=np.array(shape, np.int32))
+    state.operators.append(Operator("RESHAPE", (before, dimensions), (after,), {}))
+    return after
 
 
 def _operator(state: _State, node: Node, ending: Ending) -> bool:

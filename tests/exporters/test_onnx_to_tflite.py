@@ -117,7 +117,38 @@ def concatenated(net: Net) -> None:
     net.qdq(0.0607, 5).conv(2, (1, 1)).qdq(0.05, 0)
 
 
-CASES = [separable, symmetric_pads, residual, classifier, flattened, concatenated]
+def averaged_signal(net: Net) -> None:
+    """How torch writes AdaptiveAvgPool1d: an axis comes and goes around the mean, in front of the pair."""
+    net.qdq().conv(4, (3, 3), relu=True).qdq(0.04, -128)
+    net.at = net.op("Reshape", net.at, net.const(np.array([1, 4, 80], np.int64)))
+    net.at = net.op("Unsqueeze", net.at, net.const(np.array([-2], np.int64)))
+    net.at = net.op("Squeeze", net.op("GlobalAveragePool", net.at), net.const(np.array([-2], np.int64)))
+    net.qdq(0.02, -128)
+    net.at = net.op("Flatten", net.at)
+    net.at = net.op("Gemm", net.at, net.weights((3, 4)), transB=1)
+    net.qdq(0.05, 3)
+
+
+def other_positions(net: Net) -> None:
+    """The rows of a map behind each other: positions keep their order, and channels stay channels."""
+    net.qdq().conv(4, (1, 1)).qdq(0.05, 2)
+    net.at = net.op("Reshape", net.at, net.const(np.array([1, 4, 6, 20], np.int64)))
+    net.conv(5, (3, 3), strides=[2, 3]).qdq(0.05, -4)
+    net.at = net.op("Flatten", net.at)
+    net.at = net.op("Gemm", net.at, net.weights((3, 5 * 2 * 6)), transB=1)
+    net.qdq(0.06, 0)
+
+
+CASES = [
+    separable,
+    symmetric_pads,
+    residual,
+    classifier,
+    flattened,
+    concatenated,
+    averaged_signal,
+    other_positions,
+]
 
 
 def real(tensor: Tensor, codes: Array) -> Array:
