@@ -1,28 +1,36 @@
 """One training of one student by the recipe's method: what select, distill and quantize have in common."""
 
 import copy
+import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from compress import catalog
+from compress.contracts.batch import Batch
 from compress.contracts.clock import Clock
-from compress.contracts.method import Method
+from compress.contracts.examples import TensorExamples
+from compress.contracts.method import Method, Phase
 from compress.contracts.objective import Objective
-from compress.contracts.step import distillation_step
+from compress.contracts.signals import Signals
+from compress.contracts.step import Update
 from compress.contracts.strategy import DataStrategy
 from compress.contracts.task import TrainingNumbers
 from compress.contracts.teacher import Teacher
+from compress.contracts.world import World
 from compress.errors import RecipeError
 from compress.job import Job
 from compress.progress import Quiet
 from compress.strategies.plain import Plain
 from compress.teachers.cached import CachedTeacher
+from compress.training.evaluate import evaluating
 from compress.training.fit import CurvePoint, Outcome, fit
 
+GIVEN = "given teacher"  # beside the teachers that a method makes of it
 ANSWERS = "answers"  # folder of the run with the teacher's answers, which can be made again at any time
 
 
@@ -38,7 +46,6 @@ def lesson(
     spare: Callable[[int], nn.Module] | None = None,
     together: bool = True,
     seed: int | None = None,
-    quantized: bool = False,
 ) -> Outcome:
     """Train `student` in place.
 
@@ -51,13 +58,10 @@ def lesson(
         together: under torchrun, with all processes; False where only the first one trains.
         seed: of data order and dropout; None for the recipe's.
         before_step: called before every step, for what follows the clock outside the method.
-        quantized: whether the student is a captured graph with fake quantisation, which has no modules to tap.
     """
     part = job.recipe.distill
     method: Method = catalog.load("compress.methods", part.method).METHOD
     objectives, weights = _objectives(method, part.objectives, part.method)
-    if quantized:
-        method, objectives = while_quantized(method, objectives, part.method)
     taps = tuple(dict.fromkeys(tap for objective in objectives.values() for tap in objective.teacher_taps))
     student.requires_grad_(True)
     students = method.students(_one_after_another(student, spare))
@@ -87,6 +91,53 @@ def lesson(
             on_point=point,
             together=together,
         )
+
+
+def look(job: Job, student: nn.Module, see: Callable[[Batch, Signals, Signals], None], examples: int) -> None:
+    """One more epoch of the lesson in which nobody learns: what the student is shown, and what both answer.
+
+    Args:
+        student: raw inputs -> outputs; in eval mode here, and unchanged.
+        see: is given batches as the method's data strategy makes them in its last phase (the first stream of each
+            step), the student's answers and the given teacher's.
+        examples: after so many it is not called again.
+    """
+    part = job.recipe.distill
+    method: Method = catalog.load("compress.methods", part.method).METHOD
+    strategy = _strategy(job, method)
+    students = method.students(_one_after_another(student, None))
+    objectives, _ = _objectives(method, part.objectives, part.method)
+    # Where the lesson tapped no teacher, its answers are on disk.
+    tapped = any(objective.teacher_taps for objective in objectives.values())
+    given = job.teacher.teacher if tapped else _teacher(job, strategy, ())
+    nothing = TensorExamples(torch.zeros(0), torch.zeros(0), "nothing")  # nobody wants a score
+    count = 0
+
+    def shown(world: World, batches: Mapping[str, Batch], clock: Clock) -> Iterator[Update]:
+        nonlocal count
+        batch = next(iter(batches.values()))
+        if count < examples:
+            with evaluating(world.students["student"]), torch.no_grad():
+                see(batch, world.observe("student", batch), world.ask(GIVEN, batch))
+        count += len(batch)
+        yield from ()
+
+    fit(
+        method=dataclasses.replace(
+            method, objectives={}, modules={}, phases=(Phase(method.phases[-1].name, step=shown),)
+        ),
+        students=students,
+        teachers={**method.teachers(given, students), GIVEN: given},
+        objectives={},
+        weights={},
+        splits=dataclasses.replace(job.splits, val=nothing),
+        task=job.task,
+        numbers=TrainingNumbers(epochs=1, batch_size=part.batch_size, learning_rate=part.learning_rate),
+        seed=job.recipe.seed,
+        precision="fp32",
+        strategy=strategy,
+        together=False,
+    )
 
 
 def _one_after_another(student: nn.Module, spare: Callable[[int], nn.Module] | None) -> Callable[[], nn.Module]:
@@ -120,25 +171,6 @@ def _teacher(job: Job, strategy: DataStrategy, taps: tuple[str, ...]) -> Teacher
     if not strategy.deterministic or not job.teacher.teacher.cacheable:
         return job.teacher.teacher
     return CachedTeacher(job.teacher.teacher, job.splits.train, "train", job.store.folder / ANSWERS)
-
-
-def while_quantized(
-    method: Method, objectives: Mapping[str, Objective], name: str
-) -> tuple[Method, dict[str, Objective]]:
-    """How the method goes on where the student cannot be tapped: as it says, or without what taps it.
-
-    Raises:
-        RecipeError: the method has steps of its own, or nothing is left, and it does not say how to go on.
-    """
-    chosen = method.quantized or method
-    kept = {key: value for key, value in objectives.items() if key in chosen.objectives and not value.student_taps}
-    left = [key for key in chosen.objectives if key not in kept]
-    if not kept or (left and any(phase.step is not distillation_step for phase in chosen.phases)):
-        raise RecipeError(
-            f"{', '.join(left)} of method {name} tap the student, and the graph of a quantised one has no modules",
-            fix="let the method say how it goes on: METHOD = Method(..., quantized=Method(...))",
-        )
-    return chosen, kept
 
 
 def _objectives(

@@ -110,6 +110,9 @@ class VerifyPart:
     mean_steps: float = 0.5  # largest mean change by a runtime, in quantisation steps: kernels round on their own
     accuracy_change: float = 0.002  # between an artifact and the stage before it
     top1_agreement: float = 0.99  # between an artifact and the stage before it
+    student_agreement: float | None = None  # least, of what ships with the float student; 0.98 is proposed
+    student_kl: float | None = None  # largest, in nats, of what ships from the float student; 0.02 is proposed
+    control: Path | None = None  # ONNX of a student that another teacher taught the same way: how much agreement says
 
 
 @dataclass(frozen=True)
@@ -290,7 +293,14 @@ def _toml(path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path.name} is not valid TOML: {error}", fix="mend that line") from error
 
 
-_PATHS = (("task", "file"), ("task", "data"), ("teacher", "file"), ("teacher", "weights"), ("teacher", "onnx"))
+_PATHS = (
+    ("task", "file"),
+    ("task", "data"),
+    ("teacher", "file"),
+    ("teacher", "weights"),
+    ("teacher", "onnx"),
+    ("verify", "control"),
+)
 
 
 def _absolute(data: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -166,6 +166,19 @@ def keys() -> tuple[Key, ...]:
         Key("verify.mean_steps", "largest mean change of outputs by the target's own kernels, in quantisation steps"),
         Key("verify.accuracy_change", "of the metric between an artifact and the stage before it, a fraction, at most"),
         Key("verify.top1_agreement", "share of examples with the same answer as the stage before, at least"),
+        Key(
+            "verify.student_agreement",
+            "share of examples with the same answer of what ships and of the float student, at least; without it, the"
+            " report gives the figure and nothing fails",
+            0.98,
+        ),
+        Key("verify.student_kl", "divergence of what ships from the float student, in nats, at most", 0.02),
+        Key(
+            "verify.control",
+            "ONNX file of a student that an independent teacher taught the same way: the report then says how much of"
+            " the agreement with this teacher is more than shared competence",
+            "other_run/4_export/model.onnx",
+        ),
     )
 
 

@@ -100,7 +100,7 @@ class Likeness:
         if student.shape != teacher.shape:
             raise ValueError(f"student {tuple(student.shape)}, teacher {tuple(teacher.shape)}")
         rows = max(1, ELEMENTS * len(student) // max(1, student.numel()))
-        for ours, theirs in zip(student.split(rows), teacher.split(rows), strict=True):
+        for ours, theirs in zip(torch.split(student, rows), torch.split(teacher, rows), strict=True):
             divergence = _per_example(predictive_kl(ours, theirs))
             self.count += len(ours)
             self.same += float(_per_example(agreement(ours, theirs)).sum())
@@ -145,7 +145,7 @@ class Calibration:
         """Logits (B, C, ...) and labels (B, ...) of some more examples."""
         rows = max(1, ELEMENTS * len(logits) // max(1, logits.numel()))
         edges = torch.arange(1, BINS, dtype=torch.float64, device=logits.device) / BINS
-        for some, known in zip(logits.split(rows), labels.split(rows), strict=True):
+        for some, known in zip(torch.split(logits, rows), torch.split(labels, rows), strict=True):
             log_p = some.double().log_softmax(dim=1)
             best, chosen = log_p.max(dim=1)
             right, confidence = (chosen == known).double().flatten(), best.exp().flatten()

@@ -19,6 +19,5 @@ METHOD = Method(
     source="arXiv:2303.15678",
     objectives={"labels": Labels, "soft_targets": SoftTargets, "semantics": Semantics, "relations": Relations},
     weights={"labels": 0.1, "soft_targets": 0.9, "semantics": 1.0, "relations": 3000.0},
-    diagnostics=("fidelity",),
     tasks=("classification",),
 )

@@ -16,6 +16,5 @@ METHOD = Method(
     source="arXiv:1503.02531 sec. 2, arXiv:2305.15781",
     objectives={"soft_targets": SoftTargets, "labels": Labels},
     weights={"soft_targets": 0.9, "labels": 0.1},
-    diagnostics=("fidelity",),
     tasks=("classification", "segmentation"),
 )

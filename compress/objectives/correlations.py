@@ -5,6 +5,7 @@ equations 5 to 9: 1 - Pearson's correlation of each example's probabilities (bet
 probabilities over the batch (between examples). The factor temperature squared is that of the authors' code.
 """
 
+import torch
 from torch import Tensor
 
 from compress.contracts.batch import Batch
@@ -27,7 +28,9 @@ def pearson_distance(student: Tensor, teacher: Tensor, dim: int) -> Tensor:
     """
     ours, theirs = (values - values.mean(dim=dim, keepdim=True) for values in (student, teacher))
     product = (ours * theirs).sum(dim=dim)
-    return 1.0 - product / (ours.norm(dim=dim) * theirs.norm(dim=dim)).clamp(min=EPSILON)
+    lengths = torch.linalg.vector_norm(ours, dim=dim) * torch.linalg.vector_norm(theirs, dim=dim)
+    distance: Tensor = 1.0 - product / lengths.clamp(min=EPSILON)
+    return distance
 
 
 class BetweenClasses(Objective):

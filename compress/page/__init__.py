@@ -3,7 +3,19 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from compress.page import checks, choice, comparison, diagnostics, layers, lint, precision, provenance, search, training
+from compress.page import (
+    checks,
+    choice,
+    comparison,
+    diagnostics,
+    fidelity,
+    layers,
+    lint,
+    precision,
+    provenance,
+    search,
+    training,
+)
 from compress.page.headline import header
 from compress.page.html import Markup, tag
 from compress.page.reading import Row, part, plain, word
@@ -18,6 +30,7 @@ SECTIONS: tuple[tuple[str, str, Section], ...] = (
     ("artifacts", "Artifacts", checks.artifacts),
     ("lint", "Rules of the target", lint.findings),
     ("parity", "Parity between stages", checks.parity),
+    ("fidelity", "How faithful the copies are", fidelity.copies),
     ("diagnostics", "Student and teacher", diagnostics.diagnostics),
     ("curves", "Learning curves", training.curves),
     ("precision", "Precision per layer", precision.per_layer),

@@ -4,8 +4,26 @@ from compress.page import numbers
 from compress.page.html import Markup, join, table, tag
 from compress.page.reading import Row, part
 
-SHARES = frozenset({"agreement", "agreement_least", "agreement_most", "student_accuracy", "teacher_accuracy"})
-UNITS = {"predictive_kl": "nats"}
+SHARES = frozenset(
+    {
+        "agreement",
+        "agreement_least",
+        "agreement_most",
+        "student_accuracy",
+        "teacher_accuracy",
+        "ece",
+        "true_class_probability",
+        "true_class_improbable",
+    }
+)
+UNITS = {"predictive_kl": "nats", "nll": "nats"}
+LEAST = {  # figure -> least value, and what it means to be below
+    "true_class_probability": (
+        0.3,
+        "The teacher contradicts the labels: a loss that weighs labels by its probabilities, such as PLD, learns little"
+        " of them. Bring a better teacher, or a method with a term of labels.",
+    )
+}
 
 
 def diagnostics(content: Row) -> Markup | None:
@@ -21,7 +39,14 @@ def diagnostics(content: Row) -> Markup | None:
         return None
     columns = (("diagnostic", ""), ("figure", ""), ("float student against teacher", "number"))
     note = tag("p", join(("All of the test data ", numbers.origin("measured"), ".")), cls="note")
-    return join((table(columns, cells, label="Student and teacher"), note))
+    warned = [
+        tag("p", tag("span", "✗ ", cls="failed"), LEAST[key][1])
+        for figures in part(content, "verify", "diagnostics").values()
+        if isinstance(figures, dict)
+        for key, value in figures.items()
+        if key in LEAST and isinstance(value, int | float) and value < LEAST[key][0]
+    ]
+    return join((*warned, table(columns, cells, label="Student and teacher"), note))
 
 
 def _figure(key: str, value: float) -> str:

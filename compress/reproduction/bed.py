@@ -1,13 +1,15 @@
 """What several experiments train on: Fashion-MNIST pooled to 14 x 14, small networks, and the shipped training loop."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
+from compress.contracts.batch import Batch
 from compress.contracts.examples import Examples, Splits, TensorExamples
 from compress.contracts.method import Method
 from compress.contracts.objective import Objective
@@ -18,6 +20,9 @@ from compress.errors import TaskError
 from compress.objectives.labels import Labels
 from compress.strategies.plain import Plain
 from compress.tasks.fashion_mnist import TASK as FASHION_MNIST
+from compress.teachers.fingerprints import of_module
+from compress.teachers.frozen import FrozenTeacher
+from compress.teachers.remembered import RememberedTeacher
 from compress.training.evaluate import evaluate, outputs_of
 from compress.training.fit import fit
 from compress.training.supervised import SUPERVISED
@@ -68,8 +73,33 @@ class PooledFashionMnist(Task):
 TASK = PooledFashionMnist()
 
 
+@dataclass(frozen=True)
+class Repeated:
+    """The same examples over and over, so that an epoch has as many steps as an experiment wants.
+
+    Attributes:
+        length: how many there seem to be; `index` of a batch runs up to it.
+    """
+
+    examples: Examples
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    def batch(self, index: Tensor) -> Batch:
+        """The examples at `index` modulo how many there are."""
+        return replace(self.examples.batch(index % len(self.examples)), index=index)
+
+    def fingerprint(self) -> str:
+        """Of the examples, and how often."""
+        return f"{self.examples.fingerprint()}:{self.length}"
+
+
+@lru_cache(maxsize=1)
 def pictures(data: Path) -> Pictures:
-    """Read Fashion-MNIST and pool it; its train and validation splits together are the training pictures.
+    """Read Fashion-MNIST and pool it; its train and validation splits together are the training pictures. Read once
+    for all seeds of a run: nobody may change the tensors.
 
     Raises:
         TaskError: the files are absent or changed.
@@ -78,6 +108,27 @@ def pictures(data: Path) -> Pictures:
     parts = [_pooled(split) for split in (splits.train, splits.val)]
     test, test_labels = _pooled(splits.test)
     return Pictures(torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts]), test, test_labels)
+
+
+def some(count: int, seed: int, of: int = 60_000) -> Tensor:
+    """Different positions below `of`, (count,), in random order; a smaller count gives the first of a larger one."""
+    return torch.randperm(of, generator=torch.Generator().manual_seed(seed))[:count]
+
+
+def only(train: Examples, **extras: Examples) -> Splits:
+    """Splits of a training that nobody looks at before it ends: no validation and no test data."""
+    nothing = TensorExamples(torch.zeros(0, *TASK.input_shape), torch.zeros(0, dtype=torch.int64), "nothing")
+    return Splits(train, nothing, nothing, tuple(extras.items()))
+
+
+def frozen(network: nn.Module) -> FrozenTeacher:
+    """A trained network as a teacher."""
+    return FrozenTeacher(network, fingerprint=of_module(network))
+
+
+def remembered(network: nn.Module, train: Examples) -> RememberedTeacher:
+    """What a trained network says of the examples of "train" as they are: one pass for all arms of a seed."""
+    return RememberedTeacher({"train": answers(network, train)})
 
 
 def cnn(widths: tuple[int, ...], outputs: int) -> nn.Module:
@@ -125,11 +176,13 @@ def taught(
 
     Args:
         method: None for a plain one of these objectives: weighted sum, one teacher.
-        objectives: None for labels alone.
+        objectives: None for the method's own with their usual numbers; without a method, for labels alone.
+        weights: of objectives; the method's own where absent, and 1.
         teachers: none by default: labels alone.
         strategy: None for the method's own, or the train split as it is.
     """
-    chosen = {"labels": Labels()} if objectives is None else dict(objectives)
+    own = {"labels": Labels} if method is None else method.objectives
+    chosen = {name: make() for name, make in own.items()} if objectives is None else dict(objectives)
     plain = Method("an arm of an experiment", {name: type(objective) for name, objective in chosen.items()})
     made = method or (plain if teachers else SUPERVISED)
     fit(

@@ -112,12 +112,17 @@ def largest_outputs(job: Job, side: Side) -> dict[str, float]:
 
 
 def keep(
-    job: Job, sides: Sequence[Side], pairs: Sequence[Pair], steps: Mapping[str, float | None]
+    job: Job,
+    sides: Sequence[Side],
+    pairs: Sequence[Pair],
+    steps: Mapping[str, float | None],
+    look: Callable[[Batch, Mapping[str, Outputs]], None] | None = None,
 ) -> tuple[dict[str, float], list[Entry]]:
     """Run all sides on the whole test split, one batch at a time.
 
     Args:
         steps: output -> the unit of its differences.
+        look: is shown every batch with all sides' outputs, for what else is to be summed up.
 
     Returns:
         Side -> the task's metric, as a fraction; and one entry for each pair, in order.
@@ -126,6 +131,8 @@ def keep(
     streams = [{name: parity.Comparison(step) for name, step in steps.items()} for _ in pairs]
     for batch in _batches(job):
         outputs = {side.name: side.answer(batch) for side in sides}
+        if look is not None:
+            look(batch, outputs)
         for name, found in outputs.items():
             first = found[job.task.output_names[0]]
             scores[name].add(torch.from_numpy(np.ascontiguousarray(first)), batch.labels)

@@ -32,6 +32,7 @@ from compress.stages.budget import budget_of, teacher_cost
 from compress.stages.build import Built
 from compress.stages.distill import Distilled
 from compress.stages.export import Exported
+from compress.stages.fidelity import Watch, control_file
 from compress.stages.gates import Gate, cost_gates, parity_gates, to_learn
 from compress.stages.learned import PREDICTED, SHIPPED, Choice, Learned
 from compress.stages.quantize import Quantized
@@ -41,7 +42,7 @@ from exporters.artifact import Artifact
 from exporters.errors import ExportError
 from exporters.estimate import estimate
 from profiles import remote, runners
-from profiles.atomic import write_text
+from profiles.atomic import sha256, write_text
 from profiles.cost import Cost
 from profiles.errors import UserError
 from profiles.runners import on_onnxruntime
@@ -51,7 +52,7 @@ LEDGER = "parity.json"
 FLOAT, FAKE, ONNX = "float student", "fake-quantised student", "ONNX"
 REWRITTEN = "ONNX, rewritten by onnxruntime"
 TENSORRT = "ONNX, rewritten for TensorRT"
-FORMAT = "2"  # of checks.json: what an earlier form found is found again
+FORMAT = "3"  # of checks.json: what an earlier form found is found again
 BATCH = 256
 
 
@@ -87,6 +88,7 @@ def verify(
         "teacher": job.teacher.record.identity,
         "runners": digest(_available(job)),
         "remote": str(job.remote),
+        "control": "" if (control := control_file(job)) is None else sha256(control),
     }
 
     def work(folder: Path) -> tuple[Mapping[str, Path], Mapping[str, Any]]:
@@ -175,7 +177,8 @@ def _check(
             {"name": name, "kind": "", "purpose": "skipped", "note": "", "facts": {}, "run": f"not built: {why}"}
         )
 
-    scores, entries = ledger.keep(job, sides, pairs, steps)
+    watch = Watch(job, FLOAT, final, pairs)
+    scores, entries = ledger.keep(job, sides, pairs, steps, watch.look)
     accuracy = {"teacher": job.teacher.accuracy, **scores}
     for side in sides:
         shown = f"{100 * accuracy[side.name]:.2f} %"
@@ -203,6 +206,7 @@ def _check(
             Gate(f"drop of {job.task.metric}", "quantize", final, drop, budget.accuracy_drop, "", True, "measured")
         )
     gates.extend(cost_gates(job, cost))
+    gates.extend(watch.gates())
     return {
         "accuracy": accuracy,
         "final": final,
@@ -215,6 +219,7 @@ def _check(
         "budget": {k: v for k, v in asdict(budget).items() if v is not None},
         "artifacts": artifacts,
         "examples": len(job.splits.test),
+        "fidelity": watch.found(student.model),
         "diagnostics": _diagnose(job, student),
     }
 

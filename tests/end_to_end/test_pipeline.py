@@ -78,7 +78,7 @@ def test_a_run_leaves_proven_artifacts_and_the_second_run_repeats_nothing(
     assert not any("engine" in name for name in checks["accuracy"])  # nothing is said of what was not run
     page = (out / "report.html").read_text()
     assert "accuracy on validation data at the end" in page
-    assert "predictive kl" in page
+    assert "float student and teacher on the distillation data" in page
 
     before = hashes(out)
     second = result_of(["pipeline", str(quick), "--out", str(out)], capsys)

@@ -326,7 +326,8 @@ def _verify(teacher: dict[str, Any], student: dict[str, Any], int8: dict[str, An
         "final": "ONNX",
         "step": 0.1312,
         "step_from": "the output's own",
-        "diagnostics": {"fidelity": {"agreement": 0.9512, "predictive_kl": 0.0821}},
+        "fidelity": _fidelity(),
+        "diagnostics": {"true_class": {"true_class_probability": 0.8123, "true_class_improbable": 0.1517}},
         "parity": [
             _parity("float student", "fake-quantised student", None, 9.2, 0.81, 0.78, 0.981),
             _parity("fake-quantised student", "ONNX", "export", 1.0, 0.0021, 0.99995, 0.9998),
@@ -371,6 +372,28 @@ def _verify(teacher: dict[str, Any], student: dict[str, Any], int8: dict[str, An
     }
 
 
+def _fidelity() -> dict[str, Any]:
+    def figures(agreement: float, kl: float, examples: int) -> dict[str, Any]:
+        between, about = [agreement - 0.004, agreement + 0.004], [kl - 0.001, kl + 0.001]
+        shown = {"agreement": agreement, "agreement_interval": between, "kl": kl, "kl_interval": about}
+        return shown | {"kendall_top5": 0.774, "examples": examples}
+
+    return {
+        "pairs": [
+            {"copy": "float student", "reference": "teacher", "least": 0.8407, "most": 0.9935}
+            | figures(0.9512, 0.0821, 10_000),
+            {"copy": "ONNX", "reference": "float student", "least": 0.8328, "most": 0.9986}
+            | figures(0.9874, 0.0063, 10_000),
+        ],
+        "calibration": {"teacher": {"accuracy": 0.9236, "nll": 0.2311, "ece": 0.0213, "examples": 10_000}},
+        "distillation": figures(0.9731, 0.0521, 20_000) | {"why": ""},
+        "verdict": "optimisation",
+        "sentence": "The student agrees with its teacher on 97.3 % of the distillation data.",
+        "shipped": {"artifact": "ONNX", "agreement": 0.98, "kl": 0.02, "kept": True},
+        "fidelity_gap": 0.0412,
+    }
+
+
 def _parity(
     reference: str, artifact: str, stage: str | None, largest: float, mean: float, within: float, top1: float
 ) -> dict[str, Any]:
@@ -380,7 +403,6 @@ def _parity(
         "stage": stage,
         "step": 0.1312,
         "step_from": "the output's own",
-        "diagnostics": {"fidelity": {"agreement": 0.9512, "predictive_kl": 0.0821}},
         "max_abs": largest * 0.1312,
         "mean_abs": mean * 0.1312,
         "max_steps": largest,
