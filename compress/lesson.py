@@ -17,7 +17,7 @@ from compress.contracts.examples import TensorExamples
 from compress.contracts.method import Method, Phase
 from compress.contracts.objective import Objective
 from compress.contracts.signals import Signals
-from compress.contracts.step import Update
+from compress.contracts.step import Update, distillation_step
 from compress.contracts.strategy import DataStrategy
 from compress.contracts.task import TrainingNumbers
 from compress.contracts.teacher import Teacher
@@ -46,6 +46,7 @@ def lesson(
     spare: Callable[[int], nn.Module] | None = None,
     together: bool = True,
     seed: int | None = None,
+    quantized: bool = False,
 ) -> Outcome:
     """Train `student` in place.
 
@@ -58,10 +59,13 @@ def lesson(
         together: under torchrun, with all processes; False where only the first one trains.
         seed: of data order and dropout; None for the recipe's.
         before_step: called before every step, for what follows the clock outside the method.
+        quantized: whether the student is a captured graph with fake quantisation, which has no modules to tap.
     """
     part = job.recipe.distill
     method: Method = catalog.load("compress.methods", part.method).METHOD
     objectives, weights = _objectives(method, part.objectives, part.method)
+    if quantized:
+        method, objectives = while_quantized(method, objectives, part.method)
     taps = tuple(dict.fromkeys(tap for objective in objectives.values() for tap in objective.teacher_taps))
     student.requires_grad_(True)
     students = method.students(_one_after_another(student, spare))
@@ -171,6 +175,25 @@ def _teacher(job: Job, strategy: DataStrategy, taps: tuple[str, ...]) -> Teacher
     if not strategy.deterministic or not job.teacher.teacher.cacheable:
         return job.teacher.teacher
     return CachedTeacher(job.teacher.teacher, job.splits.train, "train", job.store.folder / ANSWERS)
+
+
+def while_quantized(
+    method: Method, objectives: Mapping[str, Objective], name: str
+) -> tuple[Method, dict[str, Objective]]:
+    """How the method goes on where the student cannot be tapped: as it says, or without what taps it.
+
+    Raises:
+        RecipeError: the method has steps of its own, or nothing is left, and it does not say how to go on.
+    """
+    chosen = method.quantized or method
+    kept = {key: value for key, value in objectives.items() if key in chosen.objectives and not value.student_taps}
+    left = [key for key in chosen.objectives if key not in kept]
+    if not kept or (left and any(phase.step is not distillation_step for phase in chosen.phases)):
+        raise RecipeError(
+            f"{', '.join(left)} of method {name} tap the student, and the graph of a quantised one has no modules",
+            fix="let the method say how it goes on: METHOD = Method(..., quantized=Method(...))",
+        )
+    return chosen, kept
 
 
 def _objectives(
