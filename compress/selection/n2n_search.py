@@ -188,6 +188,16 @@ class Searched(Generic[P]):
         """The trained student with the highest reward, the earlier of equal ones; None where none was trained."""
         return max(self.trained, key=lambda episode: episode.reward, default=None)
 
+    def best_for(self, worth: Worth) -> Episode[P] | None:
+        """The same by what rewards become in the end: early students that violate a constraint were eased then."""
+
+        def lasting(episode: Episode[P]) -> float:
+            assert episode.accuracy is not None
+            assert episode.size is not None
+            return worth.of(episode.accuracy, episode.size, worth.horizon)
+
+        return max(self.trained, key=lasting, default=None)
+
     @property
     def pareto(self) -> tuple[Episode[P], ...]:
         """Trained students that no other beats in both accuracy and parameters."""

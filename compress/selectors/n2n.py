@@ -150,7 +150,8 @@ class N2N:
         if layers.removable.any():
             part = 0.5 if cutter.space.groups else 1.0
             removed = run(removal, layers, partial(cutter.shorter, layers), self.removal_rate, part)
-        dropped = removed.best.plan.dropped if removed.best and removed.best.plan else ()
+        best = removed.best_for(worth)
+        dropped = best.plan.dropped if best and best.plan else ()
         layers = cutter.shrinkable(dropped)
         if layers.shrinkable.any():
             shrunk = run(shrink, layers, partial(cutter.narrower, layers, dropped), self.shrink_rate, 1.0)

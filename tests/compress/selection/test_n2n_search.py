@@ -74,6 +74,20 @@ def test_too_little_accuracy_violates_too() -> None:
     assert episode.reward == pytest.approx(n2n_reward(0.6, 10, 0.8, 100, violated=True, step=5))
 
 
+def test_an_early_student_that_loses_too_much_is_not_the_best_in_the_end() -> None:
+    """At the first iteration a violation costs nothing: 10 parameters with 0.6 have .74 then, 50 with 0.78 have .73."""
+    worth = Worth(Size(100), 0.8, least_ratio=0.9)
+    accuracy = {10: 0.6, 50: 0.78}
+    judge: Judge[int] = Judge(lambda plans: [accuracy[plan] for plan in plans], sizes, worth)
+    found = Searched(tuple(judge([10, 50], 0) or []))
+    assert found.best is not None
+    assert found.best.plan == 10
+    lasting = found.best_for(worth)
+    assert lasting is not None
+    assert lasting.plan == 50
+    assert Searched[int](()).best_for(worth) is None
+
+
 def test_latency_in_the_reward() -> None:
     worth = Worth(Size(100, 2.0), 0.8, params_exponent=0.0, latency_exponent=1.0)
     assert worth.of(0.6, Size(10, 1.0), 0) == pytest.approx(0.75 * 0.75)
