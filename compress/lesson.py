@@ -172,9 +172,21 @@ def _teacher(job: Job, strategy: DataStrategy, taps: tuple[str, ...]) -> Teacher
     """With the taps that the objectives want; from disk where the same examples come back every epoch unchanged."""
     if taps:
         return job.teacher.tapped(taps)
-    if not strategy.deterministic or not job.teacher.teacher.cacheable:
-        return job.teacher.teacher
-    return CachedTeacher(job.teacher.teacher, job.splits.train, "train", job.store.folder / ANSWERS)
+    teacher = job.teacher.teacher
+    streams = strategy.splits(job.splits).named()
+    for name in strategy.streams:
+        if name not in streams:
+            raise RecipeError(
+                f"method {job.recipe.distill.method} trains on the stream {name!r}, and task {job.task.name} has "
+                f"{', '.join(job.splits.named())}",
+                fix=f"choose another method, or let the task's load() give Splits(..., extras=(({name!r}, ...),))",
+            )
+    if not strategy.deterministic or not teacher.cacheable:
+        return teacher
+    for name, examples in job.splits.named().items():  # of a stream that the strategy cuts, the whole is kept
+        if name == "train" or name in strategy.streams:
+            teacher = CachedTeacher(teacher, examples, name, job.store.folder / ANSWERS)
+    return teacher
 
 
 def while_quantized(

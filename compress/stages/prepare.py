@@ -21,6 +21,7 @@ from compress.contracts.teacher import Teacher
 from compress.errors import TaskError, TeacherError
 from compress.job import Job, TeacherSide
 from compress.network import Model
+from compress.privileged import PrivilegedModel, told_splits
 from compress.progress import Progress
 from compress.qat import formats
 from compress.recipe import Recipe, TaskPart, TeacherPart
@@ -172,7 +173,7 @@ def _reference(recipe: Recipe, task: Task, splits: Splits, identities: Mapping[s
         supervised.train(
             model,
             task,
-            splits,
+            told_splits(splits, task.privileged),
             numbers,
             seed=recipe.seed,
             checkpoint=place / "checkpoint.pt",
@@ -188,9 +189,16 @@ def _reference(recipe: Recipe, task: Task, splits: Splits, identities: Mapping[s
     return path
 
 
-def _reference_model(task: Task, seed: int) -> Model:
+def _reference_model(task: Task, seed: int) -> Model | PrivilegedModel:
     torch.manual_seed(seed)
-    return Model(task.frontend(), task.teacher())
+    return _dressed(task, task.teacher())
+
+
+def _dressed(task: Task, network: nn.Module) -> Model | PrivilegedModel:
+    """A teacher's network behind the task's front-end."""
+    if task.privileged:
+        return PrivilegedModel(task.frontend(), network, len(task.inputs))
+    return Model(task.frontend(), network)
 
 
 Tapped = Callable[[tuple[str, ...]], Teacher]
@@ -206,13 +214,15 @@ def _read(part: TeacherPart, task: Task, path: Path) -> tuple[Tapped, nn.Module 
         network = task.teacher()
         loading.put_weights(network, load_file(path), path)
     # A network with preprocessing of its own comes as a Model; any other stands behind the task's.
-    model = network if isinstance(network, Model) else Model(task.frontend(), network)
+    model = network if isinstance(network, Model) else _dressed(task, network)
     fingerprint = sha256(path)
 
     def tapped(taps: tuple[str, ...]) -> Teacher:
-        return FrozenTeacher(model, taps=taps, fingerprint=fingerprint)
+        return FrozenTeacher(model, taps=taps, fingerprint=fingerprint, privileged=task.privileged)
 
-    return tapped, model.network, lambda: copy.deepcopy(model.frontend)
+    # A student cannot be cut from a network that takes more than students get.
+    network_of_students = None if task.privileged else model.network
+    return tapped, network_of_students, lambda: copy.deepcopy(model.frontend)
 
 
 def _black_box(path: Path, task: Task) -> Tapped:

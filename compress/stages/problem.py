@@ -56,7 +56,7 @@ class RunProblem(Problem):
         part = job.recipe.select
         self.seed, self.training, self.epochs = job.recipe.seed, part.training, job.recipe.distill.epochs
         self.spaces, self.task, self.splits = spaces, job.task, job.splits
-        self.teacher = job.teacher.teacher.modules().get("network")
+        self.teacher = None if job.task.privileged else job.teacher.teacher.modules().get("network")
         self.round = round_
         self.events: list[Event] = []
         self.costing_s = 0.0

@@ -8,6 +8,7 @@ from torch import nn
 from compress.contracts.batch import Batch
 from compress.contracts.signals import Signals
 from compress.contracts.teacher import Teacher
+from compress.privileged import told
 from compress.taps import Taps, detached, observe
 
 
@@ -18,15 +19,19 @@ class FrozenTeacher(Teacher):
         module: raw inputs -> outputs.
         taps: submodules of `module` whose outputs are in `Signals.taps` under the same names.
         fingerprint: changes whenever the weights do; see `teachers.fingerprints.of_module`.
+        privileged: what `module` takes behind the inputs, by its names in `Batch.extras` and `Batch.common`.
 
     Raises:
         RecipeError: a tap names no submodule.
     """
 
-    def __init__(self, module: nn.Module, *, taps: Sequence[str] = (), fingerprint: str) -> None:
+    def __init__(
+        self, module: nn.Module, *, taps: Sequence[str] = (), fingerprint: str, privileged: Sequence[str] = ()
+    ) -> None:
         self._module = module.eval().requires_grad_(False)
         self._taps = Taps(module, taps)
         self._fingerprint = fingerprint
+        self._privileged = tuple(privileged)
 
     @property
     def cacheable(self) -> bool:
@@ -37,10 +42,14 @@ class FrozenTeacher(Teacher):
         return self._fingerprint
 
     def observe(self, batch: Batch) -> Signals:
-        """Outputs and taps as float32, whatever precision the pass itself ran in."""
+        """Outputs and taps as float32, whatever precision the pass itself ran in.
+
+        Raises:
+            TaskError: the batch lacks a privileged input.
+        """
         self._module.eval()  # whoever moves `modules()` about may also have called .train()
         with torch.no_grad():
-            return detached(observe(self._module, batch, self._taps))
+            return detached(observe(self._module, told(batch, self._privileged), self._taps))
 
     def modules(self) -> Mapping[str, nn.Module]:
         return {"network": self._module}

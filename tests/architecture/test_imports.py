@@ -17,6 +17,7 @@ LAYERS = (
     ("user_file", "tally", "data_checks", "residual_network", "augmentations", "structure", "similarity", "ranks"),
     ("recipe", "taps"),
     ("objectives", "frontends", "teachers", "spaces", "selection", "strategies", "diagnostics"),
+    ("citation_graphs",),
     ("selectors", "tasks", "workers"),
     ("training", "methods", "qat", "diagnosis", "page", "doctor", "template", "summary"),
     ("reproduction",),
@@ -33,6 +34,7 @@ HEAVY = {
     "tensorrt": {"exporters/onnx_to_engine.py", "exporters/tensorrt_engine.py", "profiles/runners/on_tensorrt.py"},
     "tensorrt_rtx": {"exporters/onnx_to_rtx_engine.py", "exporters/rtx_compiler.py", "profiles/runners/on_tensorrt.py"},
     "pycuda": {"profiles/runners/cuda_memory.py"},
+    "torch_geometric": {"compress/graph_network.py"},
     "ray": {"compress/workers/on_ray.py"},
     "optuna": {"compress/selection/optuna_studies.py", "compress/selectors/nsga2.py", "compress/selectors/tpe.py"},
 }

@@ -47,7 +47,7 @@ def train(
         teachers=method.teachers(teacher or toy.teacher(taps=taps), students),
         objectives=objectives,
         weights={},
-        splits=toy.splits(extras=(("unlabelled", toy.images(48, 9)),)),
+        splits=toy.splits(extras=toy.streams()),
         task=toy.NoisyTask(),
         numbers=replace(toy.NUMBERS, epochs=2 * len(method.phases)),
         seed=5,
@@ -121,7 +121,9 @@ def test_goes_on_from_any_epoch_with_the_same_bits(toy: ModuleType, name: str, t
 @pytest.mark.parametrize("name", NAMES)
 def test_objectives_give_values_per_sample_and_no_gradient_to_the_teacher(toy: ModuleType, name: str) -> None:
     method = method_of(name)
-    splits, batch = toy.splits(), toy.splits().train.batch(torch.arange(6))
+    splits = toy.splits(extras=toy.streams())
+    stream = "train" if method.strategy is None else next(iter(method.strategy().streams))
+    batch = splits.named().get(stream, splits.train).batch(torch.arange(6))
     student, teacher = _signals(6, grad=True), _signals(6, grad=True)
     for objective in objectives_of(method).values():
         objective.prepare(

@@ -1,5 +1,6 @@
 """A task, networks and teachers that train in milliseconds."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -48,7 +49,36 @@ def images(count: int, seed: int) -> TensorExamples:
     return TensorExamples(pixels, labels, f"toy-{seed}")
 
 
-def splits(train: int = 96, val: int = 48, extras: tuple[tuple[str, TensorExamples], ...] = ()) -> Splits:
+@dataclass(frozen=True)
+class Connected:
+    """Images on a ring, of which the first few have labels that are known."""
+
+    images: TensorExamples
+    known: int = 12
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, index: Tensor) -> Batch:
+        place = torch.full((len(self),), -1)
+        place[index] = torch.arange(len(index))
+        ends = torch.stack([place, place.roll(-1)])[:, (place >= 0) & (place.roll(-1) >= 0)]
+        plain = self.images.batch(index)
+        assert plain.labels is not None
+        extras = {"known_label": torch.where(index < self.known, plain.labels, -1), "node": index}
+        common = {"edges": torch.cat([ends, ends.flip(0)], dim=1), "loops": torch.arange(len(index))}
+        return replace(plain, labels=None, extras=extras, common=common)
+
+    def fingerprint(self) -> str:
+        return f"ring:{self.images.fingerprint()}"
+
+
+def streams() -> tuple[tuple[str, TensorExamples | Connected], ...]:
+    """Further streams, for methods that train on other data than labelled examples one by one."""
+    return ("unlabelled", images(48, 9)), ("graph", Connected(images(48, 10)))
+
+
+def splits(train: int = 96, val: int = 48, extras: tuple[tuple[str, TensorExamples | Connected], ...] = ()) -> Splits:
     """Train, validation and test images."""
     return Splits(images(train, 1), images(val, 2), images(8, 3), extras)
 
