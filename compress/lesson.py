@@ -97,6 +97,7 @@ def lesson(
         )
 
 
+            clip=part.clip,
 def look(job: Job, student: nn.Module, see: Callable[[Batch, Signals, Signals], None], examples: int) -> None:
     """One more epoch of the lesson in which nobody learns: what the student is shown, and what both answer.
 

@@ -76,6 +76,7 @@ class DistillPart:
     learning_rate: float = 3e-3
     weight_decay: float = 0.01
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    clip: float | None = None  # largest norm of an update's gradient, over all that it moves; None for no limit
     keep: Literal["last", "best"] = "last"  # epoch whose weights go on; "best" is by validation score
     objectives: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> weight and numbers
     strategy: Mapping[str, Scalar] = field(default_factory=dict)
@@ -205,6 +206,7 @@ def check(recipe: Recipe, where: str) -> None:
         "distill.epochs": recipe.distill.epochs,
         "distill.batch_size": recipe.distill.batch_size,
         "distill.learning_rate": recipe.distill.learning_rate,
+        "distill.clip": recipe.distill.clip,
         "quantize.epochs": recipe.quantize.epochs,
         "quantize.learning_rate": recipe.quantize.learning_rate,
     }

@@ -116,6 +116,7 @@ def keys() -> tuple[Key, ...]:
         Key("distill.learning_rate", "peak, of AdamW"),
         Key("distill.weight_decay", "of AdamW, per step and unit of learning rate"),
         Key("distill.precision", "fp32, bf16, or auto: bf16 where the machine multiplies it natively"),
+        Key("distill.clip", "largest norm of an update's gradient; without it there is no limit", 5.0),
         Key("distill.keep", "epoch whose weights go on: last, or best by its validation score"),
         Key("distill.objectives", "", {"soft_targets": {"weight": 0.9, "temperature": 4.0}, "labels": {"weight": 0.1}}),
         Key("distill.strategy", "", {"augment": False}),

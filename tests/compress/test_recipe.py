@@ -94,3 +94,14 @@ def test_budget_text() -> None:
 def test_a_wrong_budget_is_refused(text: str) -> None:
     with pytest.raises(RecipeError):
         parse_budget(text)
+
+
+@pytest.mark.parametrize("clip", [0.0, -1.0, float("nan")])
+def test_a_gradient_clip_that_would_stop_all_training_is_refused(clip: float) -> None:
+    with pytest.raises(RecipeError, match=r"distill\.clip"):
+        load(recipe="ofa_kd", overrides={"distill": {"clip": clip}})
+
+
+def test_the_recipe_of_ofa_kd_clips_as_published() -> None:
+    assert load(recipe="ofa_kd").distill.clip == 5.0
+    assert load(recipe="default", overrides={"task": {"name": "digits"}}).distill.clip is None
