@@ -142,7 +142,8 @@ def build(
             "lint": gate.summary(found) | {"int8_share": found.int8_share},
         }
 
-    stale = _stale(store, exported / MODEL) if remote is None and (chosen is not None or ahead) else []
+    kept = store.kept("build", inputs) or store.path("build")
+    stale = _stale(kept, exported / MODEL) if remote is None and (chosen is not None or ahead) else []
     if stale:
         progress.say(f"build: again, for {'; '.join(stale)}")
         store.redo |= {"build"}
@@ -155,13 +156,17 @@ def build(
     return Built(artifacts, record.values["skipped"])
 
 
-def _stale(store: Store, model: Path) -> list[str]:
-    """Engines of an earlier build here that this machine cannot use any more, and why: another TensorRT, or GPU."""
-    old = read_record(store.path("build"))
+def _stale(kept: Path, model: Path) -> list[str]:
+    """Engines of an earlier build here that this machine cannot use any more, and why: another TensorRT, or GPU.
+
+    Args:
+        kept: the folder of that build; one that was set aside where it is taken back.
+    """
+    old = read_record(kept)
     rows = old.values["artifacts"] if old is not None else []
     reasons = []
     for row in rows:
-        path = store.path("build") / row["path"]
+        path = kept / row["path"]
         if row["kind"] == "engine" and row["facts"].get("remote") is None and path.is_file():
             reasons += [f"{path.name}: {reason}" for reason in loading.misfits(path, model)]
     return reasons
