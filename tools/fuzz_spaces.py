@@ -54,7 +54,7 @@ ALIKE = 0.8  # correlation of fake-quantised and float answers of an untrained n
 TRIES = 30  # plans per wanted network until one is small enough
 SAME_SUMS = 1e-4  # of the largest output: float32 sums in another order
 SAME_CODES = 1e-6  # of the largest output: scales are kept in float32, 2^-24 of their size off; measured 4e-8
-AGREEING = 0.75  # share of the examples that agree so far
+DIFFERING = 0.1  # share of the examples in which a value may lie on a half; measured: none, of 140 networks
 
 
 @dataclass(frozen=True)
@@ -345,11 +345,11 @@ def quantised(network: nn.Module, kind: Kind, quantizer: str, path: Path) -> Pre
 def same_codes(prepared: Prepared, path: Path, features: Sequence[Tensor]) -> None:
     """Hold the Q/DQ graph to the fake-quantised network where neither is at the mercy of float32's last bit.
 
-    Both in float64 (`tools/exact_qdq.py`): three of four examples must then agree all the way. None does where a scale,
+    Both in float64 (`tools/exact_qdq.py`): nine of ten examples must then agree all the way. None does where a scale,
     a zero point or a pair is wrong. An example in which a value still lies on a half may differ.
 
     Raises:
-        AssertionError: by how much a quarter of the examples differ, at least.
+        AssertionError: how many examples differ, and by how much.
     """
     with torch.no_grad():
         exact = [tensor.double() if tensor.is_floating_point() else tensor for tensor in features]
@@ -357,8 +357,10 @@ def same_codes(prepared: Prepared, path: Path, features: Sequence[Tensor]) -> No
     found = torch.from_numpy(exact_qdq.answers(path, *(tensor.numpy() for tensor in features)))
     assert found.shape == expected.shape, f"the graph answers {tuple(found.shape)}"
     worst = (found - expected).abs().flatten(1).amax(1) / expected.abs().max().clamp_min(1e-6)
-    upper = float(worst.quantile(AGREEING))
-    assert upper <= SAME_CODES, f"a quarter of the examples differ by {upper:.1e} of the largest output or more"
+    differ = int((worst > SAME_CODES).sum())
+    assert differ <= DIFFERING * len(worst), (
+        f"{differ} of {len(worst)} examples differ, by {float(worst.max()):.1e} of the largest output at most"
+    )
 
 
 def in_float64(prepared: Prepared) -> Prepared:
