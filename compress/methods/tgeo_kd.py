@@ -16,6 +16,9 @@ another method at equal data gives that one the same strategy. T = 4, eta = 0.3,
 rate (2.5 times the student's, which makes 1e-2 of 4e-3) are proposed, the last three from a pilot.
 
 Under several processes each one looks ahead with the gradient of its own part of the batch.
+
+While the student is quantised the ratio stays as it was learned: a step of second order through rounding, which has no
+gradient but a pretended one, would be unreliable (proposed).
 """
 
 import warnings
@@ -165,12 +168,15 @@ def _first(answer: Any) -> Tensor:
     return first
 
 
+SETTLED = Method(source="arXiv:2312.15112", objectives={"trilateral": Trilateral}, strategy=HeldOut)
+
 METHOD = Method(
     source="arXiv:2312.15112",
     objectives={"trilateral": Trilateral},
     strategy=HeldOut,
     phases=(Phase("distill", step=bilevel_step),),
     rates={"objectives": 2.5},
-    diagnostics=("fidelity",),
+    diagnostics=("fidelity", "teacher_share"),
     tasks=("classification",),
+    quantized=SETTLED,
 )

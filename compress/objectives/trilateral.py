@@ -123,10 +123,7 @@ class Trilateral(Objective):
         self._build((sums / counts.clamp(min=1.0)).float())
 
     def take_up(self, state: Mapping[str, Tensor]) -> None:
-        """Go on with a ratio that was learned before, which stays as it is.
-
-        A second-order step through rounding that only pretends to have a gradient would be unreliable (proposed).
-        """
+        """Go on with a ratio that was learned before, which stays as it is."""
         self._build(state["averages"])
         self.load_state_dict(dict(state))
         self.requires_grad_(False)

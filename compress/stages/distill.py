@@ -1,6 +1,7 @@
 """Stage 2: train the chosen student with the teacher."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from compress.contracts.task import TrainingNumbers
 from compress.job import Job
-from compress.lesson import lesson
+from compress.lesson import LEARNED, lesson
 from compress.network import Model
 from compress.stages.learned import Choice
 from compress.stages.students import build_student
@@ -64,6 +65,7 @@ def distill(job: Job, choice: Choice) -> Distilled:
             checkpoint=folder / "checkpoint.pt",
             precision=part.precision,
             spare=lambda number: build_student(job, choice, number),
+            keep=folder / LEARNED,
         )
         write_text(folder / CURVE, json.dumps(plain(outcome.curve)))
         with writing(folder / STUDENT) as temporary:
@@ -85,6 +87,11 @@ def _taken_over(job: Job, trained: str, model: Model, folder: Path) -> tuple[Map
     model.eval()
     with writing(folder / STUDENT) as temporary:
         save_file({k: v.detach().contiguous().clone() for k, v in model.state_dict().items()}, temporary)
+    learned = (job.store.folder / trained).with_suffix(f".{LEARNED}")
+    (folder / LEARNED).unlink(missing_ok=True)
+    if learned.is_file():
+        with writing(folder / LEARNED) as temporary:
+            shutil.copyfile(learned, temporary)
     curve = (job.store.folder / trained).with_suffix(".json")
     write_text(folder / CURVE, curve.read_text(encoding="utf-8"))
     validation = evaluate(model, job.splits.val, job.task).score

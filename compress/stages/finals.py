@@ -7,6 +7,7 @@ from pathlib import Path
 
 from compress.contracts.selector import Candidate, Trial
 from compress.errors import TrainingError
+from compress.lesson import LEARNED
 from compress.selection.ranking import capacity
 from compress.selection.short_trials import best_of
 from compress.stages.problem import RunProblem, scored
@@ -82,12 +83,20 @@ def full(candidate: Candidate) -> Trial:
 
 
 def take(problem: RunProblem, winner: Candidate, folder: Path) -> Sequence[Path]:
-    """Copy the winner's weights and learning curve into the stage's folder: a run needs nothing from outside it."""
+    """Copy the winner's weights and learning curve into the stage's folder: a run needs nothing from outside it.
+
+    What the objectives have learned beside the student goes with them, where there is any.
+    """
     source = problem.weights(full(winner))
     taken = (folder / WEIGHTS, folder / CURVE)
     for origin, destination in zip((source, source.with_suffix(".json")), taken, strict=True):
         with writing(destination) as temporary:
             shutil.copyfile(origin, temporary)
+    learned, beside = source.with_suffix(f".{LEARNED}"), (folder / WEIGHTS).with_suffix(f".{LEARNED}")
+    beside.unlink(missing_ok=True)
+    if learned.is_file():
+        with writing(beside) as temporary:
+            shutil.copyfile(learned, temporary)
     return taken
 
 

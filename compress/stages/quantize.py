@@ -14,7 +14,7 @@ from compress.contracts.clock import Clock
 from compress.contracts.task import TrainingNumbers
 from compress.errors import RunError
 from compress.job import Job
-from compress.lesson import lesson
+from compress.lesson import LEARNED, lesson
 from compress.precision import choose
 from compress.precision.choose import Assignment, Candidate, Decision
 from compress.precision.layers import modules_of
@@ -280,6 +280,7 @@ def _tune(job: Job, model: Prepared, folder: Path, name: str) -> None:
         checkpoint=folder / f"checkpoint{name}.pt",
         precision=part.precision,
         before_step=follow,
+        learned=job.store.path("distill") / LEARNED,
         quantized=True,
     )
     qat.enter(model, qat.phase(1.0))

@@ -21,7 +21,7 @@ from compress.contracts.workers import Call
 from compress.errors import RunError, TrainingError
 from compress.evaluations import Evaluation, key_of
 from compress.job import Job
-from compress.lesson import lesson
+from compress.lesson import LEARNED, lesson
 from compress.progress import Quiet
 from compress.recipe import Recipe
 from compress.stages.prepare import prepare
@@ -146,6 +146,7 @@ def train(
             spare=lambda number: student(job, space, opened, opened.from_json(plan), seed + number),
             together=False,
             seed=job.recipe.seed + seed,
+            keep=None if folder is None else folder / f"{key}.{LEARNED}",
         )
         score = evaluate(model, job.splits.val, job.task).score
         curve = plain(outcome.curve)

@@ -23,8 +23,10 @@ from torch import nn
 import profiles
 from compress import catalog
 from compress.contracts.batch import Batch
+from compress.contracts.diagnostic import Diagnostic
 from compress.contracts.signals import Signals
 from compress.job import Job
+from compress.lesson import LEARNED, trained_objectives
 from compress.qat import prepare as qat
 from compress.stages import diagnose, ledger
 from compress.stages.artifact_cost import measured_there
@@ -277,10 +279,13 @@ def _strict(row: Mapping[str, Any]) -> dict[str, Any]:
 def _diagnose(job: Job, student: Distilled) -> dict[str, dict[str, float]]:
     """What the method's diagnostics say of the float student and its teacher, on test data."""
     method = catalog.load("compress.methods", job.recipe.distill.method).METHOD
-    return {
-        name: dict(catalog.load("compress.diagnostics", name).DIAGNOSTIC().measure(_answers(job, student.model)))
-        for name in method.diagnostics
-    }
+    objectives = tuple(trained_objectives(job, job.store.path("distill") / LEARNED).values())
+    found: dict[str, dict[str, float]] = {}
+    for name in method.diagnostics:
+        diagnostic: Diagnostic = catalog.load("compress.diagnostics", name).DIAGNOSTIC()
+        diagnostic.learned(objectives)
+        found[name] = dict(diagnostic.measure(_answers(job, student.model)))
+    return found
 
 
 def _answers(job: Job, student: nn.Module) -> Iterator[tuple[Batch, Signals, Signals]]:

@@ -1,20 +1,26 @@
 """The gradient through one step of the student, and a ratio that moves along it and only along it."""
 
 from collections.abc import Iterator
-from dataclasses import replace
-from types import ModuleType
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from compress.contracts.batch import Batch
+from compress.contracts.signals import Signals
+from compress.lesson import lesson, trained_objectives
 from compress.methods.tgeo_kd import METHOD, Inner, hypergradient
 from compress.objectives.trilateral import Trilateral
+from compress.progress import Quiet
+from compress.recipe import DistillPart
 from compress.similarity import soft_target_loss
 from compress.strategies.held_out import STREAM, HeldOut
 from compress.teachers.frozen import FrozenTeacher
@@ -240,3 +246,61 @@ def test_examples_that_are_held_out_reach_neither_the_student_nor_the_averages(t
     )
     assert objective.averages[2].tolist() == [0.0, 0.0, 0.0]
     assert (objective.averages[:2].sum(dim=1) - 1.0).abs().max() < 1e-5
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a lesson reads of a run."""
+
+    recipe: Any
+    task: Any
+    splits: Any
+    teacher: Any
+    store: Any
+    progress: Any
+
+
+def test_the_learned_ratio_is_kept_beside_the_student_and_stays_while_it_is_quantised(
+    toy: ModuleType, tmp_path: Path
+) -> None:
+    part = DistillPart(method="tgeo_kd", objectives={"trilateral": {"hidden": [8]}}, strategy={"share": 0.2})
+    job: Any = Given(
+        SimpleNamespace(distill=part, seed=0),
+        toy.ToyTask(),
+        toy.splits(),
+        SimpleNamespace(teacher=toy.teacher()),
+        SimpleNamespace(folder=tmp_path),
+        Quiet(),
+    )
+    student, first, second = toy.network(), tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    numbers = replace(toy.NUMBERS, epochs=4)
+    taught = lesson(job, student, numbers, title=None, checkpoint=None, precision="fp32", keep=first)
+    learned = load_file(first)
+    assert learned["trilateral/network.2.weight"].abs().max() > 0.0
+    assert "held_out" in taught.curve[-1].terms
+    tuned = lesson(
+        job, student, numbers, title=None, checkpoint=None, precision="fp32", quantized=True, keep=second, learned=first
+    )
+    assert set(tuned.curve[-1].terms) == {"trilateral"}
+    assert all(torch.equal(value, learned[name]) for name, value in load_file(second).items())
+    (objective,) = trained_objectives(job, first).values()
+    s, t, y = torch.randn(4, 3), torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    batch = Batch((s,), y, torch.arange(4))
+    shares = objective.ratio(Signals(s), Signals(t), batch)
+    assert shares is not None
+    assert (shares - 0.5).abs().max() > 0.0
+
+
+def test_a_method_that_learns_nothing_beside_the_student_leaves_no_file(toy: ModuleType, tmp_path: Path) -> None:
+    job: Any = Given(
+        SimpleNamespace(distill=DistillPart(method="vanilla_kd"), seed=0),
+        toy.ToyTask(),
+        toy.splits(),
+        SimpleNamespace(teacher=toy.teacher()),
+        SimpleNamespace(folder=tmp_path),
+        Quiet(),
+    )
+    path = tmp_path / "nothing.safetensors"
+    numbers = replace(toy.NUMBERS, epochs=1)
+    lesson(job, toy.network(), numbers, title=None, checkpoint=None, precision="fp32", keep=path)
+    assert not path.exists()

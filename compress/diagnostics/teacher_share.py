@@ -1,0 +1,70 @@
+"""How far a method with a ratio per sample followed the teacher: where it was right, and where the student was far off.
+
+Source: Hu et al., ICLR 2024, arXiv:2312.15112, table 4, which shows the mean ratio by whether the teacher is right and
+by the length of the edge between student and teacher; quartiles are ours.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from compress.contracts.batch import Batch
+from compress.contracts.diagnostic import Diagnostic
+from compress.contracts.objective import Objective
+from compress.contracts.signals import Signals
+
+QUARTILES = ("nearest", "second", "third", "farthest")
+
+
+def share_by_group(ratio: Tensor, student: Tensor, teacher: Tensor, labels: Tensor) -> dict[str, float]:
+    """Mean ratio of those samples whose teacher is right, and wrong, by quartile of the edge ||T - S||.
+
+    Args:
+        ratio: the teacher's share of each sample's loss, (N,).
+        student, teacher: logits, (N, C).
+        labels: class indices, (N,).
+
+    Returns:
+        "mean", "teacher_right" and "teacher_wrong", and these by quartile ("teacher_right_nearest", ...); groups
+        without samples are left out. Quartiles are of all samples, so that both columns share their bounds.
+    """
+    edge = (teacher.softmax(dim=1) - student.softmax(dim=1)).norm(dim=1)
+    quarter = torch.empty(len(edge), dtype=torch.int64)
+    quarter[edge.argsort(stable=True)] = torch.arange(len(edge)) * len(QUARTILES) // max(1, len(edge))
+    right = teacher.argmax(dim=1) == labels
+    figures = {"mean": ratio}
+    for name, members in (("teacher_right", right), ("teacher_wrong", ~right)):
+        figures[name] = ratio[members]
+        figures |= {f"{name}_{text}": ratio[members & (quarter == place)] for place, text in enumerate(QUARTILES)}
+    return {name: float(values.mean()) for name, values in figures.items() if len(values)}
+
+
+class TeacherShare(Diagnostic):
+    """`share_by_group` of the first objective that has a ratio; nothing where none has, or without class labels."""
+
+    def __init__(self) -> None:
+        self._objectives: tuple[Objective, ...] = ()
+
+    def learned(self, objectives: Sequence[Objective]) -> None:
+        """Take what the student was trained by."""
+        self._objectives = tuple(objectives)
+
+    def measure(self, answers: Iterator[tuple[Batch, Signals, Signals]]) -> Mapping[str, float]:
+        """(batch, student, teacher) triples -> figures by name."""
+        rows: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        for batch, student, teacher in answers:
+            labels = batch.labels
+            if labels is None or labels.is_floating_point() or labels.ndim != 1:
+                return {}
+            ratio = next((r for o in self._objectives if (r := o.ratio(student, teacher, batch)) is not None), None)
+            if ratio is None:
+                return {}
+            rows.append((ratio.cpu(), student.output.cpu(), teacher.output.cpu(), labels.cpu()))
+        if not rows:
+            return {}
+        ratio, ours, theirs, known = (torch.cat(column) for column in zip(*rows, strict=True))
+        return share_by_group(ratio, ours, theirs, known)
+
+
+DIAGNOSTIC = TeacherShare
