@@ -44,7 +44,8 @@ def low_share(values: Tensor, edges: Tensor) -> float:
 class GraphFrequencies(Diagnostic):
     """`low_share` and `high_share` of both sets of logits over the whole graph, and student over teacher.
 
-    `high_kept` well below 1 says that the student lost what sets neighbours apart ("drowned"). No figures where the
+    `high_kept` well below 1 says that the student lost what sets neighbours apart ("drowned"). Above 1 it sets them
+    apart more than its teacher does, which a student without the graph to smooth its answers may. No figures where the
     batches have no graph, or not all of its nodes.
     """
 

@@ -1,0 +1,62 @@
+"""Which answers of the teacher a lesson keeps on disk, and what it says where a task lacks a stream."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compress import lesson
+from compress.contracts.batch import Batch
+from compress.contracts.examples import Splits, TensorExamples
+from compress.errors import RecipeError
+from compress.strategies.graph_edges import GraphEdges
+from compress.teachers.cached import CachedTeacher
+from compress.teachers.frozen import FrozenTeacher
+
+
+class Counting(nn.Module):
+    """Counts what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.asked += len(x)
+        return x
+
+
+def job(tmp_path: Path, network: nn.Module, *extras: str) -> Any:
+    def examples(count: int, name: str) -> TensorExamples:
+        return TensorExamples(torch.rand(count, 2), torch.zeros(count, dtype=torch.int64), name)
+
+    splits = Splits(examples(3, "a"), examples(3, "b"), examples(3, "c"), tuple((n, examples(5, n)) for n in extras))
+    return SimpleNamespace(
+        splits=splits,
+        teacher=SimpleNamespace(teacher=FrozenTeacher(network, fingerprint="t")),
+        task=SimpleNamespace(name="plain"),
+        recipe=SimpleNamespace(distill=SimpleNamespace(method="ff_g2m")),
+        store=SimpleNamespace(folder=tmp_path),
+    )
+
+
+def test_the_strategys_streams_are_answered_from_disk(tmp_path: Path) -> None:
+    network = Counting()
+    given = job(tmp_path, network, "graph", "unused")
+    teacher = lesson._teacher(given, GraphEdges(), ())
+    assert isinstance(teacher, CachedTeacher)
+    assert network.asked == 3 + 5  # the training split, which objectives may look at, and the stream; not "unused"
+    for name in ("train", "graph"):
+        examples = given.splits.named()[name]
+        index = torch.tensor([2, 0])
+        bare = Batch((torch.zeros(2, 2),), None, index, stream=name)
+        torch.testing.assert_close(teacher.observe(bare).output, examples.batch(index).inputs[0])
+    assert network.asked == 3 + 5
+
+
+def test_a_task_without_the_stream_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="ff_g2m trains on the stream 'graph', and task plain has train, val, test"):
+        lesson._teacher(job(tmp_path, Counting()), GraphEdges(), ())
