@@ -72,3 +72,33 @@ def mirrored_together(batch: Batch, generator: torch.Generator) -> Batch:
         if labels is not None:
             labels = torch.where(coins.view(-1, *(1,) * (labels.ndim - 1)), labels.flip(axis - 1), labels)
     return replace(batch.with_inputs(images), labels=labels)
+
+
+def mixed_up(batch: Batch, share: float, generator: torch.Generator) -> Batch:
+    """Blend examples with others of their batch; teachers answer the blend. Labels of a blend are not labels.
+
+    Source: Zhang, Cisse, Dauphin, Lopez-Paz, "mixup", ICLR 2018, arXiv:1710.09412, with weights uniform in (0, 1), on
+    inputs alone, as in Stanton et al., arXiv:2106.05945.
+
+    Args:
+        batch: inputs (B, ...), floats.
+        share: of the examples that are blended, 0 to 1.
+        generator: who is blended with whom, and how far.
+
+    Returns:
+        The batch without labels; both labels of every example, where there were any, are `first_labels` and
+        `second_labels` of the extras, and the weight of the first is `first_share`, (B,).
+    """
+    count, device = len(batch), batch.inputs[0].device
+    partner = torch.randperm(count, generator=generator, device=generator.device).to(device)
+    weight = torch.rand(count, generator=generator, device=generator.device)
+    blended = torch.rand(count, generator=generator, device=generator.device) < share
+    first = torch.where(blended, weight, 1.0).to(device)
+    inputs = []
+    for values in batch.inputs:
+        each = first.to(values.dtype).view(-1, *(1,) * (values.ndim - 1))
+        inputs.append(each * values + (1 - each) * values[partner])
+    extras = dict(batch.extras)
+    if batch.labels is not None:
+        extras |= {"first_labels": batch.labels, "second_labels": batch.labels[partner], "first_share": first}
+    return replace(batch.with_inputs(*inputs), labels=None, extras=extras)
