@@ -40,20 +40,23 @@ from compress.contracts.world import World
 from compress.objectives.trilateral import Trilateral
 from compress.strategies.held_out import STREAM, HeldOut
 
-Inner = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
-"""Student logits (B, C) -> (ratio (B,), the teacher's term (B,), the label's term (B,))."""
+Terms = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Student logits (B, C) -> (the teacher's term (B,), the label's term (B,))."""
 Outer = Callable[[Tensor], Tensor]
 """Student logits on held-out examples -> their mean loss, ()."""
 
 
 def hypergradient(
     student: nn.Module,
+    output: Tensor,
     inputs: tuple[Tensor, ...],
     held_out: tuple[Tensor, ...],
-    inner: Inner,
+    ratio: Tensor,
+    terms: Terms,
     outer: Outer,
     rate: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+    draws: int = 0,
+) -> tuple[Tensor, Tensor]:
     """How the held-out loss after one gradient step of the student depends on each sample's ratio.
 
     With g the held-out gradient at theta' it is -(rate / B) <g, d(soft_i - hard_i)/dtheta>: a ratio should rise where
@@ -62,43 +65,41 @@ def hypergradient(
 
     Args:
         student: its parameters and buffers (statistics of normalisation) stay as they are, and get no gradient.
+        output: the student's logits on the training batch, (B, C), with their graph, which is kept.
         inputs: of the training batch.
         held_out: inputs of the held-out batch.
-        inner: the terms that are mixed.
+        ratio: of each sample, (B,).
+        terms: what it mixes.
         outer: the loss that the ratios are to lower.
         rate: size of the step, eta.
+        draws: seed under which `output` was computed, so that dropout takes the same units again.
 
     Returns:
-        (held-out loss (), slopes (B,), student logits (B, C)), all without gradient.
+        (held-out loss (), slopes (B,)), without gradient.
     """
     parameters = {name: value for name, value in student.named_parameters() if value.requires_grad}
     still = {name: value.clone() for name, value in student.named_buffers()}  # statistics move in these copies
-    draws = int(torch.randint(2**31, ()))
-    # Fused attention has neither a forward-mode derivative nor one of its backward pass.
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-        with _drawing(draws, inputs[0].device):
-            output = _first(functional_call(student, {**parameters, **still}, inputs))
-        logits = output.detach().requires_grad_()
-        ratio, soft, hard = inner(logits)
-        ratio = ratio.detach()
-        (descent,) = torch.autograd.grad((ratio * soft + (1.0 - ratio) * hard).mean(), logits, retain_graph=True)
-        (contrast,) = torch.autograd.grad((soft - hard).sum(), logits)
-        slopes = torch.autograd.grad(output, list(parameters.values()), descent, materialize_grads=True)
-        ahead = {
-            name: (value.detach() - rate * slope).requires_grad_()
-            for (name, value), slope in zip(parameters.items(), slopes, strict=True)
-        }
-        loss = outer(_first(functional_call(student, {**ahead, **still}, held_out)))
-        directions = torch.autograd.grad(loss, list(ahead.values()), materialize_grads=True)
-    with _drawing(draws, inputs[0].device):  # dropout takes the units that it took above
+    logits = output.detach().requires_grad_()
+    soft, hard = terms(logits)
+    share = ratio.detach()
+    (descent,) = torch.autograd.grad((share * soft + (1.0 - share) * hard).mean(), logits, retain_graph=True)
+    (contrast,) = torch.autograd.grad((soft - hard).sum(), logits)
+    slopes = torch.autograd.grad(output, list(parameters.values()), descent, retain_graph=True, materialize_grads=True)
+    ahead = {
+        name: (value.detach() - rate * slope).requires_grad_()
+        for (name, value), slope in zip(parameters.items(), slopes, strict=True)
+    }
+    loss = outer(_first(functional_call(student, {**ahead, **still}, held_out)))
+    directions = torch.autograd.grad(loss, list(ahead.values()), materialize_grads=True)
+    with drawing(draws, inputs[0].device):
         moved = _derivative(student, parameters, directions, still, inputs)
     if moved is None:  # nothing that the logits depend on is trained
         moved = torch.zeros_like(logits)
-    return loss.detach(), -(rate / len(logits)) * (contrast * moved).sum(dim=1), logits.detach()
+    return loss.detach(), -(rate / len(logits)) * (contrast * moved).sum(dim=1)
 
 
 @contextmanager
-def _drawing(seed: int, device: torch.device) -> Iterator[None]:
+def drawing(seed: int, device: torch.device) -> Iterator[None]:
     """Random numbers come from `seed`; afterwards they go on as if nothing had been drawn."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -113,6 +114,7 @@ def _derivative(
     inputs: tuple[Tensor, ...],
 ) -> Tensor | None:
     """Of the logits along `directions` in the parameters; None where the logits do not depend on them."""
+    # Fused attention has no forward-mode derivative.
     with warnings.catch_warnings(), torch.no_grad(), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
         warnings.simplefilter("ignore", DeprecationWarning)  # the first dual number loads torch's own old scripts
         duals = {
@@ -130,32 +132,31 @@ def bilevel_step(world: World, batches: Mapping[str, Batch], clock: Clock) -> It
     objective = world.objectives["trilateral"]
     assert isinstance(objective, Trilateral)
     teacher = world.ask("teacher", batch)
+    draws = int(torch.randint(2**31, ()))
+    with drawing(draws, batch.inputs[0].device):
+        student = world.observe("student", batch)
     if objective.due(clock):
         assert batch.labels is not None
         assert held.labels is not None
         labels, known = batch.labels, held.labels
-
-        def inner(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            with torch.no_grad():
-                ratio = objective.ratios(logits, teacher.output, labels)
-            return ratio, *objective.terms(logits, teacher.output, labels)
-
-        loss, slopes, logits = hypergradient(
+        ratio = objective.ratios(student.output, teacher.output, labels)
+        loss, slopes = hypergradient(
             world.students["student"],
+            student.output,
             batch.inputs,
             held.inputs,
-            inner,
-            lambda output: world.supervised(output, known).mean(),
+            ratio,
+            lambda logits: objective.terms(logits, teacher.output, labels),
+            lambda logits: world.supervised(logits, known).mean(),
             objective.inner_rate,
+            draws,
         )
-        ratio = objective.ratios(logits, teacher.output, labels)
         # The held-out loss as it is, with the gradient that is known of it.
         yield Update(
             loss + (slopes * (ratio - ratio.detach())).sum(),
             groups=("objectives",),
             logs={"held_out": loss, "teacher's share": ratio.mean()},
         )
-    student = world.observe("student", batch)
     mixed = objective(student, teacher, batch, clock).mean()
     yield Update(world.weights("trilateral") * mixed, groups=("student",), logs={"trilateral": mixed})
 

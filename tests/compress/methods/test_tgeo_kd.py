@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from compress.contracts.batch import Batch
 from compress.contracts.signals import Signals
 from compress.lesson import lesson, trained_objectives
-from compress.methods.tgeo_kd import METHOD, Inner, hypergradient
+from compress.methods.tgeo_kd import METHOD, Terms, drawing, hypergradient
 from compress.objectives.trilateral import Trilateral
 from compress.progress import Quiet
 from compress.recipe import DistillPart
@@ -29,21 +29,20 @@ from compress.training.fit import fit
 HALF_A_DIGIT = 5e-9
 
 
-def inner_of(alpha: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> Inner:
-    def inner(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        soft = soft_target_loss(logits, teacher, temperature)
-        return alpha, soft, F.cross_entropy(logits, labels, reduction="none")
+def terms_of(teacher: Tensor, labels: Tensor, temperature: float) -> Terms:
+    def terms(logits: Tensor) -> tuple[Tensor, Tensor]:
+        return soft_target_loss(logits, teacher, temperature), F.cross_entropy(logits, labels, reduction="none")
 
-    return inner
+    return terms
 
 
 def unrolled(
-    student: nn.Module, inputs: Tensor, held: Tensor, known: Tensor, inner: Inner, rate: float
+    student: nn.Module, inputs: Tensor, held: Tensor, known: Tensor, alpha: Tensor, terms: Terms, rate: float
 ) -> tuple[Tensor, Tensor]:
     """The reference: the held-out loss as a function of the ratios, differentiated by autograd through the step."""
     parameters = dict(student.named_parameters())
     still = {name: value.clone() for name, value in student.named_buffers()}
-    alpha, soft, hard = inner(functional_call(student, {**parameters, **still}, inputs))
+    soft, hard = terms(functional_call(student, {**parameters, **still}, inputs))
     alpha = alpha.detach().requires_grad_()
     slopes = torch.autograd.grad(
         (alpha * soft + (1 - alpha) * hard).mean(), list(parameters.values()), create_graph=True
@@ -67,19 +66,19 @@ class Scalar(nn.Module):
 def test_hypergradient_worked_by_hand() -> None:
     student, one = Scalar(), torch.zeros(1, 1)
     teacher = torch.tensor([[0.8, 0.2]], dtype=torch.float64).log()
-    inner = inner_of(torch.tensor([0.4], dtype=torch.float64), teacher, torch.tensor([0]), 1.0)
+    alpha, terms = torch.tensor([0.4], dtype=torch.float64), terms_of(teacher, torch.tensor([0]), 1.0)
     seen: list[Tensor] = []
 
     def outer(logits: Tensor) -> Tensor:
         seen.append(logits.detach())
         return F.cross_entropy(logits, torch.tensor([1]))
 
-    loss, slopes, logits = hypergradient(student, (one,), (one,), inner, outer, 0.5)
+    loss, slopes = hypergradient(student, student(one), (one,), (one,), alpha, terms, outer, 0.5)
     assert seen[0][0, 0].item() == pytest.approx(0.47277874, abs=HALF_A_DIGIT)  # theta'
     assert loss.item() == pytest.approx(0.95722012, abs=HALF_A_DIGIT)
     assert slopes.item() == pytest.approx(-0.06160412, abs=HALF_A_DIGIT)
     assert slopes.item() == pytest.approx(-0.5 * (1 - 0.8) * torch.sigmoid(seen[0][0, 0]).item(), abs=1e-12)
-    assert logits[0, 0].item() == student.theta.item() == 0.3
+    assert student.theta.item() == 0.3
 
 
 def problem(student: nn.Module, shape: tuple[int, ...], classes: int, dtype: torch.dtype) -> tuple[Any, ...]:
@@ -88,23 +87,26 @@ def problem(student: nn.Module, shape: tuple[int, ...], classes: int, dtype: tor
     labels, known = (torch.randint(0, classes, (9,), generator=source) for _ in range(2))
     teacher = 2 * torch.randn(9, classes, generator=source).to(dtype)
     alpha = torch.rand(9, generator=source).to(dtype)
-    return student.to(dtype), inputs, held, known, inner_of(alpha, teacher, labels, 4.0)
+    return student.to(dtype), inputs, held, known, alpha, terms_of(teacher, labels, 4.0)
 
 
-def hypergradient_of(student: nn.Module, inputs: Tensor, held: Tensor, known: Tensor, inner: Inner) -> Tensor:
-    return hypergradient(student, (inputs,), (held,), inner, lambda z: F.cross_entropy(z, known), rate=0.3)[1]
+def slopes_of(
+    student: nn.Module, inputs: Tensor, held: Tensor, known: Tensor, alpha: Tensor, terms: Terms, draws: int = 0
+) -> tuple[Tensor, Tensor]:
+    with drawing(draws, inputs.device):
+        output = student(inputs)
 
+    def outer(logits: Tensor) -> Tensor:
+        return F.cross_entropy(logits, known)
 
-def both(student: nn.Module, inputs: Tensor, held: Tensor, known: Tensor, inner: Inner) -> tuple[Tensor, ...]:
-    loss, slopes, _ = hypergradient(
-        student, (inputs,), (held,), inner, lambda logits: F.cross_entropy(logits, known), rate=0.3
-    )
-    return loss, slopes, *unrolled(student, inputs, held, known, inner, 0.3)
+    return hypergradient(student, output, (inputs,), (held,), alpha, terms, outer, 0.3, draws)
 
 
 def test_equals_autograd_through_the_step_of_a_linear_student() -> None:
     torch.manual_seed(0)
-    loss, slopes, expected_loss, expected = both(*problem(nn.Linear(7, 4), (7,), 4, torch.float64))
+    given = problem(nn.Linear(7, 4), (7,), 4, torch.float64)
+    loss, slopes = slopes_of(*given)
+    expected_loss, expected = unrolled(*given, 0.3)
     torch.testing.assert_close(loss, expected_loss, atol=1e-12, rtol=0)
     torch.testing.assert_close(slopes, expected, atol=1e-10, rtol=0)
     assert expected.abs().max() > 1e-3
@@ -135,32 +137,28 @@ def test_equals_autograd_with_batch_norm_and_attention_and_leaves_the_student_al
     torch.manual_seed(1)
     student = list(networks(toy))[number].train()
     given = problem(student, (1, 8, 8), 3, torch.float64)
+    with sdpa_kernel(SDPBackend.MATH):  # the fused kernel has no second derivative
+        expected_loss, expected = unrolled(*given, 0.3)
+    _, inputs, held, known, alpha, terms = given
+    output = student(inputs)  # statistics move in this pass, and in no other
     before = toy.weights_of(student)
-    with sdpa_kernel(SDPBackend.MATH):  # for the reference: the fused kernel has no second derivative
-        loss, slopes, expected_loss, expected = both(*given)
+    loss, slopes = hypergradient(
+        student, output, (inputs,), (held,), alpha, terms, lambda logits: F.cross_entropy(logits, known), 0.3
+    )
     torch.testing.assert_close(loss, expected_loss, atol=1e-12, rtol=0)
     torch.testing.assert_close(slopes, expected, atol=1e-10, rtol=0)
-    assert torch.equal(hypergradient_of(*given), slopes)  # which does without such help
-    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())  # also statistics
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
     assert all(parameter.grad is None for parameter in student.parameters())
 
 
 def test_dropout_takes_the_same_units_in_both_passes() -> None:
     torch.manual_seed(2)
     student = nn.Sequential(nn.Linear(7, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 3)).train()
-    student, inputs, held, known, inner = problem(student, (7,), 3, torch.float64)
+    student, inputs, held, known, alpha, terms = problem(student, (7,), 3, torch.float64)
     values = []
-    for alpha_step in (0.0, 1e-5):
+    for more in (0.0, 1e-5):
         torch.manual_seed(3)
-
-        def moved(logits: Tensor, alpha_step: float = alpha_step) -> tuple[Tensor, Tensor, Tensor]:
-            alpha, soft, hard = inner(logits)
-            return alpha + alpha_step, soft, hard
-
-        loss, slopes, _ = hypergradient(
-            student, (inputs,), (held,), moved, lambda logits: F.cross_entropy(logits, known), 0.3
-        )
-        values.append((loss, slopes))
+        values.append(slopes_of(student, inputs, held, known, alpha + more, terms, draws=11))
     difference = (values[1][0] - values[0][0]) / 1e-5  # all ratios move together
     assert difference.item() == pytest.approx(values[0][1].sum().item(), rel=1e-4)
 
