@@ -60,7 +60,7 @@ class Method:
         phases: in order.
         modules: further trainable parts by optimiser group (a weighting network, a gate, a discriminator).
         rates: learning rate of a group as a factor of the recipe's; 1 where absent.
-        diagnostics: names of `compress/diagnostics` that its report shows.
+        diagnostics: names of `compress/diagnostics` that its report shows, beside fidelity, which every report has.
         tasks: kinds of task it is defined for; empty for every one.
         quantized: how the student is fine-tuned while it is quantised, where that differs: its graph then has no
             modules that could be tapped. It need not be said where the usual step goes on without what taps.

@@ -25,6 +25,7 @@ class Labels(Objective):
         """
         if batch.labels is None:
             raise TaskError(
-                "the objective 'labels' met a stream without labels", fix="give it the weight 0 or a labelled stream"
+                "the objective 'labels' met a stream without labels",
+                fix="use a labelled stream, or a method without this term",
             )
         return self._loss(student.output, batch.labels)
