@@ -89,6 +89,7 @@ def lesson(
             numbers=numbers,
             seed=job.recipe.seed if seed is None else seed,
             precision=precision,
+            clip=part.clip,
             strategy=strategy,
             checkpoint=checkpoint,
             before_step=before_step,
@@ -97,7 +98,6 @@ def lesson(
         )
 
 
-            clip=part.clip,
 def look(job: Job, student: nn.Module, see: Callable[[Batch, Signals, Signals], None], examples: int) -> None:
     """One more epoch of the lesson in which nobody learns: what the student is shown, and what both answer.
 
