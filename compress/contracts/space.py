@@ -111,8 +111,12 @@ class Space(ABC, Generic[P]):
         return None
 
     def unabridged(self, plan: P, rng: random.Random) -> P:
-        """A plan of the same outline's key with random sizes, nothing absent and whole windows."""
-        raise NotImplementedError(f"{type(self).__name__} gives no outlines")
+        """A plan of the same outline's key with random sizes, nothing absent and whole windows.
+
+        It is asked for plans that have an outline, to learn their larger network: a space that gives outlines gives
+        these too, and no other needs them.
+        """
+        raise NotImplementedError(f"{type(self).__name__} gives outlines, and no plans to learn them from")
 
     @abstractmethod
     def build(self, plan: P) -> nn.Module:

@@ -146,7 +146,7 @@ def test_where_no_layer_of_the_file_is_at_fault_the_conversion_is_looked_at(job:
     path = tmp_path / "model.onnx"
     names = {"input_names": ["x"], "output_names": ["logits"]}
     torch_to_onnx.convert(Small(1.0).eval(), (example,), path, opset=20, metadata={}, **names)
-    job.example = example
+    job.example = (example,)
     inputs = {"x": np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)}
     for gain, said in ((1.0, False), (1.1, True)):
         suspect = diagnose.exported(job, "ONNX", Small(gain).eval(), Small(1.0).eval(), path)
