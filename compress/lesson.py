@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from compress import catalog
 from compress.contracts.batch import Batch
@@ -29,8 +30,10 @@ from compress.strategies.plain import Plain
 from compress.teachers.cached import CachedTeacher
 from compress.training.evaluate import evaluating
 from compress.training.fit import CurvePoint, Outcome, fit
+from profiles.atomic import writing
 
 GIVEN = "given teacher"  # beside the teachers that a method makes of it
+LEARNED = "objectives.safetensors"  # what objectives have learned, beside a trained student
 ANSWERS = "answers"  # folder of the run with the teacher's answers, which can be made again at any time
 
 
@@ -46,6 +49,8 @@ def lesson(
     spare: Callable[[int], nn.Module] | None = None,
     together: bool = True,
     seed: int | None = None,
+    keep: Path | None = None,
+    learned: Path | None = None,
     quantized: bool = False,
 ) -> Outcome:
     """Train `student` in place.
@@ -59,6 +64,8 @@ def lesson(
         together: under torchrun, with all processes; False where only the first one trains.
         seed: of data order and dropout; None for the recipe's.
         before_step: called before every step, for what follows the clock outside the method.
+        keep: file for what the objectives have learned beside the student; not written where they learn nothing.
+        learned: such a file of the student's earlier training, which objectives may go on from; it may be absent.
         quantized: whether the student is a captured graph with fake quantisation, which has no modules to tap.
     """
     part = job.recipe.distill
@@ -78,12 +85,13 @@ def lesson(
             note = "" if at.validation is None else f"{job.task.metric} {100 * at.validation:.2f} %"
             bar.advance(1.0, note)
 
-        return fit(
+        outcome = fit(
             method=method,
             students=students,
             teachers=teachers,
             objectives=objectives,
             weights=weights,
+            learned=_read(learned),
             splits=job.splits,
             task=job.task,
             numbers=numbers,
@@ -96,6 +104,41 @@ def lesson(
             on_point=point,
             together=together,
         )
+    if keep is not None:
+        _write(keep, objectives)
+    return outcome
+
+
+def trained_objectives(job: Job, learned: Path) -> dict[str, Objective]:
+    """The method's objectives as a training left them, to be asked, not to be trained with."""
+    part = job.recipe.distill
+    method: Method = catalog.load("compress.methods", part.method).METHOD
+    objectives, _ = _objectives(method, part.objectives, part.method)
+    for name, state in _read(learned).items():
+        objectives[name].take_up(state)
+    return objectives
+
+
+def _write(path: Path, objectives: Mapping[str, Objective]) -> None:
+    state = {
+        f"{name}/{key}": value.detach().cpu().contiguous().clone()
+        for name, objective in objectives.items()
+        for key, value in objective.state_dict().items()
+    }
+    path.unlink(missing_ok=True)  # an earlier method may have left one
+    if state:
+        with writing(path) as temporary:
+            save_file(state, temporary)
+
+
+def _read(path: Path | None) -> dict[str, dict[str, Tensor]]:
+    """Objective -> its state dict."""
+    found: dict[str, dict[str, Tensor]] = {}
+    if path is not None and path.is_file():
+        for name, value in load_file(path).items():
+            objective, key = name.split("/", 1)
+            found.setdefault(objective, {})[key] = value
+    return found
 
 
 def look(job: Job, student: nn.Module, see: Callable[[Batch, Signals, Signals], None], examples: int) -> None:

@@ -39,6 +39,7 @@ from compress.stages.gates import Gate, cost_gates, parity_gates, to_learn
 from compress.stages.learned import PREDICTED, SHIPPED, Choice, Learned
 from compress.stages.quantize import Quantized
 from compress.store import Record, digest
+from compress.taps import Taps, detached, observe
 from exporters import check_onnx, for_tensorrt, parity
 from exporters.artifact import Artifact
 from exporters.errors import ExportError
@@ -277,23 +278,31 @@ def _strict(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _diagnose(job: Job, student: Distilled) -> dict[str, dict[str, float]]:
-    """What the method's diagnostics say of the float student and its teacher, on test data."""
+    """What the method's diagnostics say of the float student and its teacher, on test data unless they want others."""
     method = catalog.load("compress.methods", job.recipe.distill.method).METHOD
     objectives = tuple(trained_objectives(job, job.store.path("distill") / LEARNED).values())
     found: dict[str, dict[str, float]] = {}
     for name in method.diagnostics:
         diagnostic: Diagnostic = catalog.load("compress.diagnostics", name).DIAGNOSTIC()
+        if diagnostic.stream not in job.splits.named():
+            continue
         diagnostic.learned(objectives)
-        found[name] = dict(diagnostic.measure(_answers(job, student.model)))
+        found[name] = dict(diagnostic.measure(_answers(job, student.model, diagnostic)))
     return found
 
 
-def _answers(job: Job, student: nn.Module) -> Iterator[tuple[Batch, Signals, Signals]]:
-    for index in torch.split(torch.arange(len(job.splits.test)), BATCH):
-        batch = job.splits.test.batch(index)
-        with torch.no_grad():
-            output = student(*batch.inputs)
-        yield batch, Signals(output), job.teacher.teacher.observe(batch)
+def _answers(job: Job, student: nn.Module, diagnostic: Diagnostic) -> Iterator[tuple[Batch, Signals, Signals]]:
+    black_box = job.teacher.network is None
+    teacher = job.teacher.teacher
+    if diagnostic.teacher_taps and not black_box:
+        teacher = job.teacher.tapped(diagnostic.teacher_taps)
+    with Taps(student, () if black_box else diagnostic.student_taps) as taps:
+        examples = job.splits.named()[diagnostic.stream]
+        for index in torch.split(torch.arange(len(examples)), BATCH):
+            batch = examples.batch(index)
+            with torch.no_grad():
+                said = detached(observe(student, batch, taps))
+            yield batch, said, teacher.observe(batch)
 
 
 def _costs(job: Job, student: Distilled, exported: Exported, built: Built) -> dict[str, Cost]:

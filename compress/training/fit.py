@@ -65,6 +65,7 @@ def fit(
     on_point: Callable[[CurvePoint], None] | None = None,
     stop: Callable[[CurvePoint], bool] | None = None,
     together: bool = True,
+    learned: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> Outcome:
     """Train the students in place, as the method says.
 
@@ -96,6 +97,7 @@ def fit(
         on_point: called in the first process after every epoch.
         stop: called after every epoch; true ends the training.
         together: under torchrun, with all processes; False for a training that one process does alone.
+        learned: state dicts that objectives had when this student was trained before; those named take theirs up.
 
     Raises:
         TrainingError: the loss is not finite (the last good checkpoint is kept), or the checkpoint is another run's.
@@ -127,6 +129,7 @@ def fit(
             before_step=before_step,
             on_point=on_point,
             stop=stop,
+            learned=learned or {},
             saver=_Saver(checkpoint if fabric.global_rank == 0 else None, checkpoint, checkpoint_every_s),
         )
         return loop.run()
@@ -209,6 +212,7 @@ class _Loop:
     before_step: Callable[[Clock], None] | None
     on_point: Callable[[CurvePoint], None] | None
     stop: Callable[[CurvePoint], bool] | None
+    learned: Mapping[str, Mapping[str, Tensor]]
     saver: _Saver
 
     def run(self) -> Outcome:
@@ -282,8 +286,10 @@ class _Loop:
             self._observers[name].stages,
         )
         seed_all(derived_seed(self.seed, "objectives"), self.device)
-        for objective in self.objectives.values():
+        for name, objective in self.objectives.items():
             objective.prepare(preparation)
+            if name in self.learned:
+                objective.take_up(self.learned[name])
         self.strategy.prepare(preparation)
         return preparation
 
