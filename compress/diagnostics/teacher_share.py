@@ -26,14 +26,14 @@ def share_by_group(ratio: Tensor, student: Tensor, teacher: Tensor, labels: Tens
         labels: class indices, (N,).
 
     Returns:
-        "mean", "teacher_right" and "teacher_wrong", and these by quartile ("teacher_right_nearest", ...); groups
+        "teacher_share" (of all), "teacher_right" and "teacher_wrong", and these by quartile ("teacher_right_nearest", ...); groups
         without samples are left out. Quartiles are of all samples, so that both columns share their bounds.
     """
     edge = (teacher.softmax(dim=1) - student.softmax(dim=1)).norm(dim=1)
     quarter = torch.empty(len(edge), dtype=torch.int64)
     quarter[edge.argsort(stable=True)] = torch.arange(len(edge)) * len(QUARTILES) // max(1, len(edge))
     right = teacher.argmax(dim=1) == labels
-    figures = {"mean": ratio}
+    figures = {"teacher_share": ratio}
     for name, members in (("teacher_right", right), ("teacher_wrong", ~right)):
         figures[name] = ratio[members]
         figures |= {f"{name}_{text}": ratio[members & (quarter == place)] for place, text in enumerate(QUARTILES)}

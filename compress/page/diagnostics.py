@@ -22,7 +22,12 @@ LEAST = {  # figure -> least value, and what it means to be below
         0.3,
         "The teacher contradicts the labels: a loss that weighs labels by its probabilities, such as PLD, learns little"
         " of them. Bring a better teacher, or a method with a term of labels.",
-    )
+    ),
+    "teacher_share": (
+        0.05,
+        "The learned ratio of teacher and label has settled at the labels: this student was all but trained without its"
+        " teacher. Compare it with vanilla_kd.",
+    ),
 }
 
 

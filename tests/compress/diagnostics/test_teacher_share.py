@@ -21,7 +21,7 @@ def rows() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def test_by_hand() -> None:
     figures = share_by_group(*rows())
-    assert figures["mean"] == pytest.approx(0.5)
+    assert figures["teacher_share"] == pytest.approx(0.5)
     assert figures["teacher_right"] == pytest.approx(0.75)
     assert figures["teacher_wrong"] == pytest.approx(0.25)
     shown = [figures[f"teacher_right_{name}"] for name in ("nearest", "second", "third", "farthest")]
