@@ -51,7 +51,7 @@ class CitationGraph(Task):
     privileged = graphs.PRIVILEGED
     preprocessing = "1 where a paper has the word, else 0; divided by the number of its words"
     teacher_numbers: ClassVar[TrainingNumbers] = TrainingNumbers(
-        epochs=200, batch_size=512, learning_rate=1e-2, weight_decay=0.5, keep_best=True
+        epochs=200, batch_size=512, learning_rate=1e-2, weight_decay=5.0, keep_best=True
     )
 
     def load(self, data: Path | None) -> Splits:

@@ -1,0 +1,58 @@
+"""The experiment's criteria, and its sparse view of the data."""
+
+import torch
+
+from compress.contracts.examples import Splits
+from compress.contracts.experiment import Results
+from compress.experiments.ff_g2m import (
+    BEDS,
+    EXPERIMENT,
+    FULL,
+    LABELS,
+    LOW,
+    NODE_WISE,
+    TEACHER,
+    perceptron,
+    sparse,
+)
+from compress.graphs import Graph, Nodes, WholeGraph
+from compress.reproduction.verdict import verdict
+
+PUBLISHED = {TEACHER: 71.4, LABELS: 60.3, NODE_WISE: 72.9, FULL: 73.9, LOW: 73.9}
+
+
+def judged(**changes: float) -> str:
+    means = {**PUBLISHED, **changes}
+    spread = (-0.4, 0.1, 0.3)
+    figures = {
+        arm: {bed.column: tuple(mean + s * (1 if arm == FULL else 0.5) for s in spread) for bed in BEDS}
+        for arm, mean in means.items()
+    }
+    return verdict(tuple(EXPERIMENT.judge(Results((0, 1, 2), figures))))
+
+
+def test_published_figures_are_a_reproduction() -> None:
+    assert judged() == "reproduced"
+
+
+def test_each_criterion_can_fail() -> None:
+    for arm, mean in ((NODE_WISE, 68.0), (NODE_WISE, 73.8), (TEACHER, 74.1), (FULL, 71.0)):
+        assert judged(**{arm: mean}) == "not reproduced at this scale", arm
+
+
+def test_what_high_frequencies_add_does_not_decide() -> None:
+    assert judged(**{LOW: 75.0}) == "reproduced"
+
+
+def test_sparse_rows_are_the_front_ends_features() -> None:
+    features = torch.tensor([[1.0, 1, 0], [0, 0, 0], [0, 1, 0]]).to_sparse_coo().coalesce()
+    scaled = torch.tensor([[0.5, 0.5, 0], [0, 0, 0], [0, 1, 0]]).to_sparse_coo().coalesce()
+    graph = Graph(features, scaled, torch.tensor([0, 1, 0]), torch.tensor([[0, 1], [1, 0]]), "g")
+    parts = [Nodes(graph, torch.tensor([n]), str(n)) for n in range(3)]
+    found = sparse(Splits(parts[0], parts[1], parts[2], (("graph", WholeGraph(graph, torch.tensor([0]))),)))
+    whole = found.named()["graph"].batch(torch.arange(3)).inputs[0]
+    assert whole.is_sparse
+    assert torch.equal(whole.to_dense(), scaled.to_dense())
+    torch.manual_seed(0)
+    student = perceptron((3, 4, 2), 0.0)
+    torch.testing.assert_close(student(whole), student(scaled.to_dense()))
