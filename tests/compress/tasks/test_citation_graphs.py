@@ -14,8 +14,10 @@ from compress.data_checks import check_splits
 from compress.errors import TaskError
 from compress.frontends.row_scale import RowScale
 from compress.graphs import Graph, WholeGraph
+from compress.privileged import PrivilegedModel
 from compress.tasks.citeseer import TASK as CITESEER
 from compress.tasks.cora import TASK as CORA
+from compress.teachers.frozen import FrozenTeacher
 
 DATA = Path(__file__).parents[4] / "shared" / "data" / "citation_graphs"
 real = pytest.mark.skipif(not DATA.is_dir(), reason="the citation graphs are not here")
@@ -94,6 +96,27 @@ def test_an_own_task_says_inductive(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         name, file, labels, input_shape, inductive = "unseen", "g.npz", ("a", "b"), (4,), True
 
     assert len(whole(Unseen().load(tmp_path))) == 4
+
+
+def test_the_teacher_answers_a_node_the_same_in_every_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored(tmp_path / "g.npz")
+    digest = hashlib.sha256((tmp_path / "g.npz").read_bytes()).hexdigest()
+    monkeypatch.setitem(citation_graphs.DIGESTS, "g.npz", digest)
+
+    class Small(CitationGraph):
+        name, file, labels, input_shape = "small", "g.npz", ("a", "b"), (4,)
+
+    task = Small()
+    splits = task.load(tmp_path)
+    torch.manual_seed(0)
+    model = PrivilegedModel(task.frontend(), task.teacher(), len(task.inputs))
+    teacher = FrozenTeacher(model, fingerprint="t", privileged=task.privileged)
+    everything = teacher.observe(whole(splits).batch(torch.arange(6))).output
+    assert everything.shape == (6, 2)
+    for examples, nodes in ((splits.test, [4, 5]), (splits.val, [2]), (whole(splits), [0, 1, 2, 3, 4, 5])):
+        for place, node in enumerate(nodes):
+            answer = teacher.observe(examples.batch(torch.tensor([place]))).output
+            torch.testing.assert_close(answer[0], everything[node])
 
 
 def test_what_is_no_graph_is_refused(tmp_path: Path) -> None:
