@@ -42,7 +42,7 @@ class TrainingNumbers:
             the latest) instead of those of its last epoch.
     """
 
-    epochs: int
+    epochs: int  # 0 for a teacher that `Task.teacher` gives trained
     batch_size: int
     learning_rate: float  # peak, of AdamW
     weight_decay: float = 0.01
@@ -113,7 +113,10 @@ class Task(ABC):
 
     @abstractmethod
     def teacher(self) -> nn.Module:
-        """The untrained reference teacher's network: takes what `frontend` gives. Used where the user brings none."""
+        """The reference teacher's network: takes what `frontend` gives. Used where the user brings none.
+
+        It is trained by `teacher_numbers`, unless these have no epochs.
+        """
 
     def postprocess(self) -> nn.Module:
         """What the exported file makes of the network's output, beside it: probabilities, decoded boxes.

@@ -5,6 +5,9 @@ the head of LEAF (arXiv:2509.12539): masked mean, linear map to the teacher's di
 answers have it. Without blocks it is a bag of token vectors with a perceptron behind its mean (proposed), which costs
 almost nothing. The table is looked up in float; all that multiplies runs in int8.
 
+Where the teacher is a network with a table of the same words, students start from its principal axes (proposed: LEAF's
+students start from pre-trained encoders); a black box leaves them random.
+
 It takes ids (B, n) and, as a second input, their mask (B, n), 1 where a token is; without a mask every token is there.
 Not offered where a runtime has neither tables nor softmax: Cortex-M, Ethos-U and RISC-V clusters.
 """
@@ -31,7 +34,7 @@ HEADS = (1, 2, 4, 8)
 NARROWEST_HEAD = 16  # channels
 RATIOS = (1, 2, 4)  # of a block's hidden width to the token's
 MOST_DEPTH = 6
-SPREAD = 0.02  # of a table's first values in front of a norm, as in BERT
+SPREAD = 0.02  # of a table's first values, as in BERT; with 1, torch's own, bags of words learn far less
 KEYS: Mapping[str, type] = {"width": int, "depth": int, "heads": int, "ratio": int, "hidden": int}
 
 
@@ -78,8 +81,8 @@ class Encoder(nn.Module):
         self.places: nn.Parameter | None = None
         self.blocks = nn.ModuleList(Block(plan.width, plan.heads, plan.ratio * plan.width) for _ in range(plan.depth))
         self.norm: nn.Module = nn.Identity()
+        nn.init.normal_(self.table.weight, std=SPREAD)
         if plan.depth:
-            nn.init.normal_(self.table.weight, std=SPREAD)
             self.places = nn.Parameter(SPREAD * torch.randn(1, tokens, plan.width))
             self.norm = nn.LayerNorm(plan.width)
         self.between: nn.Module = nn.Identity()
@@ -125,6 +128,7 @@ class TokenEncoder(Space[Plan]):
             )
         self.vocabulary, self.length = vocabulary, shapes[0][0]
         self.outputs, self.unit = context.outputs, context.unit
+        self.inherited = _principal(context.teacher, vocabulary)
         self.widths = widths_of(LADDER, context.width_multiple)
         self.hidden = (0, *widths_of(HIDDEN[1:], context.width_multiple))
 
@@ -199,8 +203,24 @@ class TokenEncoder(Space[Plan]):
         return None
 
     def build(self, plan: Plan) -> nn.Module:
-        """Fresh weights from torch's current seed; ids (and mask) -> (B, outputs)."""
-        return Encoder(plan, self.vocabulary, self.length, self.outputs, self.unit)
+        """Fresh weights from torch's current seed, but for an inherited table; ids (and mask) -> (B, outputs)."""
+        made = Encoder(plan, self.vocabulary, self.length, self.outputs, self.unit)
+        if self.inherited is not None and plan.width <= self.inherited.shape[1]:
+            with torch.no_grad():
+                made.table.weight.copy_(self.inherited[:, : plan.width])
+        return made
+
+
+def _principal(teacher: nn.Module | None, vocabulary: int) -> Tensor | None:
+    """The teacher's own table of that vocabulary along its principal axes, the widest first; None without one."""
+    tables = [m.weight for m in (teacher.modules() if teacher is not None else ()) if isinstance(m, nn.Embedding)]
+    table = next((table.detach().float() for table in tables if len(table) == vocabulary), None)
+    if table is None:
+        return None
+    centred = table - table.mean(dim=0)
+    axes: Tensor = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)
+    axes = axes * axes.sum(dim=0).sign()  # an axis has no direction of its own
+    return centred @ axes
 
 
 SPACE = TokenEncoder

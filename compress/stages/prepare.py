@@ -170,17 +170,18 @@ def _reference(recipe: Recipe, task: Task, splits: Splits, identities: Mapping[s
             return path
         numbers = dataclasses.replace(task.teacher_numbers, **_numbers(recipe, task))
         model = _reference_model(task, recipe.seed)
-        supervised.train(
-            model,
-            task,
-            told_splits(splits, task.privileged),
-            numbers,
-            seed=recipe.seed,
-            checkpoint=place / "checkpoint.pt",
-            progress=progress,
-            together=False,
-            title=f"prepare: training the reference teacher of {task.name}",
-        )
+        if numbers.epochs:
+            supervised.train(
+                model,
+                task,
+                told_splits(splits, task.privileged),
+                numbers,
+                seed=recipe.seed,
+                checkpoint=place / "checkpoint.pt",
+                progress=progress,
+                together=False,
+                title=f"prepare: training the reference teacher of {task.name}",
+            )
         with writing(path) as temporary:
             save_file(_contiguous(model.network), temporary)
         (place / "checkpoint.pt").unlink(missing_ok=True)

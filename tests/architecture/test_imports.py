@@ -14,7 +14,7 @@ LAYERS = (
     ("errors",),
     ("contracts", "strict", "progress", "cache", "store", "network", "liveness", "database_errors"),
     ("catalog", "evaluations", "graphs", "privileged", "graph_network"),
-    ("user_file", "tally", "data_checks", "residual_network", "augmentations", "structure", "similarity", "ranks"),
+    ("user_file", "tally", "data_checks", "residual_network", "augmentations", "structure", "similarity", "retrieval", "ranks"),
     ("recipe", "taps"),
     ("objectives", "frontends", "teachers", "spaces", "selection", "strategies", "diagnostics"),
     ("citation_graphs",),

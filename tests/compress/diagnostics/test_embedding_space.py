@@ -1,0 +1,66 @@
+"""Cosines and searches of a made-up collection."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from compress.contracts.batch import Batch
+from compress.contracts.signals import Signals
+from compress.diagnostics.embedding_space import EmbeddingSpace, searched
+from compress.retrieval import of_unit_length
+
+QUERIES, DOCUMENTS, WIDTH = 12, 30, 40
+
+
+def collection() -> tuple[Tensor, Tensor]:
+    """Vectors of queries and documents, (42, 40): query i lies near document i; and labels."""
+    generator = torch.Generator().manual_seed(0)
+    documents = torch.randn(DOCUMENTS, WIDTH, generator=generator)
+    queries = documents[:QUERIES] + 0.5 * torch.randn(QUERIES, WIDTH, generator=generator)
+    grades = torch.zeros(QUERIES, DOCUMENTS, dtype=torch.int8)
+    grades[torch.arange(QUERIES), torch.arange(QUERIES)] = 1
+    labels = torch.cat([grades, -torch.eye(DOCUMENTS, dtype=torch.int8)])
+    return of_unit_length(torch.cat([queries, documents])), labels
+
+
+def answers(student: Tensor, teacher: Tensor, labels: Tensor | None) -> Iterator[tuple[Batch, Signals, Signals]]:
+    for part in torch.split(torch.arange(len(student)), 10):
+        given = None if labels is None else labels[part]
+        yield Batch((part[:, None],), given, part), Signals(student[part]), Signals(teacher[part])
+
+
+def test_a_copy_of_the_teacher_searches_alike_both_ways() -> None:
+    vectors, labels = collection()
+    found = EmbeddingSpace().measure(answers(vectors, vectors, labels))
+    assert found["cosine, mean"] == pytest.approx(1.0)
+    assert found["cosine, 1% quantile"] == pytest.approx(1.0)
+    assert found["recall@10, asymmetric"] == found["recall@10, standard"] == found["recall@10, teacher alone"] == 1.0
+    assert found["recall@10, asymmetric, 32 of 40"] == found["recall@10, teacher alone, 32 of 40"]
+    assert "recall@10, asymmetric, 64 of 40" not in found
+
+
+def test_a_turned_student_fails_the_asymmetric_search_alone() -> None:
+    vectors, labels = collection()
+    turn = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(1))).Q
+    found = searched(vectors @ turn, vectors, labels)
+    assert found["recall@10, standard"] == 1.0
+    assert found["recall@10, asymmetric"] < 0.75  # chance is a third
+
+
+def test_quantiles_are_of_the_cosines() -> None:
+    teacher = of_unit_length(torch.eye(4))
+    student = teacher.clone()
+    student[0] = torch.tensor([0.6, 0.8, 0.0, 0.0])
+    found = EmbeddingSpace().measure(answers(student, teacher, None))
+    assert found["cosine, mean"] == pytest.approx(0.9)
+    assert found["cosine, 50% quantile"] == pytest.approx(1.0)
+    assert found["cosine, 1% quantile"] == pytest.approx(0.6 + 0.03 * 0.4)
+    assert not [name for name in found if "recall" in name]
+
+
+def test_class_indices_and_documents_that_are_absent_give_no_search() -> None:
+    vectors, labels = collection()
+    assert searched(vectors, vectors, torch.zeros(len(vectors), dtype=torch.int64)) == {}
+    assert searched(vectors[:-1], vectors[:-1], labels[:-1]) == {}
