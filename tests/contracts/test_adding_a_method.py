@@ -50,6 +50,14 @@ def test_every_method_of_the_page_trains(toy: ModuleType, number: int) -> None:
     assert outcome.steps == 6
 
 
+def test_the_pages_own_tests_pass() -> None:
+    blocks = [run(block) for block in BLOCKS if "\ndef test_" in block]
+    tests = [part for names in blocks for name, part in names.items() if name.startswith("test_")]
+    assert tests
+    for test in tests:
+        test()
+
+
 @dataclass(frozen=True)
 class Named:
     name: str
