@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +64,8 @@ class Task(ABC):
         input_names, output_names: of the exported graph; outputs of `postprocess` come behind these.
         postprocessed_names: what `postprocess` gives, in order; () where there is none.
         metric: what `total` makes of the sums of `score`; higher is better, and 1 is perfect where it is a fraction.
+        metric_unit: "%" where the metric is a fraction, which people read in percent; "" where it is a number of its
+            own, such as a correlation.
         decision_period_ms: how often the device must answer; None where latency alone matters.
         preprocessing: what `frontend` does, in words and numbers, for the exported file's metadata.
         privileged: what the teacher's network takes behind the inputs and no student ever sees, by its names in
@@ -80,6 +82,7 @@ class Task(ABC):
     output_names: ClassVar[tuple[str, ...]] = ("logits",)
     postprocessed_names: ClassVar[tuple[str, ...]] = ()
     metric: ClassVar[str] = "accuracy"
+    metric_unit: ClassVar[Literal["%", ""]] = "%"
     decision_period_ms: ClassVar[float | None] = None
     preprocessing: ClassVar[str] = ""
     privileged: ClassVar[tuple[str, ...]] = ()

@@ -102,16 +102,21 @@ def mel_filterbank(rate_hz: int, frame: int, mels: int, low_hz: float, high_hz: 
         raise ValueError(f"edges must be 0 <= low < high <= {rate_hz / 2} Hz, got {low_hz} and {high_hz}")
     if mels < 1:
         raise ValueError(f"mels must be at least 1, got {mels}")
+    bank = mel_triangles(rate_hz, frame, mels, low_hz, high_hz)
+    empty = (bank.sum(dim=1) == 0).nonzero().flatten().tolist()
+    if empty:
+        raise ValueError(f"no frequency bin of a {frame}-sample frame falls into band {empty[0]} of {mels}: use fewer")
+    return bank.to(torch.float32)
+
+
+def mel_triangles(rate_hz: int, frame: int, mels: int, low_hz: float, high_hz: float) -> Tensor:
+    """The same in float64, where a band may lie between two frequency bins; it is all zero then."""
     edges = mel_to_hz(torch.linspace(hz_to_mel(low_hz), hz_to_mel(high_hz), mels + 2, dtype=torch.float64))
     bins = torch.arange(frame // 2 + 1, dtype=torch.float64) * rate_hz / frame
     left, centre, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     rising = (bins - left) / (centre - left)
     falling = (right - bins) / (right - centre)
-    bank = torch.minimum(rising, falling).clamp(min=0.0) * (2.0 / (right - left))
-    empty = (bank.sum(dim=1) == 0).nonzero().flatten().tolist()
-    if empty:
-        raise ValueError(f"no frequency bin of a {frame}-sample frame falls into band {empty[0]} of {mels}: use fewer")
-    return bank.to(torch.float32)
+    return torch.minimum(rising, falling).clamp(min=0.0) * (2.0 / (right - left))
 
 
 def hz_to_mel(hz: float) -> float:

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from compress.contracts.space import Space, SpaceContext
 from compress.errors import RecipeError
+from compress.structure.attentive_pool import WITHOUT_FLOAT, AttentivePool
 from compress.structure.decisions import (
     checked,
     exchanged,
@@ -54,7 +55,6 @@ MOST_DEPTH = 4  # blocks per stage
 MOST_STAGES = 4
 LONGEST = 512  # positions in time that the first stage may see; longer inputs are reduced in the stem
 STEM_CHOICES = 4  # reductions offered, in powers of two
-WITHOUT_FLOAT = ("ethos-u", "riscv-cluster")  # families that run nothing but int8 between two int8 layers
 KEYS: Mapping[str, type] = {
     "layout": str,
     "kind": str,
@@ -98,26 +98,6 @@ class Plan:
 
     def __hash__(self) -> int:
         return stable_hash(self.to_json())
-
-
-class AttentivePool(nn.Module):
-    """Sums over time weighted by a softmax, beside their Gram matrix, and a linear layer of both."""
-
-    def __init__(self, channels: int, bands: int, outputs: int) -> None:
-        super().__init__()
-        self.value = nn.Conv2d(channels, channels, 1)
-        self.weight = nn.Conv2d(channels, channels, 1)
-        # One linear layer of [z, z z'], as two: the squares span another range, so they get a scale of their own.
-        self.head = nn.Linear(channels * bands, outputs)
-        self.gram_head = nn.Linear(channels * channels, outputs, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, bands, T) -> (B, outputs)."""
-        pooled = (self.value(x) * self.weight(x).softmax(-1)).sum(-1)
-        # Products and a sum, where a matrix product of two activations would need a kernel that C has not.
-        gram = (pooled.unsqueeze(2) * pooled.unsqueeze(1)).sum(-1)
-        output: Tensor = self.head(pooled.flatten(1)) + self.gram_head(gram.flatten(1))
-        return output
 
 
 class AudioNet(nn.Module):

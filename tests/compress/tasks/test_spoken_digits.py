@@ -10,18 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from compress.digit_recordings import content_digest, parse_name, read_archive, read_folder, read_wav
 from compress.errors import TaskError
-from compress.tasks.spoken_digits import (
-    SAMPLES,
-    TASK,
-    content_digest,
-    disturbed,
-    one_second,
-    parse_name,
-    read_archive,
-    read_folder,
-    read_wav,
-)
+from compress.tasks.spoken_digits import SAMPLES, TASK, disturbed, one_second
 
 
 def wav(samples: np.ndarray, rate: int = 8000, channels: int = 1, width: int = 2) -> bytes:
