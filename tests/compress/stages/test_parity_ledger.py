@@ -53,6 +53,7 @@ def job() -> Any:
         output_names=("logits", "other"),
         input_names=("x",),
         metric="accuracy",
+        kind="classification",
         score=lambda outputs, labels: (outputs.argmax(1) == labels).float(),
         total=lambda sums, count: float(sums.sum()) / count,
     )
@@ -85,6 +86,15 @@ def test_the_bounds_are_the_recipes_and_information_has_none(job: Any) -> None:
     assert bounds == {"change of accuracy": 0.002, "top-1 agreement": 0.99, "share within one step": 0.999}
     silent = replace(entries[0], pair=ledger.Pair("first", "first", None))
     assert gates.parity_gates(job, silent, {"first": 1.0}) == []
+
+
+@pytest.mark.parametrize("kind", ["embedding", "regression"])
+def test_the_largest_output_says_nothing_where_there_are_no_classes(job: Any, kind: str) -> None:
+    job.task.kind = kind
+    sides = [ledger.torch_side(job, "first", Two(1.0))]
+    _, entries = ledger.keep(job, sides, [ledger.Pair("first", "first", "export")], {"logits": 0.1})
+    names = [gate.name for gate in gates.parity_gates(job, entries[0], {"first": 1.0})]
+    assert names == ["change of accuracy", "share within one step"]
 
 
 def test_a_gate_says_what_was_at_fault() -> None:
