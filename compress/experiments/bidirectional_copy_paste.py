@@ -26,7 +26,7 @@ from compress.errors import TaskError
 from compress.methods.bidirectional_copy_paste import mean_teacher, on_both_mixes, start_from_pretrained
 from compress.objectives.regions import Regions, region_loss
 from compress.reproduction.bed import seeded, taught
-from compress.reproduction.paired import at_least, paired
+from compress.reproduction.paired import paired, shown
 from compress.strategies.copy_paste import PRETRAIN, UNLABELLED, CopyPaste
 from compress.training.evaluate import outputs_of
 
@@ -256,16 +256,16 @@ def run(data: Path | None, seed: int, say: Callable[[str], None]) -> Figures:
 
 
 def judge(results: Results) -> Sequence[Finding]:
-    """The specification's criterion, and the direction against labels alone."""
+    """The published gap over the mean teacher, and the direction against labels alone; means alone do not decide."""
     against_teacher = paired(results.of(OURS, DICE), results.of(PSEUDO, DICE))
     against_labels = paired(results.of(OURS, DICE), results.of(SUPERVISED, DICE))
     return (
         Finding(
             "copy-paste beats the mean teacher without pasting by at least 2 points",
             str(against_teacher),
-            at_least(against_teacher, 2.0),
+            shown(against_teacher, 2.0),
         ),
-        Finding("copy-paste beats labels alone", str(against_labels), at_least(against_labels, 0.0)),
+        Finding("copy-paste beats labels alone", str(against_labels), shown(against_labels, 0.0)),
     )
 
 

@@ -72,3 +72,14 @@ def not_below(gap: Paired, bar: float = 0.0, errors: float = 2.0) -> Holds:
     if gap.seeds < 2:
         return "undecided"
     return "yes" if gap.mean >= bar - errors * gap.error else "no"
+
+
+def shown(gap: Paired, bar: float) -> Holds:
+    """Whether the mean difference reaches `bar` >= 0 and seeds tell it from zero, one-sided at 5 %.
+
+    "undecided" where the mean reaches the bar and its spread does not exclude zero: stricter than a mean alone.
+    """
+    if gap.mean < bar and gap.seeds > 1:
+        return "no"
+    one_sided = gap.p / 2 if gap.mean > 0 else 1.0
+    return "yes" if one_sided < 1 - LEVEL else "undecided"

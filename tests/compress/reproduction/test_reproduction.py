@@ -12,7 +12,7 @@ from compress.contracts.experiment import Experiment, Figures, Finding, Results
 from compress.errors import TaskError
 from compress.progress import Quiet
 from compress.reproduction import table
-from compress.reproduction.paired import at_least, not_below, paired
+from compress.reproduction.paired import at_least, not_below, paired, shown
 from compress.reproduction.run import FILE, reproduce
 from compress.reproduction.verdict import verdict
 
@@ -46,6 +46,12 @@ class TestPaired:
         assert (at_least(gap, 2.0), at_least(gap, 2.1)) == ("yes", "no")
         assert (at_least(gap, 1.0, errors=3.0), at_least(gap, 1.0, errors=4.0)) == ("yes", "no")
         assert (not_below(gap, 3.1), not_below(gap, 3.2)) == ("yes", "no")
+
+    def test_a_mean_alone_shows_nothing(self) -> None:
+        wide, narrow = paired([9.0, 1.0, 2.0], [0.0, 0.0, 0.0]), paired([4.1, 4.0, 3.9], [0.0, 0.0, 0.0])
+        assert wide.mean == pytest.approx(narrow.mean)
+        assert (shown(wide, 2.0), shown(narrow, 2.0)) == ("undecided", "yes")
+        assert (shown(wide, 5.0), shown(paired([1.0], [0.0]), 0.5)) == ("no", "undecided")
 
 
 def finding(holds: str, decides: bool = True) -> Finding:
