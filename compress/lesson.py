@@ -27,6 +27,7 @@ from compress.errors import RecipeError
 from compress.job import Job
 from compress.progress import Quiet
 from compress.strategies.plain import Plain
+from compress.tally import shown
 from compress.teachers.cached import CachedTeacher
 from compress.training.evaluate import evaluating
 from compress.training.fit import CurvePoint, Outcome, fit
@@ -82,7 +83,7 @@ def lesson(
     with progress.bar(title or "", numbers.epochs) as bar:
 
         def point(at: CurvePoint) -> None:
-            note = "" if at.validation is None else f"{job.task.metric} {100 * at.validation:.2f} %"
+            note = "" if at.validation is None else f"{job.task.metric} {shown(job.task, at.validation)}"
             bar.advance(1.0, note)
 
         outcome = fit(

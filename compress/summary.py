@@ -65,6 +65,7 @@ def _shown(name: str) -> bool:
 
 def _table(values: Mapping[str, Any], precision: str) -> list[str]:
     costs, accuracy = values["costs"], values["accuracy"]
+    percent = values.get("metric_unit", "%") == "%"
     rows = [("", "accuracy", "MACs", "weights", "latency")]
     for name, scored in (("teacher", "teacher"), ("float student", "float student"), (SHIPPED, values["final"])):
         cost = costs[name]
@@ -72,7 +73,7 @@ def _table(values: Mapping[str, Any], precision: str) -> list[str]:
         rows.append(
             (
                 f"{name} ({precision})" if name == SHIPPED and precision else name,
-                f"{100 * accuracy[scored]:.2f} %",
+                f"{100 * accuracy[scored]:.2f} %" if percent else f"{accuracy[scored]:.3f}",
                 f"{cost['macs'] / 1e6:.2f} M",
                 _size(cost["weight_bytes"]),
                 f"{cost['latency_ms']:.3g} ms {cost['origin']} ({low:.3g} to {high:.3g})",

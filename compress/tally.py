@@ -56,6 +56,16 @@ def total(task: Task, sums: list[float], count: int) -> float:
     return task.total(torch.tensor(sums, dtype=torch.float64), count) if count else math.nan
 
 
+def shown(task: Task, value: float) -> str:
+    """The metric as people read it: "91.20 %", or "0.912" where it is no fraction."""
+    return f"{100 * value:.2f} %" if task.metric_unit == "%" else f"{value:.3f}"
+
+
+def shown_gap(task: Task, difference: float) -> str:
+    """A difference of two: "1.20 points", or "0.012"."""
+    return f"{100 * difference:.2f} points" if task.metric_unit == "%" else f"{difference:.3f}"
+
+
 def metric(task: Task, output: Tensor, labels: Tensor) -> float:
     """Of one batch that is all there is."""
     found = Tally(task)

@@ -2,7 +2,7 @@
 
 from compress.page import agreement, numbers
 from compress.page.html import Markup, details, facts, join, table, tag
-from compress.page.reading import Row, number, part, rows, word
+from compress.page.reading import Row, metric_of, number, part, rows, word
 
 PARITY = {  # columns in this order; others follow
     "max_steps": "largest, steps",
@@ -25,6 +25,7 @@ def gates(content: Row) -> Markup | None:
     found = rows(content, "verify", "gates")
     if not found:
         return None
+    _, unit = metric_of(content)
     cells = []
     for gate in found:
         passed = gate.get("passed") is True
@@ -33,8 +34,8 @@ def gates(content: Row) -> Markup | None:
                 tag("span", "✓ passed" if passed else "✗ failed", cls="passed" if passed else "failed"),
                 word(gate, "name"),
                 word(gate, "artifact"),
-                join((tag("b", gate_number(gate, "value")), " ", numbers.origin(word(gate, "origin")))),
-                f"{'at most' if gate.get('at_most') else 'at least'} {gate_number(gate, 'bound')}",
+                join((tag("b", gate_number(gate, "value", unit)), " ", numbers.origin(word(gate, "origin")))),
+                f"{'at most' if gate.get('at_most') else 'at least'} {gate_number(gate, 'bound', unit)}",
                 word(gate, "stage"),
             )
         )
@@ -50,11 +51,11 @@ def gates(content: Row) -> Markup | None:
     return join((table(columns, cells, label="Gates", row_classes=marks), agreement.faults(content) or ""))
 
 
-def gate_number(gate: Row, name: str) -> str:
-    """A gate's "value" or "bound" in its unit; differences of shares in percentage points."""
+def gate_number(gate: Row, name: str, metric_unit: str) -> str:
+    """A gate's "value" or "bound" in its unit; differences of the metric in its own, such as percentage points."""
     value, unit = number(gate, name), word(gate, "unit")
     if not unit and value is not None and word(gate, "name").startswith(("change of ", "drop of ")):
-        return numbers.points(value).lstrip("+")
+        return numbers.gap(value, metric_unit).lstrip("+")
     return numbers.quantity(value, unit, number(gate, "bound"))
 
 

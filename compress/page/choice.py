@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from compress.page import figure, fronts, numbers
 from compress.page.html import Markup, details, facts, join, table, tag
 from compress.page.plans import describe
-from compress.page.reading import Row, interval, number, part, rows, word
+from compress.page.reading import Row, interval, metric_of, number, part, rows, word
 
 BUDGET = {
     "latency_ms": ("latency at batch 1", "ms", "at most"),
@@ -86,7 +86,7 @@ def candidates(content: Row) -> Markup | None:
                 "origin is shown at each mark.",
             ),
             tag("h3", f"Trained ({len(trained)})") if trained else "",
-            _scored(trained) if trained else "",
+            _scored(trained, metric_of(content)[1]) if trained else "",
             _reasons(rejected),
             details(f"All {len(rejected)} rejected candidates", _rejected(rejected)) if rejected else "",
             details(f"{len(waiting)} candidates that fit and were not trained", _waiting(waiting)) if waiting else "",
@@ -112,7 +112,13 @@ def _budget(content: Row) -> object:
         if key == "default_period_ms" or not isinstance(value, int | float):
             continue
         name, unit, relation = BUDGET.get(key, (key, "", ""))
-        said = numbers.points(value).lstrip("+") if unit == "points" else f"{value:g}×" if unit == "times" else ""
+        said = (
+            numbers.gap(value, metric_of(content)[1]).lstrip("+")
+            if unit == "points"
+            else f"{value:g}×"
+            if unit == "times"
+            else ""
+        )
         limits.append(tag("li", f"{name}: {relation} {said or numbers.quantity(float(value), unit)}"))
     return tag("ul", *limits) if limits else "no limit was set"
 
@@ -137,11 +143,11 @@ _COST_COLUMNS = (
 )
 
 
-def _scored(members: Sequence[Row]) -> Markup:
+def _scored(members: Sequence[Row], unit: str) -> Markup:
     cells = [
         (
             word(row, "id") + (" (chosen)" if row.get("chosen") else ""),
-            numbers.percent(number(row, "score")),
+            numbers.score(number(row, "score"), unit),
             numbers.percent(number(row, "fidelity"), 0),
             *_costs(row),
             "yes" if row.get("pareto") else "",

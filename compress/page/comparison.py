@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from compress.page import numbers
 from compress.page.html import Markup, join, table, tag
-from compress.page.reading import PREDICTED, SHIPPED, Row, interval, number, part, shipped, word
+from compress.page.reading import PREDICTED, SHIPPED, Row, interval, metric_of, number, part, shipped, word
 
 COLUMNS = ("teacher", "float student", SHIPPED)
 
@@ -19,12 +19,12 @@ def compared(content: Row) -> Markup | None:
         return None
     final = word(verify, "final")
     scored = {name: number(accuracy, final if name == SHIPPED else name) for name in names}
-    metric = word(part(content, "task"), "metric", "score")
+    metric, unit = metric_of(content)
     examples = number(verify, "examples")
     tests = f" ({examples:,.0f} examples)" if examples else ""
     every = [part(costs, name) for name in names]
     rows = [
-        (f"test {metric}{tests}", *(_score(scored[name], scored.get("teacher"), name) for name in names)),
+        (f"test {metric}{tests}", *(_score(scored[name], scored.get("teacher"), name, unit) for name in names)),
         ("latency at batch 1", *(_latency(cost, every[0]) for cost in every)),
         *(
             (title, *(_counted(cost, every[0], key, form, less, more) for cost in every))
@@ -44,7 +44,7 @@ def compared(content: Row) -> Markup | None:
     return join(
         (
             table(columns, rows, label="Teacher and students side by side", cls="even"),
-            _chain(accuracy, metric),
+            _chain(accuracy, metric, unit),
             *(tag("p", note, cls="note") for note in _notes(costs, names)),
             _predicted_beside(costs),
         )
@@ -55,12 +55,12 @@ def _titled(name: str, precision: str) -> str:
     return f"{name} ({precision})" if name == SHIPPED and precision else name
 
 
-def _score(value: float | None, reference: float | None, name: str) -> object:
+def _score(value: float | None, reference: float | None, name: str, unit: str) -> object:
     if value is None:
         return "not run"
     change = None if reference is None or name == "teacher" else value - reference
-    below = "" if change is None else f"{numbers.points(change)} against the teacher"
-    return _cell(numbers.percent(value), "measured", below, value)
+    below = "" if change is None else f"{numbers.gap(change, unit)} against the teacher"
+    return _cell(numbers.score(value, unit), "measured", below, value)
 
 
 def _latency(cost: Row, teacher: Row) -> object:
@@ -94,9 +94,11 @@ def _cell(value: str, origin: str, below: str, share: float | None) -> Markup:
     return join((tag("b", value), " ", numbers.origin(origin), tag("small", below) if below else "", bar))
 
 
-def _chain(accuracy: Row, metric: str) -> Markup:
+def _chain(accuracy: Row, metric: str, unit: str) -> Markup:
     """Every form of the network that was run, in the order of the pipeline."""
-    steps = [tag("li", tag("span", name), " ", tag("b", numbers.percent(number(accuracy, name)))) for name in accuracy]
+    steps = [
+        tag("li", tag("span", name), " ", tag("b", numbers.score(number(accuracy, name), unit))) for name in accuracy
+    ]
     if not steps:
         return Markup("")
     return join(

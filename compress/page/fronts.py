@@ -8,7 +8,7 @@ from typing import Any
 from compress.page import numbers
 from compress.page.figure import Figure, Trace, hover, inert
 from compress.page.plans import describe
-from compress.page.reading import SHIPPED, Row, interval, number, part, rows, word
+from compress.page.reading import SHIPPED, Row, interval, metric_of, number, part, rows, word
 from compress.selection.pareto import pareto_front
 
 COSTS = (("MACs", "macs"), ("weights", "weight_bytes"), ("peak activation", "peak_activation_bytes"))
@@ -63,9 +63,9 @@ def pareto(content: Row) -> Figure | None:
     final = _final(content)
     if not candidates and not final:
         return None
-    metric = word(part(content, "task"), "metric", "score")
+    metric, unit = metric_of(content)
     offered = [axis for axis in AXES if all(axis.value(row) is not None for row in candidates)] or [AXES[0]]
-    drawn = {axis.label: _against(axis, candidates, final, selection) for axis in offered}
+    drawn = {axis.label: _against(axis, candidates, final, selection, unit) for axis in offered}
     traces = drawn[offered[0].label]
     kept = [place for place, trace in enumerate(traces) if trace["x"]]
     choices: dict[str, dict[str, Any]] = {}
@@ -83,7 +83,7 @@ def pareto(content: Row) -> Figure | None:
         }
     layout = {
         "xaxis": {"anchor": "y2", "showgrid": True, **choices[offered[0].label]["layout"]["xaxis"]},
-        "yaxis": {"title": {"text": inert(f"{metric}, %")}, "domain": [0.2, 1]},
+        "yaxis": {"title": {"text": inert(numbers.axis(metric, unit))}, "domain": [0.2, 1]},
         "yaxis2": {
             "domain": [0, 0.13],
             "range": [-0.6, 1.6],
@@ -99,7 +99,9 @@ def pareto(content: Row) -> Figure | None:
     return Figure([traces[place] for place in kept], layout, height=560, choices=choices if len(choices) > 1 else {})
 
 
-def _against(axis: Axis, candidates: Sequence[Row], final: Sequence[_Finished], selection: Row) -> list[Trace]:
+def _against(
+    axis: Axis, candidates: Sequence[Row], final: Sequence[_Finished], selection: Row, unit: str
+) -> list[Trace]:
     """All traces against one cost; the same ones in the same order for each."""
     trained = [row for row in candidates if number(row, "score") is not None]
     others = [row for row in trained if not row.get("chosen")]
@@ -111,18 +113,24 @@ def _against(axis: Axis, candidates: Sequence[Row], final: Sequence[_Finished], 
         "name": "Pareto front",
         "mode": "lines",
         "x": [axis.value(row) for row in front],
-        "y": [100 * row["score"] for row in front],
+        "y": [numbers.scaled(row["score"], unit) for row in front],
         "line": {"color": "--front", "width": 2, "dash": "dot", "shape": "hv"},
         "hoverinfo": "skip",
     }
     return [
         line,
-        _scored("trained briefly (validation)", brief, axis, "circle-open" if finished else "circle", "--candidate", 9),
-        _scored("trained fully (validation)", finished, axis, "circle", "--candidate", 9),
-        _scored("chosen (validation)", [row for row in trained if row.get("chosen")], axis, "diamond", "--chosen", 15),
-        *(_finished(student, axis) for student in final),
-        _strip("fits, not trained", [row for row in untrained if row.get("rejected") is None], axis, 1, "--candidate"),
-        _strip("rejected", [row for row in untrained if row.get("rejected") is not None], axis, 0, "--rejected"),
+        _scored(
+            "trained briefly (validation)", brief, axis, "circle-open" if finished else "circle", "--candidate", 9, unit
+        ),
+        _scored("trained fully (validation)", finished, axis, "circle", "--candidate", 9, unit),
+        _scored(
+            "chosen (validation)", [row for row in trained if row.get("chosen")], axis, "diamond", "--chosen", 15, unit
+        ),
+        *(_finished(student, axis, unit) for student in final),
+        _strip(
+            "fits, not trained", [row for row in untrained if row.get("rejected") is None], axis, 1, "--candidate", unit
+        ),
+        _strip("rejected", [row for row in untrained if row.get("rejected") is not None], axis, 0, "--rejected", unit),
     ]
 
 
@@ -148,6 +156,7 @@ def costs(content: Row) -> Figure | None:
     candidates = [row for row in rows(selection, "candidates") if number(row, "latency_ms") is not None]
     if not candidates:
         return None
+    _, unit = metric_of(content)
     groups = [
         (name, symbol, color, size, [row for row in candidates if _state(row) == name])
         for name, symbol, color, size in (
@@ -166,7 +175,7 @@ def costs(content: Row) -> Figure | None:
             "mode": "markers",
             "x": [row["latency_ms"] for row in members],
             "y": [row.get(COSTS[0][1]) for row in members],
-            "hovertext": [_candidate_text(row) for row in members],
+            "hovertext": [_candidate_text(row, unit) for row in members],
             "hoverinfo": "text",
             "marker": {"symbol": symbol, "color": color, "size": size, "opacity": 0.45 if name == "rejected" else 0.9},
         }
@@ -202,14 +211,14 @@ def costs(content: Row) -> Figure | None:
     return Figure(traces, layout, height=460, choices=choices)
 
 
-def _scored(name: str, members: Sequence[Row], axis: Axis, symbol: str, color: str, size: int) -> Trace:
+def _scored(name: str, members: Sequence[Row], axis: Axis, symbol: str, color: str, size: int, unit: str) -> Trace:
     return {
         "name": name,
         "mode": "markers",
         "x": [axis.value(row) for row in members],
-        "y": [100 * row["score"] for row in members],
+        "y": [numbers.scaled(row["score"], unit) for row in members],
         "error_x": _whiskers(members, axis, color),
-        "hovertext": [_candidate_text(row) for row in members],
+        "hovertext": [_candidate_text(row, unit) for row in members],
         "hoverinfo": "text",
         "marker": {"symbol": symbol, "color": color, "size": size, "line": {"color": _edge(symbol, color), "width": 1}},
     }
@@ -220,7 +229,7 @@ def _edge(symbol: str, color: str) -> str:
     return color if symbol.endswith("-open") else "--card"
 
 
-def _strip(name: str, members: Sequence[Row], axis: Axis, level: int, color: str) -> Trace:
+def _strip(name: str, members: Sequence[Row], axis: Axis, level: int, color: str, unit: str) -> Trace:
     return {
         "name": name,
         "mode": "markers",
@@ -228,7 +237,7 @@ def _strip(name: str, members: Sequence[Row], axis: Axis, level: int, color: str
         "y": [level] * len(members),
         "yaxis": "y2",
         "showlegend": False,
-        "hovertext": [_candidate_text(row) for row in members],
+        "hovertext": [_candidate_text(row, unit) for row in members],
         "hoverinfo": "text",
         "marker": {"symbol": "line-ns-open", "color": color, "size": 12, "opacity": 0.55},
     }
@@ -252,13 +261,15 @@ def _final(content: Row) -> list[_Finished]:
     return found
 
 
-def _finished(student: _Finished, axis: Axis) -> Trace:
-    text = hover(student.name, f"{numbers.percent(student.score)} on test data (measured)", *_cost_lines(student.cost))
+def _finished(student: _Finished, axis: Axis, unit: str) -> Trace:
+    text = hover(
+        student.name, f"{numbers.score(student.score, unit)} on test data (measured)", *_cost_lines(student.cost)
+    )
     return {
         "name": f"{student.name} (test)",
         "mode": "markers",
         "x": [axis.value(student.cost)],
-        "y": [100 * student.score],
+        "y": [numbers.scaled(student.score, unit)],
         "error_x": _whiskers([student.cost], axis, student.color),
         "hovertext": [text],
         "hoverinfo": "text",
@@ -300,15 +311,13 @@ def _state(row: Row) -> str:
     return "fits, not trained" if number(row, "score") is None else "trained"
 
 
-def _candidate_text(row: Row) -> str:
+def _candidate_text(row: Row, unit: str) -> str:
     score = number(row, "score")
-    share = number(row, "fidelity")
+    after = f"after {numbers.percent(number(row, 'fidelity'), 0)} of the training, measured"
     return hover(
         f"candidate {word(row, 'id')}, {word(row, 'space')}" + (" (chosen)" if row.get("chosen") else ""),
         describe(row.get("plan")),
-        ""
-        if score is None
-        else f"{numbers.percent(score)} on validation data after {numbers.percent(share, 0)} of the training, measured",
+        "" if score is None else f"{numbers.score(score, unit)} on validation data {after}",
         *_cost_lines(row),
         "" if row.get("rejected") is None else f"rejected: {row['rejected']}",
     )

@@ -3,7 +3,7 @@
 from compress.page import numbers
 from compress.page.checks import gate_number
 from compress.page.html import Markup, join, tag
-from compress.page.reading import SHIPPED, Row, interval, number, part, rows, shipped, word
+from compress.page.reading import SHIPPED, Row, interval, metric_of, number, part, rows, shipped, word
 
 
 def header(content: Row) -> Markup:
@@ -44,12 +44,13 @@ def _failures(content: Row, broken: list[dict[str, object]]) -> list[str]:
     given = content.get("failed")
     said = [str(sentence) for sentence in given] if isinstance(given, list) else []
     known = " ".join(said)
+    _, unit = metric_of(content)
     for gate in broken:
         sentence = f"{word(gate, 'stage')}: {word(gate, 'name')} of {word(gate, 'artifact')}"
         if sentence not in known:
             said.append(
-                f"{sentence} is {gate_number(gate, 'value')} ({word(gate, 'origin')}), "
-                f"the bound is {gate_number(gate, 'bound')}"
+                f"{sentence} is {gate_number(gate, 'value', unit)} ({word(gate, 'origin')}), "
+                f"the bound is {gate_number(gate, 'bound', unit)}"
             )
     return said
 
@@ -68,7 +69,7 @@ def _figures(content: Row) -> list[Markup]:
     reached, reference = number(accuracy, word(verify, "final")), number(accuracy, "teacher")
     change = None if reached is None or reference is None else reached - reference
     around = numbers.span(interval(final))
-    metric = word(part(content, "task"), "metric", "score")
+    metric, unit = metric_of(content)
 
     def ratio(key: str, less: str, more: str) -> str:
         found = numbers.fewer(number(teacher, key), number(final, key), less, more)
@@ -77,8 +78,8 @@ def _figures(content: Row) -> list[Markup]:
     return [
         card(
             f"test {metric}",
-            numbers.percent(reached),
-            "" if change is None else f"{numbers.points(change)} against the teacher",
+            numbers.score(reached, unit),
+            "" if change is None else f"{numbers.gap(change, unit)} against the teacher",
             "measured" if reached is not None else "",
         ),
         card(

@@ -80,6 +80,30 @@ def percent(value: float | None, digits: int = 2) -> str:
     return NOTHING if value is None else f"{100 * value:.{digits}f} %"
 
 
+def score(value: float | None, unit: str, digits: int = 2) -> str:
+    """A metric whose unit is "%", or "" for a number of its own such as a correlation."""
+    if unit == "%" or value is None:
+        return percent(value, digits)
+    return f"{value:.{digits + 1}f}".replace("-", "\u2212")
+
+
+def gap(value: float | None, unit: str) -> str:
+    """A difference of two such metrics."""
+    if unit == "%" or value is None:
+        return points(value)
+    return f"{value + 0.0:+.3f}".replace("-", "\u2212") if round(value, 3) else "0.000"
+
+
+def scaled(value: float, unit: str) -> float:
+    """The metric on a plot's axis."""
+    return 100 * value if unit == "%" else value
+
+
+def axis(metric: str, unit: str) -> str:
+    """That axis' title."""
+    return f"{metric}, %" if unit == "%" else metric
+
+
 def points(value: float | None) -> str:
     """A difference of two fractions, in percentage points."""
     if value is None:

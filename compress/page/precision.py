@@ -41,7 +41,7 @@ def _candidates(found: Row) -> Markup:
             numbers.origin(word(item, "origin")),
             numbers.size(number(item, "weight_bytes")),
             numbers.size(number(item, "peak_activation_bytes")),
-            numbers.points(number(item, "drop")),
+            numbers.gap(number(item, "drop"), word(found, "metric_unit", "%")),
             "; ".join(_texts(item, "broken")) or word(item, "missing"),
         )
         for item in options
@@ -71,10 +71,15 @@ def _bars(layers: list[dict[str, object]], found: Row) -> Markup:
             numbers.origin("measured"),
         )
     )
-    return figure.box("plot-precision", _figure(shown), label="Sensitivity of each layer", caption=caption)
+    return figure.box(
+        "plot-precision",
+        _figure(shown, word(found, "metric_unit", "%")),
+        label="Sensitivity of each layer",
+        caption=caption,
+    )
 
 
-def _figure(layers: list[dict[str, object]]) -> Figure:
+def _figure(layers: list[dict[str, object]], unit: str) -> Figure:
     places = [f"{n + 1}" for n in range(len(layers))]
     traces: list[Trace] = [
         {
@@ -88,7 +93,7 @@ def _figure(layers: list[dict[str, object]]) -> Figure:
                 "array": [_error(layer, kind, measure) or 0.0 for layer in layers],
                 "thickness": 1,
             },
-            "hovertext": [_described(layer) for layer in layers],
+            "hovertext": [_described(layer, unit) for layer in layers],
             "hoverinfo": "text",
             "marker": {
                 "color": color,
@@ -121,25 +126,26 @@ def _figure(layers: list[dict[str, object]]) -> Figure:
     return Figure(traces, layout, height=130 + 30 * len(layers))
 
 
-def _described(layer: Row) -> str:
+def _described(layer: Row, unit: str) -> str:
     return hover(
         word(layer, "layer"),
         " + ".join(_texts(layer, "operators")),
         f"ships in {word(layer, 'precision')}",
-        f"alone in int8: score {numbers.percent(_mean(layer, 'alone', 'score'))}",
-        f"all but it in int8: score {numbers.percent(_mean(layer, 'without', 'score'))}",
+        f"alone in int8: score {numbers.score(_mean(layer, 'alone', 'score'), unit)}",
+        f"all but it in int8: score {numbers.score(_mean(layer, 'without', 'score'), unit)}",
     )
 
 
 def _table(layers: list[dict[str, object]], found: Row) -> Markup:
+    unit = word(found, "metric_unit", "%")
     precisions = list(dict.fromkeys(name for layer in layers for name in part(layer, "latency_ms")))
     cells = [
         (
             n + 1,
             tag("span", word(layer, "layer"), cls="name"),
             word(layer, "precision"),
-            _score(layer, "without"),
-            _score(layer, "alone"),
+            _score(layer, "without", unit),
+            _score(layer, "alone", unit),
             numbers.significant(_mean(layer, "alone", "distance") or 0.0),
             *(numbers.milliseconds(number(part(layer, "latency_ms"), name)) for name in precisions),
             *(numbers.size(number(part(layer, "weight_bytes"), name)) for name in precisions),
@@ -160,9 +166,9 @@ def _table(layers: list[dict[str, object]], found: Row) -> Markup:
     return table(columns, cells, label="Precision per layer")
 
 
-def _score(layer: Row, kind: str) -> str:
+def _score(layer: Row, kind: str, unit: str) -> str:
     mean, error = _mean(layer, kind, "score"), _error(layer, kind, "drop")
-    return numbers.percent(mean) + ("" if error is None else f" ± {numbers.percent(error)}")
+    return numbers.score(mean, unit) + ("" if error is None else f" ± {numbers.score(error, unit)}")
 
 
 def _mean(layer: Row, kind: str, figure_name: str) -> float | None:

@@ -46,6 +46,12 @@ def shipped(content: Row) -> str:
     return decided or word(part(content, "verify", "costs", SHIPPED), "precision")
 
 
+def metric_of(content: Row) -> tuple[str, str]:
+    """(the task's metric, its unit: "%" or "")."""
+    task = part(content, "task")
+    return word(task, "metric", "score"), word(task, "metric_unit", "%")
+
+
 def number(row: Row, name: str) -> float | None:
     """The number called `name`; None where there is none."""
     found = row.get(name)

@@ -19,8 +19,8 @@ def searched(content: Row) -> Markup | None:
     search = part(content, "selection", "search")
     if not search:
         return None
-    metric = word(search, "metric", "score")
-    plot = _history(search, metric)
+    metric, unit = word(search, "metric", "score"), word(search, "metric_unit", "%")
+    plot = _history(search, metric, unit)
     notes = part(content, "selection", "selector", "notes")
     return join(
         (
@@ -42,7 +42,7 @@ def searched(content: Row) -> Markup | None:
                     )
                 ),
             ),
-            _foretold(search, metric),
+            _foretold(search, metric, unit),
             _learned(search),
             details("What the selector noted", facts([(k, _noted(v)) for k, v in notes.items()])) if notes else "",
         )
@@ -163,7 +163,7 @@ def _built(row: Row) -> str:
     return f"{said}: {'every gate holds' if row.get('met') is True else 'missed, ' + word(row, 'why')}"
 
 
-def _history(search: Row, metric: str) -> Figure | None:
+def _history(search: Row, metric: str, unit: str = "%") -> Figure | None:
     points = rows(search, "progress")
     students = part(search, "students")
     ended = [point for point in points if number(point, "score") is not None]
@@ -176,7 +176,7 @@ def _history(search: Row, metric: str) -> Figure | None:
             "name": "best so far",
             "mode": "lines",
             "x": [point["trainings"] for point in best],
-            "y": [100 * point["best"] for point in best],
+            "y": [numbers.scaled(point["best"], unit) for point in best],
             "line": {"color": "--front", "width": 2, "shape": "hv"},
             "hoverinfo": "skip",
         }
@@ -190,8 +190,8 @@ def _history(search: Row, metric: str) -> Figure | None:
                 "name": f"after {numbers.significant(100 * share)} %",
                 "mode": "markers",
                 "x": [point["trainings"] for point in own],
-                "y": [100 * point["score"] for point in own],
-                "hovertext": [_trial(point, part(students, word(point, "identity")), metric) for point in own],
+                "y": [numbers.scaled(point["score"], unit) for point in own],
+                "hovertext": [_trial(point, part(students, word(point, "identity")), metric, unit) for point in own],
                 "hoverinfo": "text",
                 "marker": {"symbol": symbol, "color": color, "size": 9},
             }
@@ -204,15 +204,15 @@ def _history(search: Row, metric: str) -> Figure | None:
                 "name": "chosen",
                 "mode": "markers",
                 "x": [last["trainings"]],
-                "y": [100 * last["score"]],
-                "hovertext": [_trial(last, part(students, word(last, "identity")), metric)],
+                "y": [numbers.scaled(last["score"], unit)],
+                "hovertext": [_trial(last, part(students, word(last, "identity")), metric, unit)],
                 "hoverinfo": "text",
                 "marker": {"symbol": "diamond-open", "color": "--chosen", "size": 17, "line": {"width": 2.5}},
             }
         )
     layout = {
         "xaxis": {"title": {"text": "full trainings spent"}, "rangemode": "tozero"},
-        "yaxis": {"title": {"text": inert(f"validation {metric}, %")}},
+        "yaxis": {"title": {"text": inert(numbers.axis(f"validation {metric}", unit))}},
         "shapes": _starts(points),
         "showlegend": True,
     }
@@ -235,9 +235,9 @@ def _starts(points: Sequence[Row]) -> list[dict[str, object]]:
     return shapes
 
 
-def _trial(point: Row, student: Row, metric: str) -> str:
+def _trial(point: Row, student: Row, metric: str, unit: str) -> str:
     return hover(
-        f"{numbers.percent(number(point, 'score'))} {metric} on validation data after "
+        f"{numbers.score(number(point, 'score'), unit)} {metric} on validation data after "
         f"{numbers.significant(100 * (number(point, 'share') or 0.0))} % of the training, measured",
         f"seed {word(point, 'seed')}" + (", remembered" if point.get("remembered") else ""),
         describe(student.get("plan")),
@@ -246,7 +246,7 @@ def _trial(point: Row, student: Row, metric: str) -> str:
     )
 
 
-def _foretold(search: Row, metric: str) -> Markup:
+def _foretold(search: Row, metric: str, unit: str) -> Markup:
     found = part(search, "foretold")
     every = rows(found, "rows")
     if not every:
@@ -265,7 +265,7 @@ def _foretold(search: Row, metric: str) -> Markup:
                 _estimate(part(row, "spearman"), enough),
                 _estimate(size, enough),
                 _estimate(part(given, "latency"), enough),
-                numbers.points(-(number(row, "loss") or 0.0)) if number(row, "loss") is not None else numbers.NOTHING,
+                numbers.NOTHING if (loss := number(row, "loss")) is None else numbers.gap(-loss, unit),
                 _verdict(size, enough),
             )
         )

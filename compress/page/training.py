@@ -3,7 +3,7 @@
 from compress.page import figure, numbers
 from compress.page.figure import Figure, Trace, hover, inert
 from compress.page.html import Markup, join, tag
-from compress.page.reading import Row, number, part, rows, word
+from compress.page.reading import Row, metric_of, number, part, rows, word
 
 STAGES = (("distill", "Distillation"), ("quantize", "Quantisation-aware fine-tuning"))
 TERMS = ("--series-1", "--series-2", "--series-3", "--series-4", "--series-5")
@@ -12,18 +12,18 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 
 def curves(content: Row) -> Markup | None:
     """Both trainings, one plot each."""
-    metric = word(part(content, "task"), "metric", "score")
+    metric, unit = metric_of(content)
     parts = []
     for stage, title in STAGES:
         points = rows(content, "curves", stage)
         if not points:
             continue
         before = number(part(content, "quantize"), "before") if stage == "quantize" else None
-        plot = _figure(points, metric, before)
+        plot = _figure(points, metric, unit, before)
         last = number(points[-1], "validation")
         said = [f"{len(points)} epochs"]
-        said += [f"{numbers.percent(before)} after calibration alone"] if before is not None else []
-        said += [f"{metric} on validation data at the end {numbers.percent(last)}"] if last is not None else []
+        said += [f"{numbers.score(before, unit)} after calibration alone"] if before is not None else []
+        said += [f"{metric} on validation data at the end {numbers.score(last, unit)}"] if last is not None else []
         caption = join((", ".join(said), " ", numbers.origin("measured"), "."))
         parts += [
             tag("h3", title),
@@ -32,7 +32,7 @@ def curves(content: Row) -> Markup | None:
     return join(parts) if parts else None
 
 
-def _figure(points: list[dict[str, object]], metric: str, before: float | None) -> Figure:
+def _figure(points: list[dict[str, object]], metric: str, unit: str, before: float | None) -> Figure:
     epochs = list(range(1, len(points) + 1))
     traces: list[Trace] = [_line("loss", epochs, [number(p, "loss") for p in points], "--ink", "solid", 2.5)]
     names = list(dict.fromkeys(name for point in points for name in part(point, "terms")))
@@ -43,8 +43,8 @@ def _figure(points: list[dict[str, object]], metric: str, before: float | None) 
     scores = [number(point, "validation") for point in points]
     at = epochs if before is None else [0, *epochs]
     scores = scores if before is None else [before, *scores]
-    shown = [None if score is None else 100 * score for score in scores]
-    score_line = _line(f"validation {metric}, %", at, shown, "--int8", "solid", 2.5)
+    shown = [None if score is None else numbers.scaled(score, unit) for score in scores]
+    score_line = _line(numbers.axis(f"validation {metric}", unit), at, shown, "--int8", "solid", 2.5)
     traces.append(score_line | {"yaxis": "y2", "mode": "lines+markers", "marker": {"color": "--int8", "size": 6}})
     starts = [
         (n, word(point, "phase"))
@@ -65,7 +65,7 @@ def _figure(points: list[dict[str, object]], metric: str, before: float | None) 
             "domain": [0, 0.47],
             "type": "log" if positive and max(losses) > 8 * min(losses) else "linear",
         },
-        "yaxis2": {"title": {"text": inert(f"{metric}, %")}, "domain": [0.55, 1]},
+        "yaxis2": {"title": {"text": inert(numbers.axis(metric, unit))}, "domain": [0.55, 1]},
         "shapes": [
             {
                 "type": "line",

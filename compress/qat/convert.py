@@ -69,7 +69,7 @@ def _fold(graph: GraphModule, node: Node) -> None:
     """Fold the batch norm behind `node` into its weight and bias, and put the weight on its final grid."""
     _own_weight(graph, node)
     weight_node, fake_quantize = _weight_of(graph, node)
-    if weight_node is None:
+    if weight_node is None or (fake_quantize is None and _is_constant(graph, str(weight_node.target))):
         return
     weight = graph.get_parameter(str(weight_node.target)).detach().clone()
     norm = only_reader(node)
@@ -93,6 +93,12 @@ def _fold(graph: GraphModule, node: Node) -> None:
             bias = bias_grid.on_grid(bias, step, scale)
     if bias is not None and (factor is not None or fake_quantize is not None):
         _store(graph, node, 2, bias)
+
+
+def _is_constant(graph: GraphModule, name: str) -> bool:
+    """Whether the weight of this name is none that is trained: the kernel of a transform in a front-end."""
+    holder, _, field = name.rpartition(".")
+    return not isinstance(getattr(graph.get_submodule(holder), field), nn.Parameter)
 
 
 def _own_weight(graph: GraphModule, node: Node) -> None:

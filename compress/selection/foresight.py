@@ -18,11 +18,10 @@ CLIP = 0.005  # scores closer to 0 or 1 than that are told apart by chance
 
 
 def log_odds(score: float) -> float:
-    """Of a score that is a fraction; others (a negative loss, decibels) stay as they are."""
-    if not 0.0 <= score <= 1.0:
-        return score
+    """Of a score that is a fraction. Others (a concordance below 0, a negative loss, decibels) go on from its ends with
+    slope 1, so that a higher score always comes first, also where scores of one search lie on both sides of an end."""
     fraction = min(1.0 - CLIP, max(CLIP, score))
-    return math.log(fraction / (1.0 - fraction))
+    return math.log(fraction / (1.0 - fraction)) + min(0.0, score) + max(0.0, score - 1.0)
 
 
 def foretold(candidate: Candidate, slope: float, shared: int = 0) -> float:

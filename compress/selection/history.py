@@ -32,6 +32,7 @@ def summarise(
     *,
     chosen: str | None,
     metric: str,
+    metric_unit: str = "%",
     seed: int,
     selector: str = "",
     training: float | None = None,
@@ -45,6 +46,7 @@ def summarise(
         events: of the last round, in the order in which they happened.
         chosen: identity of the choice; None while there is none.
         metric: name of the score, for people.
+        metric_unit: of the score, "%" for a fraction or "" (`Task.metric_unit`).
         seed: of the search; the bootstrap draws from it.
         selector: its name.
         training: full trainings that the selector was allowed.
@@ -65,6 +67,7 @@ def summarise(
     return {
         "format": 1,
         "metric": metric,
+        "metric_unit": metric_unit,
         "selector": selector,
         "seed": seed,
         "allowed": training,
@@ -77,7 +80,7 @@ def summarise(
         "foretold": foretelling.table(students, seed=seed),
         "front": front,
         "chosen": chosen,
-        "why": place_on_the_front(students, front, chosen, tie),
+        "why": place_on_the_front(students, front, chosen, tie, metric_unit),
     }
 
 
@@ -97,7 +100,7 @@ def with_artifact(summary: Mapping[str, Any], built: Built) -> Row:
         "students": students,
         "events": [happened.to_json(event) for event in story],
         "front": front,
-        "why": place_on_the_front(students, front, summary["chosen"], summary["tie"]),
+        "why": place_on_the_front(students, front, summary["chosen"], summary["tie"], summary.get("metric_unit", "%")),
     }
 
 
@@ -234,7 +237,9 @@ def pareto(students: Mapping[str, Row]) -> Row:
     }
 
 
-def place_on_the_front(students: Mapping[str, Row], front: Row, chosen: str | None, tie: float = 0.0) -> str:
+def place_on_the_front(
+    students: Mapping[str, Row], front: Row, chosen: str | None, tie: float = 0.0, unit: str = "%"
+) -> str:
     """Where the choice lies on the front of score and latency: its neighbours and what they would give and take."""
     if chosen is None or chosen not in students or students[chosen]["score"] is None:
         return ""
@@ -246,7 +251,7 @@ def place_on_the_front(students: Mapping[str, Row], front: Row, chosen: str | No
             return ""
         best = max(better, key=lambda other: other["score"])
         gap = best["score"] - row["score"]
-        ahead = f"a student of {best['latency_ms']:.3g} ms scores {_points(gap)} more"
+        ahead = f"a student of {best['latency_ms']:.3g} ms scores {_points(gap, unit)} more"
         beaten = f"It is not on the front of {len(line)}: {ahead}"
         if gap <= tie * (1 + 1e-9):
             return f"{beaten}, which the validation data cannot tell apart; of such students the cheaper one is taken."
@@ -257,7 +262,7 @@ def place_on_the_front(students: Mapping[str, Row], front: Row, chosen: str | No
     if place + 1 < len(line):
         slower = students[line[place + 1]]
         said.append(
-            f"the next slower one scores {_points(slower['score'] - row['score'])} more for "
+            f"the next slower one scores {_points(slower['score'] - row['score'], unit)} more for "
             f"{slower['latency_ms'] - row['latency_ms']:.3g} ms more"
         )
     else:
@@ -266,7 +271,7 @@ def place_on_the_front(students: Mapping[str, Row], front: Row, chosen: str | No
         faster = students[line[place - 1]]
         said.append(
             f"the next faster one saves {row['latency_ms'] - faster['latency_ms']:.3g} ms and loses "
-            f"{_points(row['score'] - faster['score'])}"
+            f"{_points(row['score'] - faster['score'], unit)}"
         )
     else:
         said.append("none is faster")
@@ -310,8 +315,8 @@ def _beats(one: Row, other: Row) -> bool:
     return bool(better and (one["score"] > other["score"] or one["latency_ms"] < other["latency_ms"]))
 
 
-def _points(difference: float) -> str:
-    return f"{100 * difference:.2f} points"
+def _points(difference: float, unit: str) -> str:
+    return f"{100 * difference:.2f} points" if unit == "%" else f"{difference:.3f}"
 
 
 def _number(value: float) -> float | None:

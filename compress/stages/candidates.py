@@ -13,6 +13,7 @@ from compress.stages.budget import budget_of, latency_limit, teacher_cost
 from compress.stages.ending import row as lesson
 from compress.stages.learned import Learned
 from compress.stages.problem import RunProblem
+from compress.tally import shown
 from profiles.cost import Cost
 
 CANDIDATES = "candidates.json"  # equal in every run of the same recipe, as long as nothing was measured
@@ -76,6 +77,7 @@ def search_of(
         problem.events,
         chosen=chosen.identity,
         metric=job.task.metric,
+        metric_unit=job.task.metric_unit,
         seed=job.recipe.seed,
         selector=job.recipe.select.selector,
         training=job.recipe.select.training,
@@ -105,7 +107,7 @@ def _plain(value: Any) -> Any:
 
 def _why(job: Job, rows: Sequence[Candidate], chosen: Candidate, teacher: Cost, evaluated: int) -> str:
     affordable = sum(row.rejected is None for row in rows)
-    score = "" if chosen.score is None else f" ({100 * chosen.score:.2f} % on validation data)"
+    score = "" if chosen.score is None else f" ({shown(job.task, chosen.score)} on validation data)"
     full = sum(row.fidelity >= 1.0 for row in rows)
     how = f"{evaluated} of them were distilled briefly" + (f" and {full} fully" if full else "")
     return (

@@ -16,6 +16,7 @@ from compress.network import Model
 from compress.stages.learned import Choice
 from compress.stages.students import build_student
 from compress.store import Record, digest
+from compress.tally import shown
 from compress.training.curve import plain
 from compress.training.evaluate import evaluate
 from profiles.atomic import write_text, writing
@@ -72,7 +73,7 @@ def distill(job: Job, choice: Choice) -> Distilled:
             save_file({k: v.detach().contiguous().clone() for k, v in model.state_dict().items()}, temporary)
         (folder / "checkpoint.pt").unlink(missing_ok=True)
         validation = evaluate(model, job.splits.val, job.task).score
-        job.progress.say(f"distill: {job.task.metric} {100 * validation:.2f} % on validation data")
+        job.progress.say(f"distill: {job.task.metric} {shown(job.task, validation)} on validation data")
         return {"float student": folder / STUDENT, "learning curve": folder / CURVE}, {"validation": validation}
 
     record = job.store.once("distill", inputs, work)
@@ -95,7 +96,9 @@ def _taken_over(job: Job, trained: str, model: Model, folder: Path) -> tuple[Map
     curve = (job.store.folder / trained).with_suffix(".json")
     write_text(folder / CURVE, curve.read_text(encoding="utf-8"))
     validation = evaluate(model, job.splits.val, job.task).score
-    job.progress.say(f"distill: the search's finalist, {job.task.metric} {100 * validation:.2f} % on validation data")
+    job.progress.say(
+        f"distill: the search's finalist, {job.task.metric} {shown(job.task, validation)} on validation data"
+    )
     return {"float student": folder / STUDENT, "learning curve": folder / CURVE}, {"validation": validation}
 
 

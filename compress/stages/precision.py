@@ -229,6 +229,7 @@ def content(
         "target": desk.job.target.name,
         "quantizer": desk.job.target.quantizer,
         "metric": desk.job.task.metric,
+        "metric_unit": desk.job.task.metric_unit,
         "shipped": decision.precision,
         "float_layers": [row.layer.name for row in rows] if whole else list(float_layers),
         "why": list(decision.reasons),

@@ -26,6 +26,7 @@ from compress.progress import Progress
 from compress.qat import formats
 from compress.recipe import Recipe, TaskPart, TeacherPart
 from compress.store import Store, digest
+from compress.tally import shown
 from compress.teachers import loading
 from compress.teachers.frozen import FrozenTeacher
 from compress.teachers.onnx import OnnxTeacher
@@ -64,7 +65,7 @@ def prepare(recipe: Recipe, store: Store, progress: Progress, remote: str | None
         facts = loading.check_teacher(teacher, task, splits)
         accuracy = evaluate_teacher(teacher, splits.test, task)
         progress.say(
-            f"prepare: the teacher's {task.metric} is {100 * accuracy:.2f} % on {len(splits.test)} test examples"
+            f"prepare: the teacher's {task.metric} is {shown(task, accuracy)} on {len(splits.test)} test examples"
         )
         return {"teacher": path}, {
             "accuracy": accuracy,

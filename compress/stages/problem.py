@@ -19,6 +19,7 @@ from compress.selection.propose import propose
 from compress.stages import trials as tasks
 from compress.stages.failures import Failures
 from compress.stages.students import frontend_macs, student
+from compress.tally import shown
 from compress.workers.never_twice import evaluate
 from profiles.cost import Cost
 
@@ -220,7 +221,7 @@ class RunProblem(Problem):
             return
         epochs = tasks.epochs_of(self._job, trial.share)
         cost = trial.candidate.cost
-        ends = f"reaches {100 * outcome.score:.2f} %" if math.isfinite(outcome.score) else "diverges"
+        ends = f"reaches {shown(self._job.task, outcome.score)}" if math.isfinite(outcome.score) else "diverges"
         self._job.progress.say(
             f"select: a student of {trial.candidate.space} with {cost.macs / 1e6:.2f} M MACs {ends} after"
             f" {epochs} epoch{'s' if epochs > 1 else ''}"

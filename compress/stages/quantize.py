@@ -29,6 +29,7 @@ from compress.stages.budget import budget_of
 from compress.stages.distill import CURVE, STUDENT, Distilled
 from compress.stages.learned import Choice
 from compress.store import Record, digest
+from compress.tally import shown, shown_gap
 from compress.training.curve import plain
 from compress.training.evaluate import evaluate
 from profiles.atomic import write_text, writing
@@ -92,7 +93,7 @@ def quantize(job: Job, choice: Choice, student: Distilled) -> Quantized:
         model = _prepared(job, student)
         qat.calibrate(model, _calibration(job))
         before = evaluate(model, job.splits.val, job.task).score
-        job.progress.say(f"quantize: {100 * before:.2f} % after calibration with {job.target.quantizer} rules")
+        job.progress.say(f"quantize: {shown(job.task, before)} after calibration with {job.target.quantizer} rules")
         study: Study | None = None
         options: list[Candidate] = []
         notes: list[str] = []
@@ -125,7 +126,7 @@ def quantize(job: Job, choice: Choice, student: Distilled) -> Quantized:
         for checkpoint in folder.glob("checkpoint*.pt"):
             checkpoint.unlink(missing_ok=True)  # another process of the run may have been faster
         validation = evaluate(found.model, job.splits.val, job.task).score
-        job.progress.say(f"quantize: {job.task.metric} {100 * validation:.2f} % on validation data")
+        job.progress.say(f"quantize: {job.task.metric} {shown(job.task, validation)} on validation data")
         for reason in found.decision.reasons:
             job.progress.say(f"quantize: {reason}")
         return files, {
@@ -200,7 +201,8 @@ def _with_float_layers(
     for number in range(1, ROUNDS + 1):
         assignment = precision.mixed(desk, calibrated, study, allowed)
         job.progress.say(
-            f"quantize: int8 loses {100 * integers.loss.mean:.2f} points, more than {100 * desk.budget:.2f}; in float: "
+            f"quantize: int8 loses {shown_gap(job.task, integers.loss.mean)}, more than "
+            f"{shown_gap(job.task, desk.budget)}; in float: "
             f"{', '.join(assignment.floats) or 'nothing'}"
         )
         if not assignment.floats or len(assignment.floats) == len(layers):
@@ -255,9 +257,8 @@ def _tuned(desk: precision.Desk, model: Prepared, folder: Path, name: str) -> tu
     after = precision.drop(desk, model)
     if after.mean <= before.mean:
         return model, after
-    desk.job.progress.say(
-        f"quantize: fine-tuning lost {100 * (after.mean - before.mean):.2f} points; the calibrated student is kept"
-    )
+    lost = shown_gap(desk.job.task, after.mean - before.mean)
+    desk.job.progress.say(f"quantize: fine-tuning lost {lost}; the calibrated student is kept")
     return calibrated, before
 
 

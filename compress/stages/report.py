@@ -77,6 +77,7 @@ def _content(job: Job, choice: Choice, checks: Checks, memory: Memory, end: Endi
             "name": job.task.name,
             "kind": job.task.kind,
             "metric": job.task.metric,
+            "metric_unit": job.task.metric_unit,
             "labels": list(job.task.labels),
             "inputs": [
                 {"name": one.name, "shape": list(one.shape), "type": str(one.dtype).removeprefix("torch.")}

@@ -39,6 +39,7 @@ from compress.stages.gates import Gate, cost_gates, parity_gates, to_learn
 from compress.stages.learned import PREDICTED, SHIPPED, Choice, Learned
 from compress.stages.quantize import Quantized
 from compress.store import Record, digest
+from compress.tally import shown
 from compress.taps import Taps, detached, observe
 from exporters import check_onnx, for_tensorrt, parity
 from exporters.artifact import Artifact
@@ -184,8 +185,8 @@ def _check(
     scores, entries = ledger.keep(job, sides, pairs, steps, watch.look)
     accuracy = {"teacher": job.teacher.accuracy, **scores}
     for side in sides:
-        shown = f"{100 * accuracy[side.name]:.2f} %"
-        say(f"verify: {side.name}: {job.task.metric} {shown} on {len(job.splits.test)} test examples")
+        said = shown(job.task, accuracy[side.name])
+        say(f"verify: {side.name}: {job.task.metric} {said} on {len(job.splits.test)} test examples")
     gates: list[Gate] = []
     found: list[dict[str, Any]] = []
     for entry in entries:
@@ -212,6 +213,7 @@ def _check(
     gates.extend(watch.gates())
     return {
         "accuracy": accuracy,
+        "metric_unit": job.task.metric_unit,
         "final": final,
         "step": steps[job.task.output_names[0]],
         "step_from": "the output's own" if own else "the output is float: its largest value / 127",

@@ -14,6 +14,7 @@ from compress.contracts.task import Task, TrainingNumbers
 from compress.contracts.world import World
 from compress.objectives.labels import Labels
 from compress.progress import Progress, Quiet
+from compress.tally import shown
 from compress.training.curve import CurvePoint, Outcome
 from compress.training.devices import Precision
 from compress.training.fit import fit
@@ -58,7 +59,7 @@ def train(
     with (progress or Quiet()).bar(title, numbers.epochs) as bar:
 
         def show(point: CurvePoint) -> None:
-            score = "" if point.validation is None else f"{task.metric} {100 * point.validation:.2f} %"
+            score = "" if point.validation is None else f"{task.metric} {shown(task, point.validation)}"
             bar.advance(1.0, score)
 
         return fit(

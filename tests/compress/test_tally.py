@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from compress.contracts.examples import Splits, TensorExamples
 from compress.contracts.task import Task
 from compress.errors import TaskError
-from compress.tally import Tally, metric, total
+from compress.tally import Tally, metric, shown, shown_gap, total
 from compress.training.evaluate import evaluate
 
 
@@ -73,6 +73,14 @@ def test_a_mean_of_batch_figures_would_be_another_number() -> None:
 def test_accuracy_is_a_mean() -> None:
     logits, labels = torch.eye(4), torch.tensor([0, 1, 2, 0])
     assert metric(Numbers(), logits, labels) == 0.75
+
+
+def test_a_fraction_is_said_in_percent_and_a_coefficient_as_it_is() -> None:
+    class Coefficient(Concordance):
+        metric_unit = ""
+
+    assert (shown(Numbers(), 0.912), shown_gap(Numbers(), 0.012)) == ("91.20 %", "1.20 points")
+    assert (shown(Coefficient(), 0.912), shown_gap(Coefficient(), 0.012)) == ("0.912", "0.012")
 
 
 def test_nothing_scores_nan_and_wrong_shapes_are_named() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from compress.contracts.selector import Candidate
-from compress.selection.foresight import foretold
+from compress.selection.foresight import foretold, log_odds
 from tools.student_table.problem import TableProblem, load
 
 TABLES = Path(__file__).resolve().parents[2] / "data"
@@ -23,6 +23,15 @@ def test_log_odds_and_the_logarithm_of_the_work_that_is_still_to_show(candidate:
     assert foretold(candidate, 0.2) == pytest.approx(math.log(3) + 0.2 * 0.75 * math.log(1_000))
     assert foretold(candidate, 0.0) == pytest.approx(math.log(3))
     assert foretold(replace(candidate, fidelity=1.0), 0.2) == pytest.approx(math.log(3))
+
+
+def test_a_better_score_comes_first_whatever_its_range() -> None:
+    """A concordance lies in [-1, 1]; just above 0 it must not rank below just under it."""
+    scores = [-1.0, -0.3, -0.01, 0.0, 0.004, 0.02, 0.5, 0.97, 1.0, 1.01, 25.0]
+    ranked = [log_odds(score) for score in scores]
+    assert ranked == sorted(ranked)
+    assert log_odds(-0.01) < log_odds(0.02)
+    assert log_odds(0.5) == 0.0
 
 
 def test_preprocessing_that_all_share_does_not_count(candidate: Candidate) -> None:

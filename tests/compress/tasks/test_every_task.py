@@ -32,7 +32,10 @@ def batch(task: Task, size: int) -> Batch:
         for one in task.inputs
     )
     positions = task.input_shape[1:] if task.kind == "segmentation" else ()
-    return Batch(inputs, torch.zeros(size, *positions, dtype=torch.int64), torch.arange(size))
+    labels = torch.zeros(size, *positions, dtype=torch.int64)
+    if task.kind == "regression":
+        labels = torch.rand(size, len(task.labels), generator=generator)
+    return Batch(inputs, labels, torch.arange(size))
 
 
 def test_names_its_labels_once_each(task: Task) -> None:
