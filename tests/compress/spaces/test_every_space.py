@@ -179,7 +179,7 @@ def test_a_plan_exports_and_quantises(case: tuple[str, str, str], tmp_path: Path
     network = fuzz.built(SPACES[case], near_the_smallest(SPACES[case], random.Random(name)), fuzz.KINDS[kind])
     quantizer = fuzz.profiles.target(fuzz.TARGETS[family]).quantizer
     prepared = fuzz.quantised(network, fuzz.KINDS[kind], quantizer, tmp_path / "model.onnx")
-    with pytest.raises(AssertionError, match="of 16 examples differ"):
+    with pytest.raises(AssertionError, match=r"of \d+ (examples|positions) differ"):
         fuzz.same_codes(prepared, one_percent_off(tmp_path / "model.onnx"), fuzz.KINDS[kind].draw(16))
     made = fuzz.made(family, prepared, tmp_path / "model.onnx", tmp_path, False)
     assert made == ("C" if family == "cortex-m" else "")
