@@ -15,6 +15,7 @@ from compress.frontends.decibel_mel import DecibelMel
 from compress.methods.wav2small import METHOD
 from compress.network import Model
 from compress.objectives.concordance import Concordance
+from compress.qat import prepare as qat
 from compress.reproduction.verdict import verdict
 from compress.structure.wav2small import Wav2SmallNetwork
 from compress.tasks.spoken_attributes import TASK
@@ -80,6 +81,22 @@ def test_one_onnx_file_takes_clips_of_any_length(tmp_path: Path) -> None:
         found = session.run(None, {"wav": wav.numpy()})[0]
         # Untrained batch norm lets decibels through, so the answers are a hundred times a trained network's.
         np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("quantizer", ["cortex_m", "onnxruntime_x86", "tensorrt"])
+def test_the_front_ends_kernels_stay_in_float_while_the_body_becomes_int8(quantizer: str) -> None:
+    """They are convolutions without anything that is trained: nothing folds into them, and no codes stand for them."""
+    net, clips = model(channels=8).eval(), torch.randn(4, 1600)
+    prepared = qat.prepare(net, (clips[:1],), quantizer)
+    qat.calibrate(prepared, [clips])
+    converted = qat.convert(prepared)
+    constants = [value for name, value in converted.named_buffers() if "cosines" in name]
+    assert len(constants) == 1
+    assert torch.equal(constants[0], net.frontend.cosines)
+    with torch.no_grad():
+        expected, found = prepared(clips), converted(clips)
+    # A value within float rounding of a tie takes another code.
+    assert float((found - expected).abs().max()) <= 0.02 * float(expected.abs().max())
 
 
 def figures(human: tuple[float, ...], taught: tuple[float, ...], more: tuple[float, ...]) -> Results:

@@ -80,3 +80,12 @@ def test_an_interval_has_one_unit() -> None:
     assert numbers.span((0.27, 0.56)) == "0.27 to 0.56 ms"
     assert numbers.span((0.0011, 0.0022)) == "1.1 to 2.2 µs"
     assert numbers.span(None) == ""
+
+
+def test_a_metric_that_is_no_fraction_has_no_percent_sign() -> None:
+    assert (numbers.score(0.912, "%"), numbers.score(0.912, ""), numbers.score(None, "")) == ("91.20 %", "0.912", "–")
+    assert numbers.score(-0.05, "") == "\u22120.050"
+    assert (numbers.gap(-0.012, "%"), numbers.gap(-0.012, "")) == ("\u22121.20 points", "\u22120.012")
+    assert (numbers.gap(0.0, ""), numbers.gap(None, "")) == ("0.000", "–")
+    assert (numbers.scaled(0.5, "%"), numbers.scaled(0.5, "")) == (50.0, 0.5)
+    assert (numbers.axis("concordance", ""), numbers.axis("accuracy", "%")) == ("concordance", "accuracy, %")
