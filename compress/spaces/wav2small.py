@@ -29,6 +29,7 @@ LADDER = (4, 8, 12, 16, 24, 32, 48)  # channels, before rounding up to the targe
 PUBLISHED = (5, 13, 33)  # of the small study of the claim, of the release, and of the paper's 72 thousand parameters
 EVERY = (1, 2, 4)
 MOST_BEFORE, MOST_AFTER = 4, 6
+UNPOOLED = "ethos-u"
 KEYS: Mapping[str, type] = {"channels": int, "before": int, "after": int, "every": int, "pooling": str}
 
 
@@ -64,6 +65,12 @@ class Wav2SmallSpace(Space[Plan]):
 
     def __init__(self, context: SpaceContext) -> None:
         once_per_example("wav2small", context)
+        if context.family == UNPOOLED:
+            raise RecipeError(
+                "the space wav2small pools with a border on every side, which TensorFlow Lite has not, and targets of"
+                f" the family {UNPOOLED} take nothing else",
+                fix="choose the space 'audio_conv'",
+            )
         shape = tuple(context.features.shape[1:])
         if len(shape) != 3 or min(shape[1:]) < SMALLEST_MAP:
             raise RecipeError(
