@@ -20,6 +20,7 @@ from compress.precision.sensitivity import Effect, Estimate, Measurer, Study
 from compress.qat.prepared import Prepared
 from compress.stages.budget import budget_of
 from compress.stages.distill import Distilled
+from compress.tally import difference
 
 SENSITIVITY = "sensitivity.json"
 PRECISION = "precision.json"
@@ -130,17 +131,14 @@ def positions(job: Job, count: int) -> Tensor:
 
 def drop(desk: Desk, model: nn.Module) -> Estimate:
     """Score that the float student has above this one, on all validation examples, with its standard error."""
-    differences = []
+    exact, rounded = [], []
     with torch.no_grad():
         for index in torch.split(torch.arange(len(desk.job.splits.val)), 256):
             batch = desk.batch_of(index)
             assert batch.labels is not None
-            exact, rounded = desk.reference(*batch.inputs), _first(model(*batch.inputs))
-            score = desk.job.task.score
-            differences.append(score(exact, batch.labels).double() - score(rounded, batch.labels).double())
-    values = torch.cat(differences)
-    error = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else None
-    return Estimate(float(values.mean()), error)
+            exact.append(desk.job.task.score(desk.reference(*batch.inputs), batch.labels))
+            rounded.append(desk.job.task.score(_first(model(*batch.inputs)), batch.labels))
+    return Estimate(*difference(desk.job.task, torch.cat(exact), torch.cat(rounded)))
 
 
 def candidates(desk: Desk, model: Prepared) -> tuple[list[Candidate], list[str]]:

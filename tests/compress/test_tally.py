@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from compress.contracts.examples import Splits, TensorExamples
 from compress.contracts.task import Task
 from compress.errors import TaskError
-from compress.tally import Tally, metric, shown, shown_gap, total
+from compress.tally import Tally, difference, metric, shown, shown_gap, total
 from compress.training.evaluate import evaluate
 
 
@@ -81,6 +81,17 @@ def test_a_fraction_is_said_in_percent_and_a_coefficient_as_it_is() -> None:
 
     assert (shown(Numbers(), 0.912), shown_gap(Numbers(), 0.012)) == ("91.20 %", "1.20 points")
     assert (shown(Coefficient(), 0.912), shown_gap(Coefficient(), 0.012)) == ("0.912", "0.012")
+
+
+def test_differences_of_two_metrics_and_their_errors() -> None:
+    right, wrong = torch.tensor([1.0, 1.0, 1.0, 0.0]), torch.tensor([1.0, 0.0, 0.0, 0.0])
+    value, error = difference(Numbers(), right, wrong)  # differences 0, 1, 1, 0: s / sqrt(4), s^2 = 1/3
+    assert (value, error) == (0.5, pytest.approx(math.sqrt(1 / 3) / 2))
+    task = Concordance()
+    value, error = difference(task, task.score(LABELS, LABELS), task.score(OUTPUT, LABELS))
+    assert value == pytest.approx(1 - 0.9894736842, abs=1e-7)
+    assert error is not None
+    assert 0 < error < 0.02
 
 
 def test_nothing_scores_nan_and_wrong_shapes_are_named() -> None:
