@@ -1,6 +1,7 @@
 """A task's metric over many batches: sums are kept, and made into one figure at the end."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -8,6 +9,8 @@ from torch import Tensor
 from compress.contracts.task import Task
 from compress.errors import TaskError
 
+STEP = 1e-5
+"""Of a numerical derivative, relative to what is varied."""
 GROUPS = 200
 """Of examples, at most, that a standard error is taken over."""
 
@@ -80,6 +83,31 @@ def difference(task: Task, first: Tensor, second: Tensor) -> tuple[float, float 
         left.append(task.total(rest[0], count - len(index)) - task.total(rest[1], count - len(index)))
     values = torch.tensor(left, dtype=torch.float64)
     return whole, math.sqrt((groups - 1) * float(values.var(correction=0)))
+
+
+def linearised(task: Task, sums: Tensor, count: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """(output, labels) -> (B,) whose mean over a set is the set's metric, to first order around these sums (the delta
+    method), so that a metric of a whole set can be taken apart by examples; exact where it is a mean.
+
+    Args:
+        sums: of `task.score` over `count` examples of a network that others are compared with, (k,) float64.
+    """
+    if type(task).total is Task.total and len(sums) == 1:
+        return task.score
+    centre = sums / count
+    base = task.total(sums, count)
+    steps = torch.eye(len(centre), dtype=torch.float64) * STEP * centre.abs().clamp(min=1.0)
+    slopes = torch.tensor(
+        [
+            (task.total((centre + step) * count, count) - task.total((centre - step) * count, count))
+            / float(2 * step.sum())
+            for step in steps
+        ],
+        dtype=torch.float64,
+    )
+    return lambda output, labels: (
+        base + (task.score(output, labels).double().reshape(len(labels), -1) - centre) @ slopes
+    )
 
 
 def shown(task: Task, value: float) -> str:

@@ -20,7 +20,7 @@ from compress.precision.sensitivity import Effect, Estimate, Measurer, Study
 from compress.qat.prepared import Prepared
 from compress.stages.budget import budget_of
 from compress.stages.distill import Distilled
-from compress.tally import difference
+from compress.tally import difference, linearised
 
 SENSITIVITY = "sensitivity.json"
 PRECISION = "precision.json"
@@ -110,7 +110,7 @@ def study(desk: Desk, model: Prepared) -> Study | None:
         desk.batch_of,
         positions(job, count),
         desk.reference,
-        score=job.task.score,
+        score=_score(desk, positions(job, count)),
         distance=desk.distance,
         float_modules=desk.float_modules,
         cache=compress.cache.folder() / "sensitivity",
@@ -122,6 +122,17 @@ def study(desk: Desk, model: Prepared) -> Study | None:
             f"{worst.layer.name}"
         )
     return found
+
+
+def _score(desk: Desk, chosen: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """The metric by examples, around what the float student says to these validation examples."""
+    sums: list[Tensor] = []
+    for index in torch.split(chosen, 256):
+        batch = desk.batch_of(index)
+        assert batch.labels is not None
+        scores = desk.job.task.score(desk.reference(*batch.inputs), batch.labels)
+        sums.append(scores.double().reshape(len(index), -1).sum(dim=0))
+    return linearised(desk.job.task, torch.stack(sums).sum(dim=0), len(chosen))
 
 
 def positions(job: Job, count: int) -> Tensor:
@@ -180,7 +191,7 @@ def mixed(desk: Desk, model: Prepared, found: Study, budget: float) -> Assignmen
         desk.batch_of,
         positions(job, found.samples),
         desk.reference,
-        score=job.task.score,
+        score=_score(desk, positions(job, found.samples)),
         distance=desk.distance,
         float_modules=desk.float_modules,
     )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from compress.contracts.examples import Splits, TensorExamples
 from compress.contracts.task import Task
 from compress.errors import TaskError
-from compress.tally import Tally, difference, metric, shown, shown_gap, total
+from compress.tally import Tally, difference, linearised, metric, shown, shown_gap, total
 from compress.training.evaluate import evaluate
 
 
@@ -92,6 +92,18 @@ def test_differences_of_two_metrics_and_their_errors() -> None:
     assert value == pytest.approx(1 - 0.9894736842, abs=1e-7)
     assert error is not None
     assert 0 < error < 0.02
+
+
+def test_a_metric_by_examples_is_exact_for_means_and_of_first_order_else() -> None:
+    logits, labels = torch.eye(4), torch.tensor([0, 1, 2, 0])
+    by_examples = linearised(Numbers(), torch.tensor([3.0], dtype=torch.float64), 4)
+    torch.testing.assert_close(by_examples(logits, labels), torch.tensor([1.0, 1.0, 1.0, 0.0], dtype=torch.float64))
+    task = Concordance()
+    by_examples = linearised(task, task.score(OUTPUT, LABELS).sum(dim=0), 4)
+    assert float(by_examples(OUTPUT, LABELS).mean()) == pytest.approx(metric(task, OUTPUT, LABELS), abs=1e-9)
+    moved = OUTPUT + 0.01 * torch.tensor([[1.0], [0.0], [-1.0], [0.5]])
+    found = float(by_examples(moved, LABELS).mean()) - metric(task, OUTPUT, LABELS)
+    assert found == pytest.approx(metric(task, moved, LABELS) - metric(task, OUTPUT, LABELS), rel=0.1)
 
 
 def test_nothing_scores_nan_and_wrong_shapes_are_named() -> None:
