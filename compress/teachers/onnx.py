@@ -28,8 +28,8 @@ class OnnxTeacher(Teacher):
     """Runs on onnxruntime's CPU provider. The file takes the task's raw inputs: its preprocessing is inside.
 
     A fixed batch size in the file is met by cutting and padding. Inputs are taken by the task's names where the file
-    has the same ones, else by their order; integers of another width are converted. The output is the one called like the task's
-    first output, or else the file's first; the rest are `others` by name.
+    has the same ones, else by their order; integers of another width are converted. The output is the one called
+    like the task's first output, or else the file's first; the rest are `others` by name.
 
     Args:
         path: the file; external data lie beside it.
