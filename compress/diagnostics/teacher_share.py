@@ -26,8 +26,9 @@ def share_by_group(ratio: Tensor, student: Tensor, teacher: Tensor, labels: Tens
         labels: class indices, (N,).
 
     Returns:
-        "teacher_share" (of all), "teacher_right" and "teacher_wrong", and these by quartile ("teacher_right_nearest", ...);
-        groups without samples are left out. Quartiles are of all samples, so that both columns share their bounds.
+        "teacher_share" (of all), "teacher_right" and "teacher_wrong", and these by quartile
+        ("teacher_right_nearest", ...); groups without samples are left out. Quartiles are of all samples, so that
+        both columns share their bounds.
     """
     edge = (teacher.softmax(dim=1) - student.softmax(dim=1)).norm(dim=1)
     quarter = torch.empty(len(edge), dtype=torch.int64)

