@@ -25,6 +25,11 @@ ROOT = Path(__file__).resolve().parents[3]
 GIB = 2**30
 
 
+def hear_interrupts() -> None:
+    """In a child, where tests that run in the background would hand down that SIGINT is ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def values(workers: Workers, tasks: list[Task]) -> dict[str, object]:
     return {result.key: result.value if isinstance(result, Done) else result for result in workers.stream(tasks)}
 
@@ -243,7 +248,12 @@ with Processes(count=2) as workers:
         pass
 """
         driver = subprocess.Popen(
-            [sys.executable, "-c", code], cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            start_new_session=True,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=hear_interrupts,
         )
         begun = tmp_path / "begun"
         deadline = time.monotonic() + 30
