@@ -11,7 +11,8 @@ from compress.contracts.task import Task
 from compress.contracts.teacher import Teacher
 from compress.progress import Progress
 from compress.recipe import Recipe
-from compress.store import Record, Store
+from compress.records import Record
+from compress.store import Store
 from profiles.target import Target
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from compress.errors import BudgetError, GateError
 from compress.evaluations import open_evaluations
 from compress.job import Job
+from compress.manifest import RUN, write_manifest
 from compress.progress import Progress, Quiet
 from compress.ranks import Ranks, join, open_folder
 from compress.recipe import Recipe
+from compress.records import STAGES
 from compress.stages.build import build
 from compress.stages.distill import distill
 from compress.stages.ending import ending, lessons, nearest
@@ -21,7 +23,8 @@ from compress.stages.quantize import quantize
 from compress.stages.report import report
 from compress.stages.select import Exhausted, select, selector_of
 from compress.stages.verify import CHECKS, verify
-from compress.store import RUN, STAGES, Store
+from compress.store import Store
+from compress.tally import metric_of
 from compress.workers.parse import parse
 from profiles.atomic import write_text
 
@@ -69,7 +72,7 @@ def run(
         RecipeError: there are no such workers, or the selector has no such setting.
         UserError: what the user can mend; nothing is left half-written.
         BudgetError: nothing meets the budget; says which constraint binds.
-        GateError: a check failed, or no student that was built kept the accuracy; the report is written before.
+        GateError: a check failed, or no student that was built kept the metric; the report is written before.
     """
     parse(workers)  # what cannot work is refused before a teacher is trained
     selector_of(recipe)
@@ -84,7 +87,7 @@ def run(
         job = replace(prepare(recipe, store, progress, remote), workers=workers, evaluations=evaluations)
         memory = recall(job)
         while True:
-            end = ending(memory, recipe.select.rounds)  # None while the search may go on
+            end = ending(memory, recipe.select.rounds, metric_of(job.task))  # None while the search may go on
             if last < STAGES.index("select"):
                 return _result(store, ranks, "prepare")
             choice = select(job, lessons(memory, recipe.select.rounds))
@@ -133,7 +136,7 @@ def _learned(job: Job, ranks: Ranks, memory: Memory) -> Memory:
     """On the disk before the next round begins: a run that is killed goes on in that round."""
     if ranks.leads:
         memorize(job, memory)
-    end = ending(memory, job.recipe.select.rounds)
+    end = ending(memory, job.recipe.select.rounds, metric_of(job.task))
     job.progress.say(f"back to select: {memory.learned[-1].why}" if end is None else f"the search ends: {end.why}")
     return memory
 
@@ -141,6 +144,7 @@ def _learned(job: Job, ranks: Ranks, memory: Memory) -> Memory:
 def remember(store: Store, recipe: Recipe) -> None:
     """Write what the folder is for, so that one stage can be run again without naming it all."""
     write_text(store.folder / RUN, json.dumps({"format": 1, "recipe": recipe.to_json()}, indent=1))
+    write_manifest(store.folder)
 
 
 def default_folder(recipe: Recipe) -> Path:

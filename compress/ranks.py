@@ -13,7 +13,8 @@ import torch
 import torch.distributed as dist
 
 from compress.errors import RunError
-from compress.store import Record, Store, open_store, read_record
+from compress.records import Record, read_record
+from compress.store import Store, open_store
 
 TOGETHER = frozenset({"distill", "quantize"})
 """Stages whose work all processes do; the others are the first one's alone."""

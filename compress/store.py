@@ -4,7 +4,6 @@ Imports no torch and needs only Python 3.10: `compress build` runs on the device
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import time
@@ -15,65 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import RunError
+from compress.manifest import MANIFEST, RUN, Listed, read_manifest, write_manifest
+from compress.records import RECORD, STAGES, Record, digest, folder_name, intact, read_json, read_record
 from profiles.atomic import TEMPORARY_MARK, remove_leftovers, sha256, write_text
 
-STAGES = ("prepare", "select", "distill", "quantize", "export", "build", "verify", "report")
-RECORD = "stage.json"
 BEGUN = "begun.json"
-MANIFEST = "manifest.json"
-RUN = "run.json"
-LISTED = "listed.json"  # in a folder that was set aside: what the manifest called its files
-
-
-def folder_name(stage: str) -> str:
-    """`1_select` for "select"; the numbers sort as the data flow."""
-    return f"{STAGES.index(stage)}_{stage}"
-
-
-def digest(value: object) -> str:
-    """SHA-256 of plain data: the same for equal values whatever the order of keys."""
-    text = json.dumps(value, sort_keys=True, default=str, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A file of the manifest.
-
-    Attributes:
-        path: relative to the run's folder.
-        origin: the stage that wrote it, and what it is.
-        inputs: relative path or name -> sha256 of what it was made from.
-    """
-
-    path: str
-    sha256: str
-    size: int
-    origin: str
-    inputs: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Record:
-    """A finished stage.
-
-    Attributes:
-        key: hash of everything that decides what the stage does.
-        outputs: file, relative to the stage's folder -> sha256.
-        values: what the stage found, plain JSON.
-    """
-
-    stage: str
-    key: str
-    inputs: Mapping[str, str]
-    outputs: Mapping[str, str]
-    values: Mapping[str, Any]
-    seconds: float
-
-    @property
-    def identity(self) -> str:
-        """Hash of what later stages depend on: the files, and the key that they follow from."""
-        return digest([self.key, dict(self.outputs)])
 
 
 @dataclass
@@ -120,6 +65,7 @@ class Store:
         key = digest([stage, dict(inputs)])
         old = read_record(folder)
         if stage not in self.redo and old is not None and old.key == key and intact(folder, old):
+            (folder / BEGUN).unlink(missing_ok=True)  # of a process that was killed when it had just finished
             return old
         if folder.exists() and (old is not None or _begun_key(folder) != key):
             self._set_aside(stage, folder)
@@ -131,16 +77,15 @@ class Store:
         start = time.monotonic()
         files, values = work(folder)
         self.repeated.append(stage)
-        outputs = {
-            path.relative_to(folder).as_posix(): sha256(path)
-            for what in sorted(files)
-            for path in _files_below(files[what])
+        origins = {
+            path.relative_to(folder).as_posix(): what for what in sorted(files) for path in _files_below(files[what])
         }
+        outputs = {name: sha256(folder / name) for name in origins}
         plain = json.loads(json.dumps(values, default=str))
-        record = Record(stage, key, dict(inputs), outputs, plain, time.monotonic() - start)
+        record = Record(stage, key, dict(inputs), outputs, plain, time.monotonic() - start, origins)
         write_text(folder / RECORD, json.dumps(dataclasses.asdict(record), indent=1))
         (folder / BEGUN).unlink(missing_ok=True)
-        self._list(stage, files, record)
+        write_manifest(self.folder)
         return record
 
     def manifest(self) -> dict[str, Listed]:
@@ -168,46 +113,18 @@ class Store:
         for _, place in self._aside(folder):
             record = read_record(place)
             if record is not None and record.key == key and intact(place, record):
-                self._relist(place, record)
                 os.replace(place, folder)
+                write_manifest(self.folder)
                 return record
         return None
-
-    def _relist(self, place: Path, record: Record) -> None:
-        """Put its files into the manifest, which are still in `place`, under the names that they will have."""
-        prefix, origins = folder_name(record.stage), _json(place / LISTED) or {}
-        rows = {name: entry for name, entry in self.manifest().items() if not name.startswith(prefix + "/")}
-        for short, known in record.outputs.items():
-            name, origin = f"{prefix}/{short}", str(origins.get(short, record.stage))
-            rows[name] = Listed(name, known, (place / short).stat().st_size, origin, record.inputs)
-        self._write_manifest(rows)
 
     def _set_aside(self, stage: str, folder: Path) -> None:
         """Keep what an earlier recipe, or an earlier round, left: nothing is lost."""
         kept = self.folder / "previous"
         kept.mkdir(exist_ok=True)
         number = 1 + max((n for n, _ in self._aside(folder)), default=0)
-        manifest, prefix = self.manifest(), folder.name + "/"
-        origins = {name.removeprefix(prefix): row.origin for name, row in manifest.items() if name.startswith(prefix)}
-        write_text(folder / LISTED, json.dumps(origins))
         os.replace(folder, kept / f"{folder.name}-{number}")
-        self._write_manifest({name: entry for name, entry in manifest.items() if not name.startswith(prefix)})
-
-    def _list(self, stage: str, files: Mapping[str, Path], record: Record) -> None:
-        prefix = folder_name(stage) + "/"
-        listed = {name: entry for name, entry in self.manifest().items() if not name.startswith(prefix)}
-        for what, path in files.items():
-            for file in _files_below(path):
-                name = file.relative_to(self.folder).as_posix()
-                short = file.relative_to(self.path(stage)).as_posix()
-                listed[name] = Listed(
-                    name, record.outputs[short], file.stat().st_size, f"{stage}: {what}", record.inputs
-                )
-        self._write_manifest(listed)
-
-    def _write_manifest(self, listed: Mapping[str, Listed]) -> None:
-        rows = [dataclasses.asdict(listed[name]) for name in sorted(listed)]
-        write_text(self.folder / MANIFEST, json.dumps({"format": 1, "artifacts": rows}, indent=1))
+        write_manifest(self.folder)
 
 
 @contextmanager
@@ -229,29 +146,11 @@ def open_store(folder: Path, redo: frozenset[str] = frozenset(), kind: type[Stor
     try:
         _lock(handle, folder)
         remove_leftovers(folder)
+        if (folder / RUN).is_file():
+            write_manifest(folder)  # a kill may have come between a record and its listing
         yield kind(folder, redo)
     finally:
         os.close(handle)
-
-
-def read_record(folder: Path) -> Record | None:
-    """The record in a stage's folder; None where there is none or it is garbled."""
-    data = _json(folder / RECORD)
-    try:
-        return None if data is None else Record(**data)
-    except TypeError:
-        return None
-
-
-def intact(folder: Path, record: Record) -> bool:
-    """Whether every output is there, unchanged."""
-    return all((folder / name).is_file() and sha256(folder / name) == known for name, known in record.outputs.items())
-
-
-def read_manifest(folder: Path) -> dict[str, Listed]:
-    """Every listed file of a run by its path; empty where there is no manifest yet."""
-    data = _json(folder / MANIFEST) or {"artifacts": []}
-    return {row["path"]: Listed(**row) for row in data["artifacts"]}
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -260,7 +159,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     Raises:
         RunError: the folder is no run.
     """
-    data = _json(Path(folder) / RUN)
+    data = read_json(Path(folder) / RUN)
     if data is None:
         raise RunError(
             f"{folder} is not a run: it has no {RUN}", fix="give the folder that `compress pipeline` wrote, runs/..."
@@ -268,18 +167,8 @@ def read_run(folder: Path) -> dict[str, Any]:
     return data
 
 
-def _json(path: Path) -> dict[str, Any] | None:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (UnicodeDecodeError, json.JSONDecodeError):
-        return None  # cannot come from us: files appear whole or not at all
-    return data if isinstance(data, dict) else None
-
-
 def _begun_key(folder: Path) -> str | None:
-    data = _json(folder / BEGUN)
+    data = read_json(folder / BEGUN)
     return None if data is None else data.get("key")
 
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from compress.store import STAGES, read_manifest, read_record
+from compress.manifest import read_manifest
+from compress.records import STAGES, read_record
 
 SHIPPED = "shipped student"  # as the verify stage calls its costs
 

@@ -15,7 +15,9 @@ import sys
 import time
 from pathlib import Path
 
-from compress.store import BEGUN, STAGES, folder_name, read_manifest, read_record
+from compress.manifest import read_manifest
+from compress.records import STAGES, folder_name, read_record
+from compress.store import BEGUN
 
 QUICK = ("--target", "jetson", "--quiet")
 # Hold times of measurements and of the run itself; everything else must be the same to the bit.

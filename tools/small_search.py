@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from compress.evaluations import Counts, Evaluation, open_evaluations
-from compress.store import BEGUN, folder_name
+from compress.records import folder_name
+from compress.store import BEGUN
 
 RECIPE = """
 target = "jetson"

@@ -7,7 +7,8 @@ from typing import Any
 
 from compress.cli.common import add_output
 from compress.errors import RunError
-from compress.store import folder_name, intact, read_record, read_run
+from compress.records import folder_name, intact, read_record
+from compress.store import read_run
 
 LEDGER = "parity.json"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from compress.cli.common import add_output
 from compress.progress import choose
-from compress.store import STAGES
+from compress.records import STAGES
 
 
 def add(commands: Any) -> None:

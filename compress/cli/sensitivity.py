@@ -8,7 +8,8 @@ from typing import Any
 
 from compress.cli.common import add_output
 from compress.errors import RunError
-from compress.store import folder_name, read_run
+from compress.records import folder_name
+from compress.store import read_run
 
 PRECISION = "precision.json"
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from compress.cli import build_options
 from compress.cli.common import add_output
+from compress.manifest import RUN
 from compress.progress import choose
-from compress.store import RUN, open_store, read_run
+from compress.store import open_store, read_run
 from profiles.errors import UserError
 
 AGAIN = {

@@ -8,6 +8,7 @@ from onnx import ModelProto
 
 from compress.diagnosis.torch_tensors import TorchTensors
 from compress.errors import RunError
+from compress.manifest import RUN
 from compress.progress import choose
 from compress.qat import prepare as qat
 from compress.recipe import Recipe
@@ -18,7 +19,7 @@ from compress.stages.learned import Choice, recall
 from compress.stages.prepare import prepare
 from compress.stages.quantize import quantize
 from compress.stages.select import select
-from compress.store import RUN, open_store, read_run
+from compress.store import open_store, read_run
 from exporters import check_onnx, golden
 
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from compress.errors import RunError
 from compress.progress import Progress
+from compress.records import digest, read_record
 from compress.stages import build_choices
-from compress.store import Store, digest, read_record
+from compress.store import Store
 from exporters import builder, loading, parity
 from exporters.artifact import Artifact
 from exporters.lint import gate

@@ -13,9 +13,9 @@ from compress.contracts.task import TrainingNumbers
 from compress.job import Job
 from compress.lesson import LEARNED, lesson
 from compress.network import Model
+from compress.records import Record, digest
 from compress.stages.learned import Choice
 from compress.stages.students import build_student
-from compress.store import Record, digest
 from compress.tally import shown
 from compress.training.curve import plain
 from compress.training.evaluate import evaluate

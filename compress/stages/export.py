@@ -21,11 +21,11 @@ from compress.network import Model, Postprocessed, with_postprocess
 from compress.qat import prepare as qat
 from compress.qat.prepared import Prepared
 from compress.qat.quantizer import rules
+from compress.records import Record, digest
 from compress.stages.build import GOLDEN, MODEL
 from compress.stages.distill import Distilled
 from compress.stages.learned import Choice
 from compress.stages.quantize import Quantized
-from compress.store import Record, digest
 from exporters import large, rewrite, torch_to_onnx
 from exporters.half.formats import FORMATS, HalfFormat
 from exporters.half.in_float import in_float32

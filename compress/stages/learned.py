@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from compress.job import Job
-from compress.store import digest
+from compress.records import digest
 from profiles.atomic import write_text
 
 MEMORY = "learned.json"

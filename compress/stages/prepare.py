@@ -25,7 +25,8 @@ from compress.privileged import PrivilegedModel, told_splits
 from compress.progress import Progress
 from compress.qat import formats
 from compress.recipe import Recipe, TaskPart, TeacherPart
-from compress.store import Store, digest
+from compress.records import digest
+from compress.store import Store
 from compress.tally import shown
 from compress.teachers import loading
 from compress.teachers.frozen import FrozenTeacher

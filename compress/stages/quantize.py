@@ -24,11 +24,11 @@ from compress.qat.equalize import equalized
 from compress.qat.prepared import Prepared
 from compress.qat.quantizer import rules
 from compress.qat.rounding import rounding
+from compress.records import Record, digest
 from compress.stages import precision
 from compress.stages.budget import budget_of
 from compress.stages.distill import CURVE, STUDENT, Distilled
 from compress.stages.learned import Choice
-from compress.store import Record, digest
 from compress.tally import shown, shown_gap
 from compress.training.curve import plain
 from compress.training.evaluate import evaluate

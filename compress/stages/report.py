@@ -14,6 +14,7 @@ import torch
 import compress
 from compress import page
 from compress.job import Job
+from compress.records import digest, read_record
 from compress.selection.events import Built
 from compress.selection.history import with_artifact
 from compress.stages.candidates import CANDIDATES, SEARCH
@@ -22,7 +23,6 @@ from compress.stages.ending import Ending, built_event
 from compress.stages.learned import PREDICTED, SHIPPED, Choice, Memory
 from compress.stages.select import inputs_of
 from compress.stages.verify import Checks
-from compress.store import digest, read_record
 from profiles.atomic import write_text
 
 PACKAGES = (
@@ -44,7 +44,7 @@ def report(job: Job, choice: Choice, checks: Checks, memory: Memory, end: Ending
 
     Args:
         memory: what earlier rounds learned.
-        end: how the search ended, where the accuracy budget was not reached.
+        end: how the search ended, where the budget's bound on the metric was not reached.
     """
     inputs = {
         "verify": checks.record.identity,
@@ -142,7 +142,7 @@ def _ended(job: Job, memory: Memory, end: Ending) -> dict[str, Any]:
     search = json.loads((folder / SEARCH).read_text(encoding="utf-8"))
     search = with_artifact(search, built_event(len(memory.learned), search["chosen"], last))
     shipped = next(row["identity"] for row in found["candidates"] if row["chosen"])
-    why = "It is the nearest to the accuracy budget of the students that were built; none of them reached it."
+    why = f"It is the nearest to the {job.task.metric} that the budget asks for; no student that was built reached it."
     return found | {
         "learned": list(end.tried),
         "ended": {"why": end.why, "fix": end.fix},

@@ -23,6 +23,7 @@ from compress.errors import BudgetError
 from compress.evaluations import Evaluations, open_evaluations
 from compress.job import Job
 from compress.recipe import Recipe
+from compress.records import digest, folder_name
 from compress.selection.events import Built, Chose, Costed, Event, Scored
 from compress.selection.feasibility import binding, reject, straddles
 from compress.selection.ranking import capacity
@@ -37,7 +38,6 @@ from compress.stages.learned import Choice, Learned
 from compress.stages.problem import RunProblem
 from compress.stages.straddlers import tell_straddlers
 from compress.stages.students import open_spaces
-from compress.store import digest, folder_name
 from compress.strict import read
 from compress.workers.parse import parse
 from profiles.atomic import write_text

@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Mapping
 
 from compress.job import Job
+from compress.records import digest
 from compress.selection.feasibility import reject, straddles
 from compress.selection.ranking import capacity
 from compress.stages.artifact_cost import artifact_cost, can_tell, measured_there
 from compress.stages.problem import RunProblem
 from compress.stages.students import student
-from compress.store import digest
 from profiles.errors import UserError
 from profiles.target import Budget
 

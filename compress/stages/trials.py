@@ -24,9 +24,10 @@ from compress.job import Job
 from compress.lesson import LEARNED, lesson
 from compress.progress import Quiet
 from compress.recipe import Recipe
+from compress.records import Record, digest
 from compress.stages.prepare import prepare
 from compress.stages.students import open_space, student
-from compress.store import Record, Store, digest
+from compress.store import Store
 from compress.training.curve import plain
 from compress.training.evaluate import evaluate
 from profiles.atomic import write_text, writing

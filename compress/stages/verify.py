@@ -28,6 +28,7 @@ from compress.contracts.signals import Signals
 from compress.job import Job
 from compress.lesson import LEARNED, trained_objectives
 from compress.qat import prepare as qat
+from compress.records import Record, digest
 from compress.stages import diagnose, ledger
 from compress.stages.artifact_cost import measured_there
 from compress.stages.budget import budget_of, teacher_cost
@@ -38,7 +39,6 @@ from compress.stages.fidelity import Watch, control_file
 from compress.stages.gates import Gate, cost_gates, parity_gates, to_learn
 from compress.stages.learned import PREDICTED, SHIPPED, Choice, Learned
 from compress.stages.quantize import Quantized
-from compress.store import Record, digest
 from compress.tally import shown
 from compress.taps import Taps, detached, observe
 from exporters import check_onnx, for_tensorrt, parity

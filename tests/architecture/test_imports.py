@@ -11,8 +11,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Modules of `compress` from bottom to top; those of one line are neighbours and do not import each other.
 LAYERS = (
-    ("errors",),
-    ("contracts", "strict", "progress", "cache", "store", "network", "liveness", "database_errors"),
+    ("errors", "records"),
+    ("contracts", "strict", "progress", "cache", "manifest", "network", "liveness", "database_errors"),
+    ("store",),
     ("catalog", "evaluations", "graphs", "privileged", "graph_network"),
     (
         "user_file",
@@ -27,7 +28,7 @@ LAYERS = (
     ),
     ("recipe", "taps"),
     ("objectives", "frontends", "teachers", "spaces", "selection", "strategies", "diagnostics"),
-    ("citation_graphs", "digit_recordings"),
+    ("citation_graphs", "clothing", "digit_recordings"),
     ("selectors", "tasks", "workers"),
     ("training", "methods", "qat", "diagnosis", "page", "doctor", "template", "summary"),
     ("reproduction",),

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from compress.errors import RunError
-from compress.store import BEGUN, RECORD, digest, open_store, read_manifest, read_record, read_run
+from compress.manifest import MANIFEST, RUN, read_manifest
+from compress.records import RECORD, digest, read_record
+from compress.store import BEGUN, open_store, read_run
 from profiles.atomic import TEMPORARY_MARK, sha256, write_text, writing
 
 
@@ -175,3 +177,33 @@ def digest_of_text(text: str) -> str:
     import hashlib
 
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_opening_a_run_lists_what_a_kill_left_unlisted(tmp_path: Path) -> None:
+    calls: list[str] = []
+    with open_store(tmp_path / "run") as store:
+        write_text(tmp_path / "run" / RUN, "{}")
+        store.once("select", {"seed": "0"}, one_file("abc", calls))
+    whole = (tmp_path / "run" / MANIFEST).read_bytes()
+    (tmp_path / "run" / MANIFEST).unlink()  # as if killed between the record and the manifest
+    (tmp_path / "run/1_select" / BEGUN).write_text("{}")
+    with open_store(tmp_path / "run") as store:
+        store.once("select", {"seed": "0"}, one_file("abc", calls))
+    assert (tmp_path / "run" / MANIFEST).read_bytes() == whole
+    assert not (tmp_path / "run/1_select" / BEGUN).exists()
+    assert calls == ["abc"]
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a//b", "a/./b", "", "a\\b", "a\0b", ".."])
+def test_a_record_or_manifest_that_names_files_elsewhere_counts_as_none(tmp_path: Path, name: str) -> None:
+    with open_store(tmp_path / "run") as store:
+        store.once("select", {}, one_file("abc"))
+    for path, where in ((tmp_path / "run/1_select" / RECORD, "outputs"), (tmp_path / "run" / MANIFEST, "artifacts")):
+        content = json.loads(path.read_text())
+        if where == "outputs":
+            content[where] = {name: "0" * 64}
+        else:
+            content[where][0]["path"] = name
+        path.write_text(json.dumps(content))
+    assert read_record(tmp_path / "run/1_select") is None
+    assert read_manifest(tmp_path / "run") == {}

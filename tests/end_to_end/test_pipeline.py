@@ -18,8 +18,10 @@ import pytest
 
 import profiles
 from compress.cli.main import main
+from compress.manifest import read_manifest
+from compress.records import STAGES, folder_name, read_record
 from compress.stages import ledger
-from compress.store import BEGUN, STAGES, folder_name, read_manifest, read_record
+from compress.store import BEGUN
 from profiles.atomic import sha256
 from tests.end_to_end.conftest import QUICK
 
@@ -287,7 +289,7 @@ def test_a_missed_gate_is_exit_code_1_and_the_report_is_there(
     said = capsys.readouterr().err
     assert "drop of accuracy" in said
     assert "bound of -0.5" in said
-    assert "the accuracy budget was not reached with the one student that was built: 1. " in said
+    assert "the accuracy that the budget asks for was not reached with the one student that was built: 1. " in said
     assert "select.rounds = 1 allows no more" in said
     assert "allow a loss that is larger by" in said
     assert main(["verify", str(tmp_path / "run"), "--quiet"]) == 1

@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from compress.evaluations import Evaluation, open_evaluations
-from compress.store import BEGUN, folder_name
+from compress.records import folder_name
+from compress.store import BEGUN
 from tools import kill_search, small_search
 
 
