@@ -18,6 +18,20 @@ Numbers = Mapping[str, float | int | str | bool]
 
 
 @dataclass(frozen=True)
+class Constant:
+    """A learning rate without warm-up and without a fall.
+
+    Attributes:
+        factor: of the recipe's learning rate, >= 0.
+    """
+
+    factor: float
+
+    def __call__(self, clock: Clock) -> float:
+        return self.factor
+
+
+@dataclass(frozen=True)
 class Phase:
     """A stretch of training with its own step.
 
@@ -59,7 +73,8 @@ class Method:
         strategy: None for the task's own augmentation on the train split.
         phases: in order.
         modules: further trainable parts by optimiser group (a weighting network, a gate, a discriminator).
-        rates: learning rate of a group as a factor of the recipe's; 1 where absent.
+        rates: learning rate of a group as a factor of the recipe's: a number is the peak of the loop's one cycle, a
+            function of the phase's clock the whole course (`Constant`); 1 where absent.
         diagnostics: names of `compress/diagnostics` that its report shows, beside fidelity, which every report has.
         tasks: kinds of task it is defined for; empty for every one.
         quantized: how the student is fine-tuned while it is quantised, where that differs: its graph then has no
@@ -74,7 +89,7 @@ class Method:
     strategy: Callable[..., DataStrategy] | None = None
     phases: tuple[Phase, ...] = (Phase("distill"),)
     modules: Mapping[str, Callable[[Preparation], nn.Module]] = field(default_factory=dict)
-    rates: Mapping[str, float] = field(default_factory=dict)
+    rates: Mapping[str, float | Callable[[Clock], float]] = field(default_factory=dict)
     diagnostics: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     quantized: "Method | None" = None

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from compress.contracts.examples import Splits, TensorExamples
 from compress.contracts.experiment import Experiment, Figures, Finding, Results
-from compress.contracts.method import Method
+from compress.contracts.method import Constant, Method
 from compress.contracts.objective import Objective
 from compress.contracts.task import TrainingNumbers
 from compress.methods.tgeo_kd import METHOD
@@ -75,7 +75,7 @@ def run(data: Path | None, seed: int, say: Callable[[str], None]) -> Figures:
     for name, has in ((LEARNED, True), (EDGELESS, False)):
         objective = Trilateral(TEMPERATURE, student_teacher_edge=has, class_averages=has)
         network = student(
-            method=replace(METHOD, rates={"objectives": OUTER_RATE / NUMBERS.learning_rate}),
+            method=replace(METHOD, rates={"objectives": Constant(OUTER_RATE / NUMBERS.learning_rate)}),
             objectives={"trilateral": objective},
             strategy=HeldOut(share=1.0, source="val"),
         )

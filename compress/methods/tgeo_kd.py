@@ -13,7 +13,7 @@ gradient is exact for this one step (`hypergradient`). Then the student makes it
 
 The held-out examples are a tenth of the training split (`compress/strategies/held_out.py` says why); a comparison with
 another method at equal data gives that one the same strategy. T = 4, eta = 0.3, two steps per outer one and the outer
-rate (2.5 times the student's, which makes 1e-2 of 4e-3) are proposed, the last three from a pilot.
+rate (2.5 times the student's peak, which makes 1e-2 of 4e-3, and constant) are proposed, the last three from a pilot.
 
 Under several processes each one looks ahead with the gradient of its own part of the batch.
 
@@ -34,7 +34,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from compress.contracts.batch import Batch
 from compress.contracts.clock import Clock
-from compress.contracts.method import Method, Phase
+from compress.contracts.method import Constant, Method, Phase
 from compress.contracts.step import Update
 from compress.contracts.world import World
 from compress.objectives.trilateral import Trilateral
@@ -176,7 +176,7 @@ METHOD = Method(
     objectives={"trilateral": Trilateral},
     strategy=HeldOut,
     phases=(Phase("distill", step=bilevel_step),),
-    rates={"objectives": 2.5},
+    rates={"objectives": Constant(2.5)},
     diagnostics=("fidelity", "teacher_share"),
     tasks=("classification",),
     quantized=SETTLED,

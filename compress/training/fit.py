@@ -402,12 +402,11 @@ class _Loop:
         batches, share = self._batches(plan, streams, step)
         # Dropout and the like: repeatable from any step, and different in every process.
         seed_all(derived_seed(self.seed, "step", phase.name, clock.step, self.rank), self.device)
-        factor = one_cycle(clock.step, clock.steps)
         index = next(iter(batches.values())).index
         fresh: list[_Pending] = []
         for update in phase.step(self._world, batches, clock):
             self._check_groups(update)
-            loss, logs = self._updates.apply(update, factor, share)
+            loss, logs = self._updates.apply(update, clock, share)
             fresh.append(_Pending(clock, index, loss, logs))
             if self.device.type == "cpu":
                 self._look(fresh, sums)
@@ -583,7 +582,7 @@ class _Loop:
         described = [
             self.method.source,
             [(phase.name, phase.share, phase.groups) for phase in self.method.phases],
-            sorted(self.method.rates.items()),
+            sorted((name, repr(rate)) for name, rate in self.method.rates.items() if not inspect.isfunction(rate)),
             sorted((name, repr(weight)) for name, weight in self.weights.items() if not inspect.isfunction(weight)),
             self.numbers,
             self.seed,

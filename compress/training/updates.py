@@ -1,12 +1,13 @@
 """Optimisers by group, and the one place where parameters change."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from compress.contracts.clock import Clock
 from compress.contracts.step import Update
 from compress.contracts.task import TrainingNumbers
 
@@ -22,12 +23,16 @@ def one_cycle(step: int, steps: int) -> float:
     return FLOOR + (1.0 - FLOOR) * 0.5 * (1.0 + math.cos(math.pi * (step - warm + 1) / max(1, steps - warm)))
 
 
+Rate = float | Callable[[Clock], float]
+"""Of a group, as a factor of the recipe's: the peak of the one cycle, or the whole course over a phase."""
+
+
 class Group:
     """The parameters of one optimiser group with their AdamW."""
 
-    def __init__(self, parameters: Iterable[nn.Parameter], numbers: TrainingNumbers, rate: float) -> None:
+    def __init__(self, parameters: Iterable[nn.Parameter], numbers: TrainingNumbers, rate: Rate) -> None:
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
-        self._peak = numbers.learning_rate * rate
+        self._peak, self._rate = numbers.learning_rate, rate
         # Norms and biases have one dimension; pulling them to zero is not regularisation.
         parts = [
             {"params": [p for p in self.parameters if p.ndim > 1], "weight_decay": numbers.weight_decay},
@@ -39,12 +44,13 @@ class Group:
             else None
         )
 
-    def step(self, factor: float) -> None:
-        """Move the parameters along their gradients at `factor` times the peak rate, and forget the gradients."""
+    def step(self, clock: Clock) -> None:
+        """Move the parameters along their gradients at the rate of this step, and forget the gradients."""
         if self.optimizer is None:
             return
+        course = self._rate(clock) if callable(self._rate) else self._rate * one_cycle(clock.step, clock.steps)
         for part in self.optimizer.param_groups:
-            part["lr"] = self._peak * factor
+            part["lr"] = self._peak * course
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -54,7 +60,7 @@ class Updates:
 
     Args:
         groups: parameters by group name.
-        rates: learning rate of a group as a factor of the recipe's.
+        rates: learning rate of a group as a factor of the recipe's; 1 where absent.
         clip: largest norm of the gradient over all groups of one update; None for no limit.
         processes: that train together; their gradients, losses and logs are summed.
     """
@@ -63,7 +69,7 @@ class Updates:
         self,
         groups: Mapping[str, Iterable[nn.Parameter]],
         numbers: TrainingNumbers,
-        rates: Mapping[str, float],
+        rates: Mapping[str, Rate],
         clip: float | None,
         processes: int = 1,
     ) -> None:
@@ -71,12 +77,12 @@ class Updates:
         self._clip = clip
         self._processes = processes
 
-    def apply(self, update: Update, factor: float, share: float) -> tuple[Tensor, dict[str, Tensor]]:
+    def apply(self, update: Update, clock: Clock, share: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Make one update.
 
         Args:
             update: its groups that this phase has not are passed over.
-            factor: of the peak learning rate.
+            clock: of the phase, which learning rates follow.
             share: of the global batch that this process computed.
 
         Returns:
@@ -99,7 +105,7 @@ class Updates:
         if self._clip is not None:
             torch.nn.utils.clip_grad_norm_(parameters, self._clip)
         for group in moving:
-            group.step(factor)
+            group.step(clock)
         return loss, logs
 
     def state(self) -> dict[str, object]:
