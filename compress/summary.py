@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from compress.contracts.metric import read_metric
 from compress.manifest import read_manifest
 from compress.records import STAGES, read_record
 
@@ -66,15 +67,15 @@ def _shown(name: str) -> bool:
 
 def _table(values: Mapping[str, Any], precision: str) -> list[str]:
     costs, accuracy = values["costs"], values["accuracy"]
-    percent = values.get("metric_unit", "%") == "%"
-    rows = [("", "accuracy", "MACs", "weights", "latency")]
+    metric = read_metric(values)
+    rows = [("", metric.name, "MACs", "weights", "latency")]
     for name, scored in (("teacher", "teacher"), ("float student", "float student"), (SHIPPED, values["final"])):
         cost = costs[name]
         low, high = cost["interval_ms"]
         rows.append(
             (
                 f"{name} ({precision})" if name == SHIPPED and precision else name,
-                f"{100 * accuracy[scored]:.2f} %" if percent else f"{accuracy[scored]:.3f}",
+                metric.value(accuracy[scored]),
                 f"{cost['macs'] / 1e6:.2f} M",
                 _size(cost["weight_bytes"]),
                 f"{cost['latency_ms']:.3g} ms {cost['origin']} ({low:.3g} to {high:.3g})",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from compress.contracts.metric import Metric
 from compress.contracts.task import Task
 from compress.errors import TaskError
 
@@ -110,14 +111,19 @@ def linearised(task: Task, sums: Tensor, count: int) -> Callable[[Tensor, Tensor
     )
 
 
+def metric_of(task: Task) -> Metric:
+    """How its metric is written."""
+    return Metric(task.metric, task.metric_unit)
+
+
 def shown(task: Task, value: float) -> str:
     """The metric as people read it: "91.20 %", or "0.912" where it is no fraction."""
-    return f"{100 * value:.2f} %" if task.metric_unit == "%" else f"{value:.3f}"
+    return metric_of(task).value(value)
 
 
 def shown_gap(task: Task, difference: float) -> str:
     """A difference of two: "1.20 points", or "0.012"."""
-    return f"{100 * difference:.2f} points" if task.metric_unit == "%" else f"{difference:.3f}"
+    return metric_of(task).gap(difference)
 
 
 def metric(task: Task, output: Tensor, labels: Tensor) -> float:

@@ -107,7 +107,7 @@ def keys() -> tuple[Key, ...]:
         Key("select.measured", "students straddling the budget that are built and costed to know, where possible"),
         Key(
             "select.rounds",
-            "students that are built at most: one that misses the budget, in cost or accuracy, sends the search back",
+            "students that are built at most: one that misses the budget, in cost or metric, sends the search back",
         ),
         Key("select.settings", "", {"share": 0.1}),
         Key("distill.method", f"one of {_list(catalog.names('compress.methods'))}"),
@@ -165,6 +165,12 @@ def keys() -> tuple[Key, ...]:
             "share of outputs that differ by no more than one step of the output's quantisation, at least",
         ),
         Key("verify.mean_steps", "largest mean change of outputs by the target's own kernels, in quantisation steps"),
+        Key(
+            "verify.vector_steps",
+            "of outputs that are directions, such as embeddings: largest change of one vector by a runtime, root mean"
+            " square over its values, in steps; takes the place of the two above",
+        ),
+        Key("verify.mean_vector_steps", "the same over all vectors together; 1 / sqrt(12) is what 8 bits do"),
         Key("verify.accuracy_change", "of the metric between an artifact and the stage before it, a fraction, at most"),
         Key("verify.top1_agreement", "share of examples with the same answer as the stage before, at least"),
         Key(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.cli.common import add_output
+from compress.contracts.metric import Metric, read_metric
 from compress.errors import RunError
 from compress.records import folder_name
 from compress.store import read_run
@@ -43,6 +44,7 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def lines(found: Mapping[str, Any]) -> list[str]:
     """The table and the decision."""
     layers: Sequence[Mapping[str, Any]] = found["layers"]
+    metric = read_metric(found)
     made = []
     if layers:
         precisions = list(dict.fromkeys(name for layer in layers for name in layer["latency_ms"]))
@@ -52,19 +54,19 @@ def lines(found: Mapping[str, Any]) -> list[str]:
                     "layer",
                     "operator",
                     "ships in",
-                    f"{found['metric']} without it",
+                    f"{metric.name} without it",
                     "of it alone",
                     "distance",
                     *(f"{name} ms" for name in precisions),
                     *(f"{name} bytes" for name in precisions),
                 ),
-                *(_row(layer, precisions) for layer in layers),
+                *(_row(layer, precisions, metric) for layer in layers),
             ]
         )
         made.append("")
         made.append(
-            f"{found['metric']} in float {100 * found['float_score']:.2f} %, every layer in int8 "
-            f"{_share(found['quantized'], 'score')}; {found['samples']} validation examples, after calibration, before "
+            f"{metric.name} in float {metric.value(found['float_score'])}, every layer in int8 "
+            f"{_score(found['quantized'], metric)}; {found['samples']} validation examples, after calibration, before "
             "fine-tuning. Without it: this layer in float, all others in int8. Of it alone: this layer in int8, all "
             "else in float. Distance: of the outputs from the float student's, of it alone. "
             f"Latency: {found['layers_origin']['latency_ms']}, kernel by kernel."
@@ -75,33 +77,32 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     made += [f"{found['shipped']} ships for {found['target']}.", *found["why"], *found["notes"]]
     if found["float_layers"] and found["shipped"] == "mixed":
         made.append(f"In float: {', '.join(found['float_layers'])}.")
-    made.append(
-        f"Accuracy budget of quantising: {100 * found['accuracy_budget']:.2f} points ({found['accuracy_budget_from']})."
-    )
+    allowed = metric.gap(found["accuracy_budget"])
+    made.append(f"Quantising may cost {allowed} of {metric.name} ({found['accuracy_budget_from']}).")
     return made
 
 
-def _row(layer: Mapping[str, Any], precisions: Sequence[str]) -> tuple[str, ...]:
+def _row(layer: Mapping[str, Any], precisions: Sequence[str], metric: Metric) -> tuple[str, ...]:
     return (
         layer["layer"],
         ", ".join(dict.fromkeys(name.split(".")[0] for name in layer["operators"])),
         layer["precision"],
-        _share(layer["without"], "score"),
-        _share(layer["alone"], "score"),
-        f"{layer['alone']['distance']['mean']:.3g}{_error(layer['alone']['distance'], 1.0)}",
+        _score(layer["without"], metric),
+        _score(layer["alone"], metric),
+        f"{layer['alone']['distance']['mean']:.3g}{_error(layer['alone']['distance'])}",
         *(_number(layer["latency_ms"].get(name), ".4g") for name in precisions),
         *(_number(layer["weight_bytes"].get(name), "d") for name in precisions),
     )
 
 
-def _share(effect: Mapping[str, Any], name: str) -> str:
+def _score(effect: Mapping[str, Any], metric: Metric) -> str:
     # The score's own error is that of the drop: both are judged on the same examples.
-    return f"{100 * effect[name]['mean']:.2f}{_error(effect['drop'], 100.0)} %"
+    return metric.value(effect["score"]["mean"], effect["drop"]["standard_error"])
 
 
-def _error(estimate: Mapping[str, Any], factor: float) -> str:
+def _error(estimate: Mapping[str, Any]) -> str:
     error = estimate["standard_error"]
-    return "" if error is None else f" ± {factor * error:.2g}"
+    return "" if error is None else f" ± {error:.2g}"
 
 
 def _number(value: float | None, form: str) -> str:

@@ -55,7 +55,7 @@ BUDGETS = {
     "weight_bytes": ("weights", "bytes"),
     "macs": ("work", "multiply-accumulates"),
     "energy_mj": ("energy", "mJ"),
-    "accuracy_drop": ("accuracy", "lost at most, as a share"),
+    "accuracy_drop": ("metric", "lost at most; 0.01 is one point of a metric in %"),
 }
 LEVELS = {"measure": "measured", "emulate": "emulated", "estimate": "estimated", "predict": "predicted"}
 NARROW, WIDE = 80, 110  # columns: what every terminal has, and from where the device's name fits beside the figures

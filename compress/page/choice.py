@@ -54,7 +54,7 @@ def chosen(content: Row) -> Markup | None:
             else figure.box(
                 "plot-pareto",
                 plot,
-                label="Accuracy against latency and other costs of candidates, teacher and students",
+                label="The metric against latency and other costs of candidates, teacher and students",
                 caption="Candidates show their validation score after their longest training, teacher and finished "
                 "students their test score. Whiskers are latency intervals; memory and multiply-accumulates are "
                 "counted. The strip below holds the candidates that were not trained. Point at a mark for its plan.",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from compress.contracts.metric import Metric
 from compress.precision.cost import PICOSECONDS, LayerCosts
 from compress.precision.sensitivity import Effect, Study
 from compress.precision.solve import Option, solve
@@ -215,8 +216,8 @@ def predicted(precision: Precision, cost: Cost, drop: float | None, **rest: Any)
     )
 
 
-def decide(candidates: Sequence[Candidate], budget: float) -> Decision:
-    """The fastest precision that keeps the accuracy; of those that are as fast, the one with the least weights.
+def decide(candidates: Sequence[Candidate], budget: float, metric: Metric) -> Decision:
+    """The fastest precision that keeps the budget's metric; of those that are as fast, the one with the least weights.
 
     Integers never lose to float by a tie: at batch 1 a small network on a GPU is bound by starting its kernels, and
     both take the same time.
@@ -224,6 +225,7 @@ def decide(candidates: Sequence[Candidate], budget: float) -> Decision:
     Args:
         candidates: at least one; each precision once.
         budget: largest drop of the score.
+        metric: which score that is, for the reasons.
 
     Raises:
         ValueError: there are no candidates that can be made.
@@ -239,18 +241,19 @@ def decide(candidates: Sequence[Candidate], budget: float) -> Decision:
     if not exact:
         best = min(kept, key=lambda item: (item.drop or 0.0, item.latency_ms))
         reasons.append(
-            f"Nothing that fits keeps the accuracy budget of {_points(budget)}; {best.precision} ships, which comes "
-            f"closest with a drop of {_points(best.drop or 0.0)}."
+            f"Nothing that fits loses at most {metric.gap(budget)} of {metric.name}; {best.precision} ships, which "
+            f"comes closest with a loss of {metric.gap(best.drop or 0.0)}."
         )
         return Decision(best.precision, tuple(reasons))
     reasons += [
-        f"{item.precision} loses {_points(item.drop or 0.0)}, more than the accuracy budget of {_points(budget)}."
+        f"{item.precision} loses {metric.gap(item.drop or 0.0)} of {metric.name}, more than the {metric.gap(budget)} "
+        "that quantising may cost."
         for item in lossy
     ]
     fastest = min(exact, key=lambda item: item.between_ms[1])
     tied = [item for item in exact if item.between_ms[0] <= fastest.between_ms[1]]
     chosen = min(tied, key=lambda item: (item.weight_bytes, item.latency_ms))
-    reasons.append(_why(chosen, tied, exact))
+    reasons.append(_why(chosen, tied, exact, metric))
     for item in candidates:
         if item.missing and item.between_ms[1] < chosen.between_ms[0]:
             reasons.append(f"{item.precision} would be faster, and cannot be made: {item.missing}.")
@@ -274,11 +277,11 @@ def _times(candidates: Sequence[Candidate]) -> str:
     )
 
 
-def _why(chosen: Candidate, tied: Sequence[Candidate], exact: Sequence[Candidate]) -> str:
+def _why(chosen: Candidate, tied: Sequence[Candidate], exact: Sequence[Candidate], metric: Metric) -> str:
     if len(exact) == 1:
-        return f"{chosen.precision} ships: it alone fits and keeps the accuracy."
+        return f"{chosen.precision} ships: it alone fits and keeps the {metric.name}."
     if len(tied) == 1:
-        return f"{chosen.precision} ships: it is the fastest of what fits and keeps the accuracy."
+        return f"{chosen.precision} ships: it is the fastest of what fits and keeps the {metric.name}."
     same = " and ".join(item.precision for item in tied)
     return (
         f"{chosen.precision} ships: {same} take the same time within the error of comparing them, and "
@@ -288,10 +291,6 @@ def _why(chosen: Candidate, tied: Sequence[Candidate], exact: Sequence[Candidate
 
 def _split(items: Sequence[Candidate], good: Callable[[Candidate], bool]) -> tuple[list[Candidate], list[Candidate]]:
     return [item for item in items if good(item)], [item for item in items if not good(item)]
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:.2f} points"
 
 
 def costs_json(found: Sequence[LayerCosts]) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from compress.contracts.metric import read_metric
 from compress.contracts.selector import Candidate
 from compress.selection import events as happened
 from compress.selection import foretelling, spending
@@ -243,7 +244,7 @@ def place_on_the_front(
     """Where the choice lies on the front of score and latency: its neighbours and what they would give and take."""
     if chosen is None or chosen not in students or students[chosen]["score"] is None:
         return ""
-    row, line = students[chosen], front["fastest"]
+    row, line, metric = students[chosen], front["fastest"], read_metric({"metric_unit": unit})
     tried = sum(other["score"] is not None for other in students.values())
     if chosen not in line:
         better = [students[i] for i in line if _beats(students[i], row)]
@@ -251,7 +252,7 @@ def place_on_the_front(
             return ""
         best = max(better, key=lambda other: other["score"])
         gap = best["score"] - row["score"]
-        ahead = f"a student of {best['latency_ms']:.3g} ms scores {_points(gap, unit)} more"
+        ahead = f"a student of {best['latency_ms']:.3g} ms scores {metric.gap(gap)} more"
         beaten = f"It is not on the front of {len(line)}: {ahead}"
         if gap <= tie * (1 + 1e-9):
             return f"{beaten}, which the validation data cannot tell apart; of such students the cheaper one is taken."
@@ -262,7 +263,7 @@ def place_on_the_front(
     if place + 1 < len(line):
         slower = students[line[place + 1]]
         said.append(
-            f"the next slower one scores {_points(slower['score'] - row['score'], unit)} more for "
+            f"the next slower one scores {metric.gap(slower['score'] - row['score'])} more for "
             f"{slower['latency_ms'] - row['latency_ms']:.3g} ms more"
         )
     else:
@@ -271,7 +272,7 @@ def place_on_the_front(
         faster = students[line[place - 1]]
         said.append(
             f"the next faster one saves {row['latency_ms'] - faster['latency_ms']:.3g} ms and loses "
-            f"{_points(row['score'] - faster['score'], unit)}"
+            f"{metric.gap(row['score'] - faster['score'])}"
         )
     else:
         said.append("none is faster")
@@ -313,10 +314,6 @@ def _students(candidates: Sequence[Candidate], story: Sequence[Event], before: M
 def _beats(one: Row, other: Row) -> bool:
     better = one["score"] >= other["score"] and one["latency_ms"] <= other["latency_ms"]
     return bool(better and (one["score"] > other["score"] or one["latency_ms"] < other["latency_ms"]))
-
-
-def _points(difference: float, unit: str) -> str:
-    return f"{100 * difference:.2f} points" if unit == "%" else f"{difference:.3f}"
 
 
 def _number(value: float) -> float | None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from compress.contracts.metric import Metric
 from compress.selection.events import Built
 from compress.selection.feasibility import enough
 from compress.stages.learned import Learned, Memory
@@ -11,7 +12,7 @@ from compress.stages.learned import Learned, Memory
 
 @dataclass(frozen=True)
 class Ending:
-    """The accuracy budget was not reached.
+    """The metric that the budget asks for was not reached.
 
     Attributes:
         place: of the student that ships, in `Memory.learned`.
@@ -35,23 +36,23 @@ def nearest(learned: Sequence[Learned]) -> int | None:
     return max(places, key=lambda place: (_shipped(learned[place]), -place), default=None)
 
 
-def ending(memory: Memory, rounds: int) -> Ending | None:
+def ending(memory: Memory, rounds: int, metric: Metric) -> Ending | None:
     """None while the search may go on, or where no student that was built kept the cost budgets."""
     learned = memory.learned
-    place = nearest(learned)
-    if place is None or (not memory.exhausted and len(learned) < rounds):
+    place = _ended(memory, rounds)
+    if place is None:
         return None
     best = learned[place].evidence
     assert best is not None
     count = len(learned)
-    told = "; ".join(_told(number, item) for number, item in enumerate(learned, 1))
+    told = "; ".join(_told(number, item, metric) for number, item in enumerate(learned, 1))
     if memory.exhausted:
         end, more = memory.exhausted, "offer more students (select.spaces, select.candidates)"
     else:
         end = f"select.rounds = {rounds} allows no more"
         more = "let the search go on (select.rounds)"
     built = f"{count} students that were built" if count > 1 else "the one student that was built"
-    why = f"the accuracy budget was not reached with {built}: {told}"
+    why = f"the {metric.name} that the budget asks for was not reached with {built}: {told}"
     fix = f"{more}, allow a dearer student (--budget), train for longer (distill.epochs, quantize.epochs)"
     if best.needed is not None:
         fix += f", or allow a loss that is larger by {enough(max(0.0, best.needed - best.shipped)):.3g}"
@@ -64,8 +65,8 @@ def ending(memory: Memory, rounds: int) -> Ending | None:
 
 def lessons(memory: Memory, rounds: int) -> tuple[Learned, ...]:
     """What the round knew beforehand that is under way, or whose student ships where the search has ended."""
-    end = ending(memory, rounds)
-    return memory.learned if end is None else memory.learned[: end.place]
+    place = _ended(memory, rounds)
+    return memory.learned if place is None else memory.learned[:place]
 
 
 def row(item: Learned) -> dict[str, Any]:
@@ -103,22 +104,25 @@ def built_event(round_: int, identity: str, item: Learned) -> Built:
     )
 
 
+def _ended(memory: Memory, rounds: int) -> int | None:
+    """The place of the student that ships; None where there is no ending."""
+    if not memory.exhausted and len(memory.learned) < rounds:
+        return None
+    return nearest(memory.learned)
+
+
 def _shipped(item: Learned) -> float:
     assert item.evidence is not None
     return item.evidence.shipped
 
 
-def _told(number: int, item: Learned) -> str:
+def _told(number: int, item: Learned, metric: Metric) -> str:
     found = item.evidence
     if found is None:
         return f"{number}. {item.choice.space}: {item.why}"
-    needed = "" if found.needed is None else f" where {_percent(found.needed)} is needed"
+    needed = "" if found.needed is None else f" where {metric.value(found.needed)} is needed"
     dear = ", and its cost broke the budget" if item.too_dear else ""
     return (
-        f"{number}. {item.choice.space}: {_percent(found.distilled)} distilled, {_percent(found.quantized)} quantised,"
-        f" {_percent(found.shipped)} shipped{needed}{dear}"
+        f"{number}. {item.choice.space}: {metric.value(found.distilled)} distilled, {metric.value(found.quantized)} "
+        f"quantised, {metric.value(found.shipped)} shipped{needed}{dear}"
     )
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f} %"

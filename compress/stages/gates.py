@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from compress.contracts.task import Task
 from compress.job import Job
 from compress.selection.feasibility import judged_energy_mj, judged_latency_ms
 from compress.stages import ledger
@@ -21,6 +22,7 @@ class Gate:
     Attributes:
         stage: the one to blame where it fails.
         origin: how `value` was obtained: measured, emulated or predicted.
+        metric_unit: of the metric, where the value is a difference of two of the task's; None of anything else.
         cause: where it failed, which layer is at fault, as a sentence; "" where that is not known.
     """
 
@@ -33,6 +35,7 @@ class Gate:
     at_most: bool
     origin: str
     cause: str = ""
+    metric_unit: Literal["%", ""] | None = None
 
     @property
     def passed(self) -> bool:
@@ -42,11 +45,22 @@ class Gate:
     def sentence(self) -> str:
         """What a person reads where it fails."""
         relation = "above" if self.at_most else "below"
-        value, bound = (" ".join((_short(number), self.unit)).rstrip() for number in (self.value, self.bound))
+        value, bound = map(self._said, (self.value, self.bound))
         said = (
             f"{self.stage}: {self.name} of {self.artifact} is {value} ({self.origin}), {relation} the bound of {bound}"
         )
         return f"{said}; {self.cause}" if self.cause else said
+
+    def _said(self, number: float) -> str:
+        if self.metric_unit is not None:
+            return _gap(number, self.metric_unit)
+        return " ".join((_short(number), self.unit)).rstrip()
+
+
+def of_metric(task: Task, what: str, stage: str, artifact: str, value: float, bound: float) -> Gate:
+    """A bound on how far two of the task's metric may be apart."""
+    name = f"{what} of {task.metric}"
+    return Gate(name, stage, artifact, value, bound, "", True, "measured", metric_unit=task.metric_unit)
 
 
 def parity_gates(job: Job, entry: ledger.Entry, accuracy: Mapping[str, float]) -> list[Gate]:
@@ -55,7 +69,7 @@ def parity_gates(job: Job, entry: ledger.Entry, accuracy: Mapping[str, float]) -
     if stage is None:
         return []
     change = abs(accuracy[entry.pair.reference] - accuracy[name])
-    gates = [Gate("change of " + job.task.metric, stage, name, change, bounds.accuracy_change, "", True, "measured")]
+    gates = [of_metric(job.task, "change", stage, name, change, bounds.accuracy_change)]
     for output, found in entry.outputs.items():
         of = name if len(entry.outputs) == 1 else f"{name}, output {output}"
         if found.top1_agreement is not None and job.task.kind not in WITHOUT_CLASSES:
@@ -121,6 +135,10 @@ def to_learn(
     )
     why = "; ".join(gate.sentence() for gate in (*dear, *inaccurate))
     return Learned(choice, latency, why, memory, bool(dear), bool(inaccurate), evidence)
+
+
+def _gap(value: float, unit: Literal["%", ""]) -> str:
+    return f"{_short(100 * value)} points" if unit else _short(value)
 
 
 def _short(value: float) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import compress.cache
 from compress.contracts.batch import Batch
+from compress.contracts.metric import Metric
 from compress.job import Job
 from compress.precision import choose, sensitivity
 from compress.precision.choose import Assignment, Candidate, Decision
@@ -20,7 +21,7 @@ from compress.precision.sensitivity import Effect, Estimate, Measurer, Study
 from compress.qat.prepared import Prepared
 from compress.stages.budget import budget_of
 from compress.stages.distill import Distilled
-from compress.tally import difference, linearised
+from compress.tally import difference, linearised, metric_of
 
 SENSITIVITY = "sensitivity.json"
 PRECISION = "precision.json"
@@ -28,7 +29,7 @@ SHARE_OF_RUN = 0.1  # of the training that the analysis may take
 FEWEST = 32  # samples below which it is not worth having
 BACKWARD = 2.0  # work of a backward pass, in forward passes
 SHARED = 0.55  # of a forward pass that a variant recomputes on average
-QUANTISING_SHARE = 0.5  # of the accuracy that the whole run may lose
+QUANTISING_SHARE = 0.5  # of what the whole run may lose of the metric
 WITHOUT_BUDGET = 0.01  # where the run has no such limit
 
 
@@ -38,7 +39,7 @@ class Desk:
 
     Attributes:
         float_modules: modules that are never quantised.
-        budget: largest drop of the score by quantising, as a fraction.
+        budget: largest drop of the task's metric by quantising.
         budget_from: where that number comes from.
     """
 
@@ -58,6 +59,11 @@ class Desk:
         return self.job.splits.val.batch(index)
 
     @property
+    def metric(self) -> Metric:
+        """How the task's metric is written."""
+        return metric_of(self.job.task)
+
+    @property
     def distance(self) -> sensitivity.Distance:
         """How far two outputs are from each other, by the kind of task."""
         if self.job.task.kind == "classification":
@@ -74,18 +80,18 @@ def desk(job: Job, student: Distilled) -> Desk:
     """Open one for a trained student."""
     part = job.recipe.quantize
     floats = ("frontend", *part.float_modules)
-    budget, source = accuracy_budget(part.accuracy_budget, budget_of(job).accuracy_drop)
+    budget, source = accuracy_budget(part.accuracy_budget, budget_of(job).accuracy_drop, metric_of(job.task))
     pricer = Pricer(student.model, job.example, job.target, job.target.quantizer, floats)
     return Desk(job, student, pricer, floats, budget, source)
 
 
-def accuracy_budget(given: float | None, whole: float | None) -> tuple[float, str]:
-    """What quantising may cost, as a fraction, and where the number comes from."""
+def accuracy_budget(given: float | None, whole: float | None, metric: Metric) -> tuple[float, str]:
+    """What quantising may cost of the metric, and where the number comes from."""
     if given is not None:
         return given, "quantize.accuracy_budget"
     if whole is not None:
         share = max(0.0, whole) * QUANTISING_SHARE
-        return share, f"{100 * QUANTISING_SHARE:.0f} % of the run's accuracy_drop of {100 * whole:.2f} points"
+        return share, f"{100 * QUANTISING_SHARE:.0f} % of the run's accuracy_drop of {metric.gap(whole)}"
     return WITHOUT_BUDGET, "the default where a run has no accuracy_drop"
 
 

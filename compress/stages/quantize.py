@@ -155,16 +155,17 @@ def _settled(
     desk: precision.Desk, model: Prepared, options: list[Candidate], study: Study | None, folder: Path
 ) -> _Outcome:
     """Fine-tune what may ship, until one precision is chosen."""
-    speed = choose.decide(options, desk.budget)  # of accuracy nothing is known yet, so int8 gives way to speed alone
+    # Nothing is known of the metric yet, so int8 gives way to speed alone.
+    speed = choose.decide(options, desk.budget, desk.metric)
     if speed.precision != "int8":
         return _in_float(desk, model, options, speed, folder)
     calibrated = copy.deepcopy(model)
     model, loss = _tuned(desk, model, folder, "")
     options = [_with_drop(item, loss) if item.precision == "int8" else item for item in options]
     if loss.mean <= desk.budget or len(options) == 1:
-        return _Outcome(model, choose.decide(options, desk.budget), options, loss)
+        return _Outcome(model, choose.decide(options, desk.budget, desk.metric), options, loss)
     if study is None or not desk.job.recipe.quantize.mixed:
-        decision = choose.decide(options, desk.budget)
+        decision = choose.decide(options, desk.budget, desk.metric)
         if decision.precision != "int8":
             return _in_float(desk, model, options, decision, folder)
         return _Outcome(model, decision, options, loss)
@@ -213,7 +214,7 @@ def _with_float_layers(
         twin, loss = _tuned(desk, twin, folder, f"-{number}")
         mixed = [*options, precision.mixed_candidate(desk, modules, loss)]
         if best is None or loss.mean < best.loss.mean:
-            decision = choose.decide(mixed, desk.budget)
+            decision = choose.decide(mixed, desk.budget, desk.metric)
             best = _Outcome(twin, decision, mixed, loss, modules, assignment.floats, assignment)
         if loss.mean <= desk.budget:
             break
@@ -221,7 +222,7 @@ def _with_float_layers(
     if best is not None and best.decision.precision == "mixed":
         return best
     options = options if best is None else best.options
-    decision = choose.decide(options, desk.budget)
+    decision = choose.decide(options, desk.budget, desk.metric)
     if decision.precision == "int8":
         return replace(integers, decision=decision, options=options, assignment=assignment)
     return _in_float(desk, integers.model, options, decision, folder, assignment)

@@ -36,7 +36,7 @@ from compress.stages.build import Built
 from compress.stages.distill import Distilled
 from compress.stages.export import Exported
 from compress.stages.fidelity import Watch, control_file
-from compress.stages.gates import Gate, cost_gates, parity_gates, to_learn
+from compress.stages.gates import Gate, cost_gates, of_metric, parity_gates, to_learn
 from compress.stages.learned import PREDICTED, SHIPPED, Choice, Learned
 from compress.stages.quantize import Quantized
 from compress.tally import shown
@@ -56,7 +56,7 @@ LEDGER = "parity.json"
 FLOAT, FAKE, ONNX = "float student", "fake-quantised student", "ONNX"
 REWRITTEN = "ONNX, rewritten by onnxruntime"
 TENSORRT = "ONNX, rewritten for TensorRT"
-FORMAT = "3"  # of checks.json: what an earlier form found is found again
+FORMAT = "4"  # of checks.json: what an earlier form found is found again
 BATCH = 256
 
 
@@ -65,7 +65,7 @@ class Checks:
     """What was found.
 
     Attributes:
-        accuracy: artifact -> test metric, as a fraction. Only of artifacts that were run.
+        accuracy: artifact -> the task's metric on test data. Only of artifacts that were run.
         missed: what the search must learn if the artifact's cost or its accuracy breaks the budget; else None. An
             accuracy that is lost where the artifact differs from the stage before it is no fault of the student.
         failed: sentences of the gates that failed, without those of costs.
@@ -206,13 +206,12 @@ def _check(
     cost = costs[SHIPPED]
     if budget.accuracy_drop is not None:
         drop = job.teacher.accuracy - accuracy[final]
-        gates.append(
-            Gate(f"drop of {job.task.metric}", "quantize", final, drop, budget.accuracy_drop, "", True, "measured")
-        )
+        gates.append(of_metric(job.task, "drop", "quantize", final, drop, budget.accuracy_drop))
     gates.extend(cost_gates(job, cost))
     gates.extend(watch.gates())
     return {
         "accuracy": accuracy,
+        "metric": job.task.metric,
         "metric_unit": job.task.metric_unit,
         "final": final,
         "step": steps[job.task.output_names[0]],

@@ -13,6 +13,7 @@ import pytest
 
 from compress import pipeline
 from compress import recipe as recipes
+from compress.contracts.metric import Metric
 from compress.errors import BudgetError, GateError
 from compress.job import Job
 from compress.progress import Quiet
@@ -79,7 +80,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
         def prepare(recipe: Any, store: Store, progress: Any, remote: Any) -> Job:
             part: Any = SimpleNamespace
-            return Job(recipe, part(), part(), part(), part(), part(), {"task": "digits"}, store, progress, remote)
+            task = part(metric="accuracy", metric_unit="%")
+            return Job(recipe, part(), task, part(), part(), part(), {"task": "digits"}, store, progress, remote)
 
         def of(stage: str) -> Any:
             return lambda job, choice, *_: stages.once(job, stage, choice.plan["name"])
@@ -124,7 +126,9 @@ def test_out_of_reach_the_nearest_is_what_is_left_and_nothing_is_done_twice(run:
         f"{stage} {name}" for name in "abc" for stage in ("select", "distill", "quantize", "export", "verify")
     )
     said = caught.value.what
-    assert said.startswith("accuracy of b; the accuracy budget was not reached with 3 students that were built: 1. toy")
+    assert said.startswith(
+        "accuracy of b; the accuracy that the budget asks for was not reached with 3 students that were built: 1. toy"
+    )
     assert "2. toy: 93.00 % distilled, 92.00 % quantised, 92.00 % shipped where 93.00 % is needed" in said
     assert "select.rounds = 3 allows no more; number 2 is the nearest" in said
     assert "allow a loss that is larger by 0.01" in caught.value.fix
@@ -231,13 +235,25 @@ def test_the_nearest_is_the_one_that_loses_least_within_the_cost_budgets() -> No
 
 def test_a_search_goes_on_while_there_are_rounds_and_students() -> None:
     two = (missed("a", 0.90), missed("b", 0.92))
-    assert ending(Memory(two), 3) is None
-    assert ending(Memory((), "nobody"), 3) is None
-    found = ending(Memory(two), 2)
+    assert ending(Memory(two), 3, Metric()) is None
+    assert ending(Memory((), "nobody"), 3, Metric()) is None
+    found = ending(Memory(two), 2, Metric())
     assert found is not None
     assert found.place == 1
-    assert ending(Memory(two, "nobody is left"), 3) is not None
+    assert ending(Memory(two, "nobody is left"), 3, Metric()) is not None
     assert [row["shipped"] for row in found.tried] == [0.90, 0.92]
+
+
+def test_the_ending_speaks_of_the_task_s_metric_in_its_unit() -> None:
+    told = ending(Memory((missed("a", 0.90),)), 1, Metric("concordance", ""))
+    assert told is not None
+    assert told.why.startswith("the concordance that the budget asks for was not reached with the one student")
+    assert "toy: 0.910 distilled, 0.900 quantised, 0.900 shipped where 0.930 is needed" in told.why
+    assert "%" not in told.why
+    dice = ending(Memory((missed("a", 0.90),)), 1, Metric("Dice coefficient"))
+    assert dice is not None
+    assert "the Dice coefficient that the budget asks for" in dice.why
+    assert "91.00 % distilled" in dice.why
 
 
 def test_the_memory_comes_back_equal_and_only_to_the_same_run(tmp_path: Path) -> None:

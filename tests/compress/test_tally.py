@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from compress.contracts.examples import Splits, TensorExamples
+from compress.contracts.metric import Metric, read_metric
 from compress.contracts.task import Task
 from compress.errors import TaskError
-from compress.tally import Tally, difference, linearised, metric, shown, shown_gap, total
+from compress.tally import Tally, difference, linearised, metric, metric_of, shown, shown_gap, total
 from compress.training.evaluate import evaluate
 
 
@@ -81,6 +82,9 @@ def test_a_fraction_is_said_in_percent_and_a_coefficient_as_it_is() -> None:
 
     assert (shown(Numbers(), 0.912), shown_gap(Numbers(), 0.012)) == ("91.20 %", "1.20 points")
     assert (shown(Coefficient(), 0.912), shown_gap(Coefficient(), 0.012)) == ("0.912", "0.012")
+    assert metric_of(Numbers()).value(0.912, 0.004) == "91.20 ± 0.4 %"
+    assert metric_of(Coefficient()).value(-0.0912, 0.004) == "-0.091 ± 0.004"
+    assert (read_metric({}), read_metric({"metric": "r", "metric_unit": ""})) == (Metric("score", "%"), Metric("r", ""))
 
 
 def test_differences_of_two_metrics_and_their_errors() -> None:

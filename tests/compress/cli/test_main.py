@@ -14,9 +14,7 @@ from compress.cli.main import main
 
 
 def test_help_names_every_command() -> None:
-    found = subprocess.run(
-        [sys.executable, "-m", "compress.cli.main", "--help"], capture_output=True, text=True, check=True
-    )
+    found = subprocess.run([sys.executable, "-m", "compress", "--help"], capture_output=True, text=True, check=True)
     commands = ["pipeline", "distill", "quantize", "export", "build", "verify", "report", "init", "list", "doctor"]
     assert [name for name in commands if name not in found.stdout] == []
 

@@ -33,6 +33,12 @@ def _found() -> dict[str, Any]:
     }
 
 
+def _run_on(run_folder: Path, found: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    (run_folder / "3_quantize").mkdir()
+    (run_folder / "3_quantize" / "precision.json").write_text(json.dumps(found))
+    return sensitivity.run(Namespace(folder=run_folder))
+
+
 def test_prints_a_row_for_each_layer_and_the_decision(run_folder: Path) -> None:
     (run_folder / "3_quantize").mkdir()
     (run_folder / "3_quantize" / "precision.json").write_text(json.dumps(_found()))
@@ -46,6 +52,16 @@ def test_prints_a_row_for_each_layer_and_the_decision(run_folder: Path) -> None:
     assert "0.0123" in first
     assert "mixed ships for jetson." in text
     assert "In float: block.0." in text
+
+
+def test_a_metric_that_is_no_fraction_has_no_percent_sign(run_folder: Path) -> None:
+    _, text = _run_on(run_folder, _found() | {"metric": "concordance", "metric_unit": "", "why": []})
+    assert text.splitlines()[0].count("concordance without it") == 1
+    assert "0.940 ± 0.002" in text.splitlines()[1]
+    assert "concordance in float 0.950, every layer in int8 0.9" in text
+    assert "Quantising may cost 0.010 of concordance (quantize.accuracy_budget)." in text
+    assert "%" not in text
+    assert "accuracy " not in text
 
 
 def test_says_where_layers_were_not_analysed(run_folder: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import profiles
+from compress.contracts.metric import Metric
 from compress.precision.choose import Assignment, Candidate, Precision, assign, decide, predicted
 from compress.precision.cost import LayerCosts, Pricer
 from compress.precision.layers import Layer, modules_of
@@ -27,49 +28,65 @@ INT8, FP16, FP32 = candidate("int8", 1.0, 100, 0.004), candidate("fp16", 1.5, 20
 
 
 def test_the_fastest_ships() -> None:
-    found = decide([INT8, FP16, FP32], 0.01)
+    found = decide([INT8, FP16, FP32], 0.01, Metric())
     assert found.precision == "int8"
     assert "fastest" in found.why
     assert "int8 1 ms (100 bytes of weights), fp16 1.5 ms" in found.why
 
 
 def test_float_ships_where_int8_is_slower() -> None:
-    found = decide([candidate("int8", 1.0, 100), candidate("fp32", 0.7, 400)], 0.01)
+    found = decide([candidate("int8", 1.0, 100), candidate("fp32", 0.7, 400)], 0.01, Metric())
     assert found.precision == "fp32"
 
 
 def test_a_tie_is_not_slower_and_the_smaller_weights_decide() -> None:
-    found = decide([candidate("int8", 1.04, 100), candidate("fp16", 1.0, 200), FP32], 0.01)
+    found = decide([candidate("int8", 1.04, 100), candidate("fp16", 1.0, 200), FP32], 0.01, Metric())
     assert found.precision == "int8"
     assert "int8 and fp16 take the same time" in found.why
 
 
 def test_what_loses_too_much_is_left_out() -> None:
-    found = decide([replace(INT8, drop=0.02), FP16, FP32], 0.01)
+    found = decide([replace(INT8, drop=0.02), FP16, FP32], 0.01, Metric())
     assert found.precision == "fp16"
-    assert "int8 loses 2.00 points, more than the accuracy budget of 1.00 points" in found.why
+    assert "int8 loses 2.00 points of accuracy, more than the 1.00 points that quantising may cost." in found.why
 
 
 def test_what_breaks_a_limit_is_left_out() -> None:
     heavy = replace(FP32, latency_ms=0.5, between_ms=(0.49, 0.51), broken=("its weights are too large",))
-    found = decide([INT8, heavy], 0.01)
+    found = decide([INT8, heavy], 0.01, Metric())
     assert found.precision == "int8"
     assert "fp32 is left out: its weights are too large." in found.why
 
 
 def test_where_nothing_keeps_the_accuracy_the_closest_ships() -> None:
-    found = decide([replace(INT8, drop=0.02), replace(INT8, precision="mixed", drop=0.015)], 0.01)
+    found = decide([replace(INT8, drop=0.02), replace(INT8, precision="mixed", drop=0.015)], 0.01, Metric())
     assert found.precision == "mixed"
-    assert "Nothing that fits keeps the accuracy budget" in found.why
+    assert (
+        "Nothing that fits loses at most 1.00 points of accuracy; mixed ships, which comes closest with a loss of 1.50"
+        in found.why
+    )
+
+
+def test_reasons_speak_of_the_task_s_metric_in_its_unit() -> None:
+    concordance = Metric("concordance", "")
+    lossy = decide([replace(INT8, drop=0.02), FP16, FP32], 0.01, concordance)
+    assert "int8 loses 0.020 of concordance, more than the 0.010 that quantising may cost." in lossy.why
+    none = decide([replace(INT8, drop=0.02)], 0.01, concordance)
+    assert "at most 0.010 of concordance; int8 ships, which comes closest with a loss of 0.020." in none.why
+    kept = decide([INT8, FP16], 0.01, concordance)
+    for found in (lossy, none, kept):
+        assert not {"points", "accuracy", "%"} & set(found.why.replace(",", " ").split())
+    assert "keeps the concordance" in kept.why
+    assert "2.00 points of recall@10" in decide([replace(INT8, drop=0.02), FP16], 0.01, Metric("recall@10")).why
 
 
 def test_what_cannot_be_made_is_told_and_never_ships() -> None:
     fast = replace(FP16, latency_ms=0.5, between_ms=(0.49, 0.51), missing="no way to write it")
-    found = decide([INT8, fast, FP32], 0.01)
+    found = decide([INT8, fast, FP32], 0.01, Metric())
     assert found.precision == "int8"
     assert "fp16 would be faster, and cannot be made: no way to write it." in found.why
     with pytest.raises(ValueError, match="no precision can be made"):
-        decide([fast], 0.01)
+        decide([fast], 0.01, Metric())
 
 
 def _effect(drop: float, distance: float) -> Effect:
@@ -162,7 +179,7 @@ def test_exactly_the_sensitive_layer_stays_in_float(outlier: nn.Module, train: D
     assert cost.weight_bytes < whole.weight_bytes
     assert cost.latency_ms < whole.latency_ms
     integers = predicted("int8", pricer.assignment(), found.quantized.drop.mean)
-    decision = decide([integers, predicted("mixed", cost, result.drop), predicted("fp32", whole, 0.0)], 0.01)
+    decision = decide([integers, predicted("mixed", cost, result.drop), predicted("fp32", whole, 0.0)], 0.01, Metric())
     assert decision.precision == "mixed"
 
 

@@ -6,6 +6,7 @@ import pytest
 from torch import nn
 
 import profiles
+from compress.contracts.metric import Metric
 from compress.precision.choose import Candidate, decide
 from compress.precision.measured import chosen, measure, why_not
 from profiles.measure import Measurement, Ratio
@@ -35,14 +36,20 @@ def test_each_precision_is_as_fast_as_its_fastest_runtime() -> None:
     assert found["int8"]["latency_ms"] == 0.5
     assert found["int8"]["origin"] == "measured"
     assert "int8 with openvino, fp32 with onnxruntime" in how
-    assert decide([candidate("int8", 1, found["int8"]), candidate("fp32", 4, found["fp32"])], 0.0).precision == "int8"
+    assert (
+        decide([candidate("int8", 1, found["int8"]), candidate("fp32", 4, found["fp32"])], 0.0, Metric()).precision
+        == "int8"
+    )
 
 
 @pytest.mark.parametrize(("ratio", "shipped"), [(Ratio(0.99, 0.95, 1.02), "int8"), (Ratio(0.8, 0.78, 0.82), "fp32")])
 def test_float_ships_only_where_it_is_clearly_faster(ratio: Ratio, shipped: str) -> None:
     times = {"int8 on_onnxruntime": TIMES, "fp32 on_onnxruntime": replace(TIMES, median_ms=ratio.median)}
     found, _ = chosen(times, {"int8 on_onnxruntime": Ratio(1.0, 1.0, 1.0), "fp32 on_onnxruntime": ratio})
-    assert decide([candidate("int8", 1, found["int8"]), candidate("fp32", 4, found["fp32"])], 0.0).precision == shipped
+    assert (
+        decide([candidate("int8", 1, found["int8"]), candidate("fp32", 4, found["fp32"])], 0.0, Metric()).precision
+        == shipped
+    )
 
 
 def test_measures_both_forms_of_a_student_here(network: nn.Module, train: Digits) -> None:

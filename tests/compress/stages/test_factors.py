@@ -12,8 +12,9 @@ from compress.selection.ranking import capacity
 from compress.stages.factors import Factors
 from compress.stages.failures import Failures
 from compress.stages.finals import finalists, finals
-from compress.stages.gates import Gate, to_learn
+from compress.stages.gates import Gate, of_metric, to_learn
 from compress.stages.learned import PREDICTED, SHIPPED, Choice, Evidence, Learned
+from compress.tasks.digits import Digits
 from profiles.cost import Cost
 
 
@@ -131,6 +132,19 @@ VALUES = {
         PREDICTED: {"latency_ms": 2.0, "interval_ms": [1.0, 3.0], "origin": "predicted", "peak_activation_bytes": 20},
     },
 }
+
+
+def test_a_gate_on_the_metric_is_said_in_its_unit() -> None:
+    class Numbers(Digits):
+        metric, metric_unit = "concordance", ""
+
+    said = [
+        of_metric(task, "drop", "quantize", "model.onnx", 0.0312, 0.02).sentence() for task in (Digits(), Numbers())
+    ]
+    assert said == [
+        "quantize: drop of accuracy of model.onnx is 3.12 points (measured), above the bound of 2 points",
+        "quantize: drop of concordance of model.onnx is 0.0312 (measured), above the bound of 0.02",
+    ]
 
 
 def test_a_lost_accuracy_is_learned_with_its_scores_and_costs() -> None:
