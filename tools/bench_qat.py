@@ -34,10 +34,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from compress.clothing import MEAN, STD
 from compress.qat import prepare as qat
 from compress.qat.equalize import equalize_activations
 from compress.qat.rounding import OBSERVED, Rounding, rounding
-from compress.tasks.fashion_mnist import MEAN, STD, TASK
+from compress.tasks.fashion_mnist import TASK
 from profiles.atomic import write_text
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
     ("errors", "records"),
     ("contracts", "strict", "progress", "cache", "manifest", "network", "liveness", "database_errors"),
-    ("store",),
+    ("store", "integrity", "signing", "sbom"),
     ("catalog", "evaluations", "graphs", "privileged", "graph_network"),
     (
         "user_file",

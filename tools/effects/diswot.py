@@ -35,6 +35,7 @@ import torch
 from torch import nn
 
 from compress import catalog
+from compress.clothing import MEAN, STD
 from compress.contracts.batch import Batch
 from compress.contracts.examples import Examples, Splits, TensorExamples
 from compress.contracts.proxy import Proxy
@@ -46,7 +47,7 @@ from compress.selection.correlation import partial_spearman, spearman
 from compress.selection.initialise import initialise
 from compress.selection.likeness import Likeness, batches, draws, likeness, rank_shares, z_scores
 from compress.strategies.plain import Plain
-from compress.tasks.fashion_mnist import MEAN, STD, TASK
+from compress.tasks.fashion_mnist import TASK
 from compress.teachers.cached import CachedTeacher
 from compress.teachers.frozen import FrozenTeacher
 from compress.training.fit import fit

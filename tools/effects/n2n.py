@@ -47,11 +47,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compress.clothing import MEAN, STD
 from compress.selection.n2n_layers import Layers, describe
 from compress.selection.n2n_policy import Policy, RemovalPolicy, Rollouts, load_policies, save_policies
 from compress.selection.n2n_reward import per_rollout
 from compress.selection.n2n_search import Judge, Searched, Size, Worth, search
-from compress.tasks.fashion_mnist import MEAN, STD, TASK
+from compress.tasks.fashion_mnist import TASK
 from profiles.atomic import write_text
 
 FASHION = Path(__file__).parents[3] / "shared" / "data" / "fashion_mnist"

@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import profiles
+from compress.clothing import MEAN, STD
 from compress.contracts.batch import Batch
 from compress.contracts.examples import Splits, TensorExamples
 from compress.contracts.selector import Candidate, Outcome, Problem, Trial, identity_of
@@ -41,7 +42,7 @@ from compress.residual_network import ResidualNetwork
 from compress.selectors.n2n import N2N
 from compress.spaces.derived import Derived, Plan
 from compress.strategies.plain import Plain
-from compress.tasks.fashion_mnist import MEAN, STD, TASK
+from compress.tasks.fashion_mnist import TASK
 from compress.training.evaluate import evaluate, outputs_of
 from compress.training.fit import fit
 from compress.training.supervised import SUPERVISED

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from compress.clothing import DIGESTS, read_idx
 from compress.errors import TaskError
-from compress.tasks.fashion_mnist import DIGESTS, TASK, read_idx
+from compress.tasks.fashion_mnist import TASK
 
 
 def idx(shape: tuple[int, ...], content: bytes, kind: int = 8) -> bytes:
