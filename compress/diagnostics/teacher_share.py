@@ -1,7 +1,8 @@
-"""How far a method with a ratio per sample followed the teacher: where it was right, and where the student was far off.
+"""How far a method with a ratio per sample followed the teacher: against the label, and where the student was far off.
 
 Source: Hu et al., ICLR 2024, arXiv:2312.15112, table 4, which shows the mean ratio by whether the teacher is right and
-by the length of the edge between student and teacher; quartiles are ours.
+by the length of the edge between student and teacher; quartiles are ours. Beside labels that are not to be trusted it
+is not known whether the teacher is right: what is known, and what the groups say, is whether it confirms the label.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,11 +15,12 @@ from compress.contracts.diagnostic import Diagnostic
 from compress.contracts.objective import Objective
 from compress.contracts.signals import Signals
 
+SEEN = 10_000  # training examples that are looked at
 QUARTILES = ("nearest", "second", "third", "farthest")
 
 
 def share_by_group(ratio: Tensor, student: Tensor, teacher: Tensor, labels: Tensor) -> dict[str, float]:
-    """Mean ratio of those samples whose teacher is right, and wrong, by quartile of the edge ||T - S||.
+    """Mean ratio of those samples whose teacher confirms the label, and contradicts it, by quartile of ||T - S||.
 
     Args:
         ratio: the teacher's share of each sample's loss, (N,).
@@ -26,23 +28,28 @@ def share_by_group(ratio: Tensor, student: Tensor, teacher: Tensor, labels: Tens
         labels: class indices, (N,).
 
     Returns:
-        "teacher_share" (of all), "teacher_right" and "teacher_wrong", and these by quartile
-        ("teacher_right_nearest", ...); groups without samples are left out. Quartiles are of all samples, so that
-        both columns share their bounds.
+        "teacher_share" (of all), "teacher_share_confirming" and "teacher_share_contradicting", and these by quartile
+        ("teacher_share_confirming_nearest", ...); groups without samples are left out. Quartiles are of all samples, so
+        that both columns share their bounds. "contradicted_labels" is the share of the second group.
     """
     edge = (teacher.softmax(dim=1) - student.softmax(dim=1)).norm(dim=1)
     quarter = torch.empty(len(edge), dtype=torch.int64)
     quarter[edge.argsort(stable=True)] = torch.arange(len(edge)) * len(QUARTILES) // max(1, len(edge))
-    right = teacher.argmax(dim=1) == labels
-    figures = {"teacher_share": ratio}
-    for name, members in (("teacher_right", right), ("teacher_wrong", ~right)):
+    confirmed = teacher.argmax(dim=1) == labels
+    figures = {"teacher_share": ratio, "contradicted_labels": (~confirmed).float()}
+    for name, members in (("teacher_share_confirming", confirmed), ("teacher_share_contradicting", ~confirmed)):
         figures[name] = ratio[members]
         figures |= {f"{name}_{text}": ratio[members & (quarter == place)] for place, text in enumerate(QUARTILES)}
     return {name: float(values.mean()) for name, values in figures.items() if len(values)}
 
 
 class TeacherShare(Diagnostic):
-    """`share_by_group` of the first objective that has a ratio; nothing where none has, or without class labels."""
+    """`share_by_group` of the first objective that has a ratio; nothing where none has, or without class labels.
+
+    Of the first training examples: the ratio weighs these, and their labels may be worse than those of the test data.
+    """
+
+    stream = "train"
 
     def __init__(self) -> None:
         self._objectives: tuple[Objective, ...] = ()
@@ -62,6 +69,8 @@ class TeacherShare(Diagnostic):
             if ratio is None:
                 return {}
             rows.append((ratio.cpu(), student.output.cpu(), teacher.output.cpu(), labels.cpu()))
+            if sum(len(row[0]) for row in rows) >= SEEN:
+                break
         if not rows:
             return {}
         ratio, ours, theirs, known = (torch.cat(column) for column in zip(*rows, strict=True))

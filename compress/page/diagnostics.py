@@ -14,6 +14,7 @@ SHARES = frozenset(
         "ece",
         "true_class_probability",
         "true_class_improbable",
+        "contradicted_labels",
     }
 )
 UNITS = {"predictive_kl": "nats", "nll": "nats"}
@@ -43,7 +44,9 @@ def diagnostics(content: Row) -> Markup | None:
     if not cells:
         return None
     columns = (("diagnostic", ""), ("figure", ""), ("float student against teacher", "number"))
-    note = tag("p", join(("All of the test data ", numbers.origin("measured"), ".")), cls="note")
+    note = tag(
+        "p", join((_data(part(content, "verify", "diagnosed")), " ", numbers.origin("measured"), ".")), cls="note"
+    )
     warned = [
         tag("p", tag("span", "✗ ", cls="failed"), LEAST[key][1])
         for figures in part(content, "verify", "diagnostics").values()
@@ -52,6 +55,19 @@ def diagnostics(content: Row) -> Markup | None:
         if key in LEAST and isinstance(value, int | float) and value < LEAST[key][0]
     ]
     return join((*warned, table(columns, cells, label="Student and teacher"), note))
+
+
+def _data(looked: Row) -> str:
+    """What the figures are of, diagnostics of the same examples together."""
+    named: dict[str, list[str]] = {}
+    for name, found in looked.items():
+        if isinstance(found, dict):
+            some = found["examples"] < found["of"]
+            count = f"The first {found['examples']:,} of {found['of']:,} examples" if some else "All examples"
+            named.setdefault(f"{count} of the stream {found['stream']!r}", []).append(name.replace("_", " "))
+    if not named:
+        return "All of the test data"
+    return "; ".join(text if len(named) == 1 else f"{', '.join(names)}: {text}" for text, names in named.items())
 
 
 def _figure(key: str, value: float) -> str:

@@ -56,7 +56,7 @@ LEDGER = "parity.json"
 FLOAT, FAKE, ONNX = "float student", "fake-quantised student", "ONNX"
 REWRITTEN = "ONNX, rewritten by onnxruntime"
 TENSORRT = "ONNX, rewritten for TensorRT"
-FORMAT = "4"  # of checks.json: what an earlier form found is found again
+FORMAT = "5"  # of checks.json: what an earlier form found is found again
 BATCH = 256
 
 
@@ -202,6 +202,7 @@ def _check(
     parities = [row for entry in entries for row in entry.rows({} if entry.pair.artifact == FAKE else explained)]
 
     budget = budget_of(job)
+    diagnosed, told_of = _diagnose(job, student)
     costs = _costs(job, student, exported, built)
     cost = costs[SHIPPED]
     if budget.accuracy_drop is not None:
@@ -224,7 +225,8 @@ def _check(
         "artifacts": artifacts,
         "examples": len(job.splits.test),
         "fidelity": watch.found(student.model),
-        "diagnostics": _diagnose(job, student),
+        "diagnostics": diagnosed,
+        "diagnosed": told_of,
     }
 
 
@@ -278,18 +280,40 @@ def _strict(row: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _diagnose(job: Job, student: Distilled) -> dict[str, dict[str, float]]:
-    """What the method's diagnostics say of the float student and its teacher, on test data unless they want others."""
+def _diagnose(job: Job, student: Distilled) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, Any]]]:
+    """What the method's diagnostics say of the float student and its teacher, and of which stream's examples."""
     method = catalog.load("compress.methods", job.recipe.distill.method).METHOD
     objectives = tuple(trained_objectives(job, job.store.path("distill") / LEARNED).values())
     found: dict[str, dict[str, float]] = {}
+    looked: dict[str, dict[str, Any]] = {}
     for name in method.diagnostics:
         diagnostic: Diagnostic = catalog.load("compress.diagnostics", name).DIAGNOSTIC()
         if diagnostic.stream not in job.splits.named():
             continue
         diagnostic.learned(objectives)
-        found[name] = dict(diagnostic.measure(_answers(job, student.model, diagnostic)))
-    return found
+        counted = _Counted(_answers(job, student.model, diagnostic))
+        found[name] = dict(diagnostic.measure(counted))
+        looked[name] = {
+            "stream": diagnostic.stream,
+            "examples": counted.examples,
+            "of": len(job.splits.named()[diagnostic.stream]),
+        }
+    return found, looked
+
+
+class _Counted:
+    """Hands answers on, and counts the examples of those that were asked for."""
+
+    def __init__(self, answers: Iterator[tuple[Batch, Signals, Signals]]) -> None:
+        self.examples, self._answers = 0, answers
+
+    def __iter__(self) -> "_Counted":
+        return self
+
+    def __next__(self) -> tuple[Batch, Signals, Signals]:
+        answer = next(self._answers)
+        self.examples += len(answer[0])
+        return answer
 
 
 def _answers(job: Job, student: nn.Module, diagnostic: Diagnostic) -> Iterator[tuple[Batch, Signals, Signals]]:

@@ -13,3 +13,14 @@ def test_a_teacher_that_was_not_followed_is_told(share: float, warned: bool) -> 
     shown = diagnostics.diagnostics(content)
     assert shown is not None
     assert ("settled at the labels" in str(shown)) is warned
+
+
+def test_the_examples_that_a_figure_is_of_are_told() -> None:
+    found = {"fidelity": {"ece": 0.1}, "teacher_share": {"teacher_share": 0.5}}
+    looked = {
+        "fidelity": {"stream": "test", "examples": 100, "of": 100},
+        "teacher_share": {"stream": "train", "examples": 10_000, "of": 53_000},
+    }
+    shown = str(diagnostics.diagnostics({"verify": {"diagnostics": found, "diagnosed": looked}}))
+    assert "fidelity: All examples of the stream" in shown
+    assert "teacher share: The first 10,000 of 53,000 examples of the stream" in shown
