@@ -67,11 +67,13 @@ class Concordance(Objective):
 
     Args:
         squared_error: weight of the mean squared error beside it, >= 0.
-        fewest: examples; a batch of fewer teaches nothing, >= 2.
+        fewest: examples, >= 2; the last batch of an epoch teaches nothing where it has fewer.
 
     Raises:
         RecipeError: a number out of its range.
     """
+
+    batch_wide = True
 
     def __init__(self, squared_error: float = 0.0, fewest: int = FEWEST) -> None:
         super().__init__()
@@ -82,9 +84,18 @@ class Concordance(Objective):
         self._squared_error, self._fewest = squared_error, fewest
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, clock: Clock) -> Tensor:
-        """(1,): the batch is one set."""
+        """(1,): the batch is one set.
+
+        Raises:
+            RecipeError: the first batch is too small, and so are all.
+        """
         ours, theirs = student.output, teacher.output.detach()
         if len(ours) < self._fewest:
+            if clock.step == 0:
+                raise RecipeError(
+                    f"concordance met a batch of {len(ours)}, and looks at {self._fewest} examples or more",
+                    fix="write a larger distill.batch_size, such as 32",
+                )
             return (ours * 0.0).sum().reshape(1)
         loss = 1.0 - concordance(ours, theirs).mean()
         if self._squared_error:

@@ -39,10 +39,24 @@ def test_convolutions_are_the_fourier_transform_of_windowed_frames() -> None:
     torch.testing.assert_close(PUBLISHED.power(signal.float()).double(), expected, atol=1e-3, rtol=1e-4)
 
 
-def test_gain_and_offset_change_nothing() -> None:
+def test_short_and_quiet_clips_are_those_of_numpys_transform() -> None:
+    """By numpy's FFT and Slaney's triangles, of 96 samples: of so few the variance's denominator counts, and of so
+    quiet ones what is added to it."""
+    count = torch.arange(96, dtype=torch.float64)
+    quiet = 1e-4 * sine(2000.0, 96)
+    loud = sine(2000.0, 96) + 0.5 * count.cos().float()
+    found = PUBLISHED(torch.cat([loud, quiet]))[:, 0]  # each clip by itself
+    expected = torch.tensor([[-9.3751, -9.3945], [2.5575, 2.5877]])
+    torch.testing.assert_close(found[0, [12, 14]], expected, atol=2e-3, rtol=0)
+    torch.testing.assert_close(found[1, 12:15, 0], torch.tensor([-21.7771, -15.5831, -9.9206]), atol=2e-3, rtol=0)
+    assert float(PUBLISHED.sines[1, 0, 16]) == pytest.approx(-0.5)  # -sin(pi / 2) times the window's 1/2
+
+
+def test_gain_and_offset_of_a_clip_change_nothing() -> None:
     torch.manual_seed(1)
     signal = torch.randn(3, 2000)
-    torch.testing.assert_close(PUBLISHED(3.0 * signal + 0.5), PUBLISHED(signal), atol=2e-3, rtol=0)  # dB
+    gain, offset = torch.tensor([[3.0], [0.5], [40.0]]), torch.tensor([[0.5], [-2.0], [0.0]])
+    torch.testing.assert_close(PUBLISHED(gain * signal + offset), PUBLISHED(signal), atol=2e-3, rtol=0)  # dB
 
 
 def test_silence_is_the_floor() -> None:

@@ -12,7 +12,7 @@ from compress.objectives.concordance import Concordance, concordance, concordanc
 
 X = torch.tensor([[1.0], [2.0], [3.0], [4.0]], dtype=torch.float64)
 Y = torch.tensor([[1.1], [1.9], [3.2], [3.8]], dtype=torch.float64)
-CLOCK = Clock("distill", 0, 1, 0, 1)
+CLOCK = Clock("distill", 9, 10, 0, 1)  # the last step of an epoch
 
 
 def loss(objective: Concordance, student: Tensor, teacher: Tensor) -> Tensor:
@@ -79,6 +79,36 @@ def test_the_teacher_gets_no_gradient() -> None:
     teacher = torch.randn(8, 3, requires_grad=True)
     loss(Concordance(squared_error=1.0), torch.randn(8, 3, requires_grad=True), teacher).sum().backward()
     assert teacher.grad is None
+
+
+def test_batches_that_are_all_too_small_are_refused_instead_of_teaching_nothing() -> None:
+    batch = Batch((X,), None, torch.arange(4))
+    with pytest.raises(RecipeError, match="met a batch of 4, and looks at 8") as refused:
+        Concordance()(Signals(X), Signals(Y), batch, Clock("distill", 0, 10, 0, 1))
+    assert "distill.batch_size" in refused.value.fix
+
+
+def test_gradients_are_those_of_the_coefficient() -> None:
+    torch.manual_seed(0)
+    student, teacher = (torch.randn(8, 2, dtype=torch.float64) for _ in range(2))
+    assert torch.autograd.gradcheck(
+        lambda p: loss(Concordance(squared_error=0.3), p, teacher), [student.requires_grad_()]
+    )
+
+
+def test_sums_are_exact_far_from_zero() -> None:
+    """In float32 the squares of 1,000 leave nothing of a variance of 1."""
+    far = concordance_of(concordance_sums((X + 1000).float(), (X + 1001).float()).sum(dim=0), 4)
+    assert float(far) == pytest.approx(0.7142857143, abs=1e-6)
+
+
+def test_a_teacher_that_always_says_the_same_gives_a_loss_of_one_and_no_gradient() -> None:
+    student = torch.randn(16, 3, requires_grad=True)
+    value = loss(Concordance(), student, torch.full((16, 3), 0.4))
+    value.sum().backward()
+    assert float(value.detach()) == pytest.approx(1.0, abs=1e-6)
+    assert student.grad is not None
+    assert float(student.grad.abs().max()) < 1e-6
 
 
 def test_refusals() -> None:
