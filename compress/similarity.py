@@ -161,15 +161,21 @@ def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Te
         temperature: > 0, dimensionless. 1 leaves the probabilities as they are.
 
     Returns:
-        (B,), in nats, >= 0; 0 where the two agree up to a constant per position.
+        (B,), in nats, >= 0; 0 where the two agree up to a constant per position. Computed in float32 or wider: half
+        precision overflows at a high temperature and surely wrong students.
 
     Raises:
         ValueError: the shapes differ.
     """
     if student.shape != teacher.shape:
         raise ValueError(f"student logits {tuple(student.shape)}, teacher logits {tuple(teacher.shape)}")
-    log_p = F.log_softmax(teacher.detach() / temperature, dim=1)
-    log_q = F.log_softmax(student / temperature, dim=1)
+    log_p = F.log_softmax(widened(teacher.detach()) / temperature, dim=1)
+    log_q = F.log_softmax(widened(student) / temperature, dim=1)
     divergence = (log_p.exp() * (log_p - log_q)).sum(dim=1)
     # Gradients of softened logits shrink as 1/T^2; the factor keeps this term's weight when T changes.
     return temperature**2 * divergence.flatten(1).mean(dim=1) if divergence.ndim > 1 else temperature**2 * divergence
+
+
+def widened(values: Tensor) -> Tensor:
+    """float32 of half precision, anything else as it is: sums over classes need its range and its digits."""
+    return values if values.element_size() >= 4 else values.float()

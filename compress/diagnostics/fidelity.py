@@ -45,12 +45,15 @@ def predictive_kl(student: Tensor, teacher: Tensor) -> Tensor:
 def kendall(student: Tensor, teacher: Tensor, top: int = TOP) -> Tensor:
     """Kendall's tau of the teacher's `top` classes in the student's order: (B, C, ...) each -> (B, ...), in [-1, 1].
 
-    Pairs that the student ties count as neither; with fewer classes all of them are compared.
+    Pairs that the teacher ties have no order and are left out, so that a copy has 1 however coarse its steps; those
+    that the student alone ties count as neither. With fewer classes all of them are compared.
     """
-    best = teacher.topk(min(top, teacher.shape[1]), dim=1).indices
-    ranked = student.gather(1, best).double()
+    best, places = teacher.topk(min(top, teacher.shape[1]), dim=1)
+    ranked = student.gather(1, places).double()
     first, second = torch.triu_indices(ranked.shape[1], ranked.shape[1], offset=1, device=ranked.device)
-    return (ranked[:, first] - ranked[:, second]).sign().mean(dim=1)
+    ordered = best[:, first] > best[:, second]
+    kept = ((ranked[:, first] - ranked[:, second]).sign() * ordered).sum(dim=1)
+    return torch.where(ordered.any(dim=1), kept / ordered.sum(dim=1).clamp(min=1), 1.0)
 
 
 def agreement_bounds(student: float, teacher: float) -> tuple[float, float]:

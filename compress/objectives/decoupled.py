@@ -13,6 +13,7 @@ from compress.contracts.clock import Clock
 from compress.contracts.objective import Objective
 from compress.contracts.signals import Signals
 from compress.errors import RecipeError, TaskError
+from compress.similarity import widened
 
 ABSENT = -1e30  # logit of a class that is left out: finite, so that 0 x (ABSENT - ABSENT) is 0
 
@@ -26,9 +27,9 @@ def target_divergence(student: Tensor, teacher: Tensor, labels: Tensor, temperat
         temperature: > 0.
 
     Returns:
-        (N,), in nats, >= 0, times temperature squared.
+        (N,), in nats, >= 0, times temperature squared, computed in float32 or wider.
     """
-    log_p, log_q = (_split(logits / temperature, labels) for logits in (teacher.detach(), student))
+    log_p, log_q = (_split(widened(logits) / temperature, labels) for logits in (teacher.detach(), student))
     return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(dim=1)
 
 
@@ -38,7 +39,7 @@ def others_divergence(student: Tensor, teacher: Tensor, labels: Tensor, temperat
     Args, returns: as `target_divergence`.
     """
     log_p, log_q = (
-        F.log_softmax((logits / temperature).scatter(1, labels.unsqueeze(1), ABSENT), dim=1)
+        F.log_softmax((widened(logits) / temperature).scatter(1, labels.unsqueeze(1), ABSENT), dim=1)
         for logits in (teacher.detach(), student)
     )
     return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(dim=1)
@@ -58,7 +59,7 @@ class Decoupled(Objective):
 
     def __init__(self, temperature: float = 4.0, alpha: float = 1.0, beta: float = 8.0) -> None:
         super().__init__()
-        if not 0.0 < temperature < float("inf") or alpha < 0 or beta < 0:
+        if not 0.0 < temperature < float("inf") or not (0.0 <= alpha < float("inf") and 0.0 <= beta < float("inf")):
             raise RecipeError(
                 f"decoupled has temperature {temperature}, alpha {alpha}, beta {beta}",
                 fix="write a temperature above 0 and weights of 0 or more, such as 4.0, 1.0 and 8.0",

@@ -21,6 +21,7 @@ from compress.contracts.clock import Clock
 from compress.contracts.objective import Objective
 from compress.contracts.signals import Signals
 from compress.errors import RecipeError, TaskError
+from compress.similarity import widened
 
 Weights = Callable[[Tensor, float], Tensor]
 """(teacher's logits along the ranking, (N, C), -inf where there is no class; temperature) -> (N, C), rows sum to 1."""
@@ -75,7 +76,7 @@ def plackett_luce_loss(
         )
     order = ranking(teacher, labels, present)
     # Half precision loses the tail of the sums, and has no logcumsumexp on a CPU.
-    worths = (student if student.element_size() >= 4 else student.float()).gather(1, order)
+    worths = widened(student).gather(1, order)
     known = teacher.detach().to(worths.dtype).gather(1, order)
     if present is not None:
         there = present.gather(1, order)
@@ -123,7 +124,7 @@ class PlackettLuce(Objective):
     """`plackett_luce_loss` of the first outputs: classes are dimension 1, further ones are averaged over.
 
     Lists of candidates that are padded say so in `batch.extras["present"]`, (B, C) bool; their label is the position of
-    the positive. Mixed examples (`strategies/mixup.py`) are ranked once for each of their two labels, and the two
+    the positive. Mixed examples (`augmentations.mixed_up`) are ranked once for each of their two labels, and the two
     losses are weighed by the shares (proposed: the paper has hard labels only).
 
     Args:

@@ -14,6 +14,7 @@ from compress.contracts.clock import Clock
 from compress.contracts.objective import Objective
 from compress.contracts.signals import Signals
 from compress.errors import RecipeError
+from compress.similarity import widened
 
 
 def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -25,15 +26,15 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> 
         temperature: T > 0.
 
     Returns:
-        (B,), in nats.
+        (B,), in nats, computed in float32 or wider.
 
     Raises:
         ValueError: the shapes differ.
     """
     if student.shape != teacher.shape:
         raise ValueError(f"student logits {tuple(student.shape)}, teacher logits {tuple(teacher.shape)}")
-    p = F.softmax(teacher.detach() / temperature, dim=1)
-    crossed = -(temperature**2) * (p * F.log_softmax(student / temperature, dim=1)).sum(dim=1)
+    p = F.softmax(widened(teacher.detach()) / temperature, dim=1)
+    crossed = -(temperature**2) * (p * F.log_softmax(widened(student) / temperature, dim=1)).sum(dim=1)
     return crossed if crossed.ndim == 1 else crossed.flatten(1).mean(dim=1)
 
 

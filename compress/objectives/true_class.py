@@ -10,17 +10,25 @@ from compress.contracts.batch import Batch
 from compress.contracts.clock import Clock
 from compress.contracts.objective import Objective
 from compress.contracts.signals import Signals
+from compress.errors import RecipeError
 
 
 class TrueClass(Objective):
     """The teacher's probability of the label.
 
     Args:
-        temperature: of the teacher's probabilities, > 0.
+        temperature: of the teacher's probabilities, > 0; that of the loss which is watched.
+
+    Raises:
+        RecipeError: the temperature is not positive.
     """
 
     def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()
+        if not 0.0 < temperature < float("inf"):
+            raise RecipeError(
+                f"true_class has the temperature {temperature}", fix="write a temperature above 0, such as 1.0"
+            )
         self._temperature = temperature
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, clock: Clock) -> Tensor:

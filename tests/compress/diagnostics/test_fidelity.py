@@ -142,6 +142,12 @@ def test_kendall_of_the_first_classes() -> None:
     assert kendall(swapped, teacher).item() == pytest.approx(0.8)
     tied = torch.tensor([[6.0, 6, 4, 3, 2, 1]])
     assert kendall(tied, teacher).item() == pytest.approx(0.9)
+    # of an artifact with coarse steps: four of six pairs have an order, of which this student has two
+    coarse = torch.tensor([[2.0, 2.0, 1.0, 1.0]])
+    assert kendall(coarse, coarse).item() == 1.0
+    assert kendall(torch.tensor([[2.0, 1.0, 1.0, 1.0]]), coarse).item() == pytest.approx(0.5)
+    assert kendall(torch.zeros(1, 4), torch.zeros(1, 4)).item() == 1.0
+    assert kendall(torch.zeros(1, 4), coarse).item() == 0.0
 
 
 def test_maps_count_by_the_example() -> None:
@@ -169,6 +175,10 @@ def test_wilsons_interval() -> None:
 
 def test_verdicts() -> None:
     assert verdict(0.97, 0.97) == "optimisation"
+    assert verdict(0.9799, 0.9799) == "optimisation"
+    assert verdict(0.98, 0.98) == "ok"  # 98 % is enough
+    assert verdict(1.0, 0.949) == "identifiability"
+    assert verdict(1.0, 0.951) == "ok"
     assert verdict(0.99, 0.93) == "identifiability"
     assert verdict(0.99, 0.95) == "ok"
     assert verdict(math.nan, 0.5) == "unknown"

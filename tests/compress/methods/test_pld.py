@@ -11,7 +11,9 @@ from torch.nn import functional as F
 
 from compress.contracts.batch import Batch
 from compress.contracts.clock import Clock
+from compress.contracts.method import Method
 from compress.contracts.signals import Signals
+from compress.methods.list_mle import METHOD as LIST_MLE
 from compress.methods.pld import METHOD
 from compress.objectives.plackett_luce import (
     first_weights,
@@ -22,7 +24,7 @@ from compress.objectives.plackett_luce import (
 )
 from exporters import torch_to_onnx
 
-TOLERANCE = 1e-6  # of the values that were given
+TOLERANCE = 1e-8  # one of the last digit given
 ROUNDING = 1e-12  # float64
 S1, T1, Y1 = [1.0, 2.0, 0.5], [3.0, 1.0, 2.0], 0
 S2, T2, Y2 = [0.2, -1.0, 1.5, 0.0], [2.0, 0.5, -0.5, 1.0], 2
@@ -162,8 +164,27 @@ class TestLaws:
         assert student.grad[0, 1] < -0.4  # among what is left, the teacher's class is wanted
 
 
+def as_recipes_run_it(method: Method, numbers: tuple[list[float], list[float], int]) -> float:
+    """The loss of one example with the method's own numbers."""
+    student, teacher, label = row(numbers[0]), row(numbers[1]), torch.tensor([numbers[2]])
+    batch, clock = Batch((student,), label, torch.arange(1)), Clock("distill", 0, 1, 0, 1)
+    loss: Tensor = method.objectives["plackett_luce"]()(Signals(student), Signals(teacher), batch, clock)
+    return loss.item()
+
+
 def test_there_is_one_loss_and_no_weight_to_tune() -> None:
     assert METHOD.weights == {"plackett_luce": 1.0, "true_class": 0.0}
+    assert METHOD.diagnostics == ("true_class",)
+    assert as_recipes_run_it(METHOD, (S1, T1, Y1)) == pytest.approx(1.39054236, abs=TOLERANCE)
+    assert as_recipes_run_it(METHOD, (S2, T2, Y2)) == pytest.approx(0.54034829, abs=TOLERANCE)
+
+
+def test_the_control_weighs_all_choices_alike() -> None:
+    assert list(LIST_MLE.objectives) == ["plackett_luce"]
+    assert as_recipes_run_it(LIST_MLE, ([0.0] * 4, T2, 1)) == pytest.approx(0.79451346, abs=TOLERANCE)
+    assert as_recipes_run_it(LIST_MLE, (S2, T2, Y2)) == pytest.approx(  # the steps that were given, over four
+        (0.45599785 + 0.75138069 + 0.31326169) / 4, abs=TOLERANCE
+    )
 
 
 def test_nothing_of_the_loss_is_in_the_exported_file(tmp_path: Path) -> None:

@@ -34,7 +34,51 @@ def test_together_they_are_the_soft_targets(temperature: float) -> None:
     target = target_divergence(STUDENT, TEACHER, LABELS, temperature)
     others = others_divergence(STUDENT, TEACHER, LABELS, temperature)
     p = (TEACHER / temperature).softmax(1)[:, 0]
-    torch.testing.assert_close(target + (1 - p) * others, soft_target_loss(STUDENT, TEACHER, temperature))
+    whole = soft_target_loss(STUDENT, TEACHER, temperature)
+    torch.testing.assert_close(target + (1 - p) * others, whole, rtol=0, atol=1e-12)  # float64
+
+
+@pytest.mark.parametrize(
+    ("temperature", "target", "others", "both"),
+    [(1.0, 0.40746788, 0.58895760, 1.58538307), (4.0, 0.40669414, 0.63705926, 1.68081266)],
+)
+def test_reference_values(temperature: float, target: float, others: float, both: float) -> None:
+    student = torch.tensor([[1.0, 2.0, 0.5], [0.0, -1.0, 1.0]], dtype=torch.float64)
+    teacher = torch.tensor([[3.0, 1.0, 2.0], [0.5, 0.5, -0.5]], dtype=torch.float64)
+    labels, last = torch.tensor([0, 1]), 5e-9  # half of the last digit given
+    assert target_divergence(student, teacher, labels, temperature).mean().item() == pytest.approx(target, abs=last)
+    assert others_divergence(student, teacher, labels, temperature).mean().item() == pytest.approx(others, abs=last)
+    batch = Batch((student,), labels, torch.arange(2))
+    found = Decoupled(temperature, 1.0, 2.0)(Signals(student), Signals(teacher), batch, CLOCK)
+    assert found.mean().item() == pytest.approx(both, abs=last)
+    found = Decoupled(temperature, 3.0, 0.5)(Signals(student), Signals(teacher), batch, CLOCK)
+    assert found.mean().item() == pytest.approx(3 * target + 0.5 * others, abs=3.5 * last)
+
+
+def test_gradients_are_right_reach_the_student_alone_and_constants_change_nothing() -> None:
+    student, teacher = STUDENT.clone().requires_grad_(), TEACHER.clone().requires_grad_()
+    batch = Batch((STUDENT,), LABELS, LABELS)
+
+    def loss(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+        return Decoupled(2.0, 1.0, 8.0)(Signals(ours), Signals(theirs), batch, CLOCK)
+
+    loss(student, teacher).sum().backward()
+    assert student.grad is not None
+    assert teacher.grad is None
+    assert torch.autograd.gradcheck(lambda z: loss(z, TEACHER), (STUDENT.clone().requires_grad_(),))
+    torch.testing.assert_close(loss(STUDENT + 3.0, TEACHER - 7.0), loss(STUDENT, TEACHER), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32])
+def test_logits_far_apart_stay_finite(kind: torch.dtype) -> None:
+    student = torch.tensor([[1e4, -1e4, 0.0]], dtype=kind, requires_grad=True)
+    teacher = torch.tensor([[-1e4, 0.0, 1e4]], dtype=kind)
+    loss = Decoupled(4.0)(Signals(student), Signals(teacher), Batch((student,), LABELS[:1], LABELS[:1]), CLOCK)
+    # p of the true class is 0 and q is 1, 1e4 apart; the others agree
+    torch.testing.assert_close(loss, torch.tensor([4.0 * 1e4]), rtol=2**-8, atol=0)  # bfloat16 holds 8 bits
+    loss.sum().backward()
+    assert student.grad is not None
+    assert torch.isfinite(student.grad).all()
 
 
 def test_a_sure_teacher_stays_finite() -> None:
@@ -51,12 +95,16 @@ def test_warm_up() -> None:
     assert warmed_up(Clock("distill", 0, 240, 0, 1)) == 0.0
     assert warmed_up(Clock("distill", 10, 240, 0, 1)) == pytest.approx(0.5)
     assert warmed_up(Clock("distill", 100, 240, 0, 1)) == 1.0
-    assert METHOD.weights["labels"] == 1.0
+    assert METHOD.weights == {"decoupled": warmed_up, "labels": 1.0}
 
 
 def test_refusals() -> None:
     with pytest.raises(RecipeError, match="temperature 0"):
         Decoupled(temperature=0.0)
+    for wrong in (-1.0, math.nan, math.inf):
+        for numbers in ((wrong, 1.0, 1.0), (1.0, wrong, 1.0), (1.0, 1.0, wrong)):
+            with pytest.raises(RecipeError, match="decoupled has"):
+                Decoupled(*numbers)
     logits = Signals(torch.zeros(2, 3))
     with pytest.raises(TaskError, match="without labels"):
         Decoupled()(logits, logits, Batch((torch.zeros(2, 3),), None, LABELS), CLOCK)

@@ -13,9 +13,12 @@ from compress.contracts.signals import Signals
 from compress.errors import RecipeError, TaskError
 from compress.objectives.plackett_luce import (
     PlackettLuce,
+    Weights,
+    first_weights,
     plackett_luce_loss,
     position_weights,
     ranking,
+    teacher_weights,
     uniform_weights,
 )
 
@@ -33,6 +36,50 @@ def test_equal_logits_of_the_teacher_keep_the_order_of_classes() -> None:
     teacher = torch.tensor([[1.0, 1.0, 2.0, 1.0, 1.0]])
     for _ in range(3):
         assert ranking(teacher, torch.tensor([3])).tolist() == [[3, 2, 0, 1, 4]]
+    many = ranking(torch.zeros(1, 4096), torch.tensor([7]))[0].tolist()  # short rows are sorted stably by any sort
+    assert many == [7, *range(7), *range(8, 4096)]
+
+
+def test_the_label_is_first_however_sure_the_teacher_is_of_another() -> None:
+    assert ranking(torch.tensor([[1e4, -1e4, 3e38]]), torch.tensor([1])).tolist() == [[1, 2, 0]]
+
+
+def test_no_gradient_reaches_the_teacher() -> None:
+    student, teacher, labels = some(6)
+    for present in (None, torch.tensor([True] * 6).expand(5, 6)):
+        both = [logits.clone().requires_grad_() for logits in (student, teacher)]
+        plackett_luce_loss(*both, labels, present=present).sum().backward()
+        assert both[0].grad is not None
+        assert both[1].grad is None
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("teacher", teacher_weights),
+        ("uniform", uniform_weights),
+        ("first", first_weights),
+        ("position", position_weights),
+    ],
+)
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_recipes_name_a_rule_and_a_temperature(name: str, rule: Weights, temperature: float) -> None:
+    student, teacher, labels = some(5)
+    batch = Batch((student,), labels, torch.arange(5))
+    found = PlackettLuce(temperature, name)(Signals(student), Signals(teacher), batch, CLOCK)
+    torch.testing.assert_close(found, plackett_luce_loss(student, teacher, labels, temperature, rule), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32])
+def test_logits_far_apart_stay_finite(kind: torch.dtype) -> None:
+    student = torch.tensor([[1e4, -1e4, 0.0], [-1e4, 1e4, 0.0]], dtype=kind, requires_grad=True)
+    teacher = torch.tensor([[-1e4, 1e4, 0.0], [1e4, 0.0, -1e4]], dtype=kind)
+    found = plackett_luce_loss(student, teacher, torch.tensor([0, 1]))
+    # the teacher is sure of class 1, then of class 0: after the label that choice is left, lost by 1e4 each time
+    torch.testing.assert_close(found, torch.full((2,), 1e4), rtol=2**-8, atol=0)  # bfloat16 holds 8 bits
+    found.sum().backward()
+    assert student.grad is not None
+    assert torch.isfinite(student.grad).all()
 
 
 def test_the_label_is_first_and_the_teacher_orders_the_rest() -> None:
@@ -117,11 +164,15 @@ def test_other_orders_of_classes_are_not_broadcast() -> None:
     batch = Batch((torch.zeros(2, 4),), torch.tensor([0, 1]), torch.arange(2))
     with pytest.raises(ValueError, match="teacher logits"):
         PlackettLuce()(Signals(torch.zeros(2, 4)), Signals(torch.zeros(2, 5)), batch, CLOCK)
+    maps = Batch((torch.zeros(1, 4),), torch.zeros(1, 2, 3, dtype=torch.int64), torch.arange(1))
+    with pytest.raises(ValueError, match=r"\(1, 4, 2, 3\), teacher logits \(1, 4, 3, 2\)"):  # as many positions
+        PlackettLuce()(Signals(torch.zeros(1, 4, 2, 3)), Signals(torch.zeros(1, 4, 3, 2)), maps, CLOCK)
 
 
 def test_numbers_and_streams_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(RecipeError, match="temperature"):
-        PlackettLuce(temperature=0.0)
+    for temperature in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(RecipeError, match="temperature"):
+            PlackettLuce(temperature=temperature)
     with pytest.raises(RecipeError, match="'ranked'"):
         PlackettLuce(weights="ranked")
     logits = Signals(torch.zeros(2, 4))

@@ -6,6 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from compress.contracts.batch import Batch
+from compress.contracts.clock import Clock
+from compress.contracts.signals import Signals
 from compress.errors import RecipeError
 from compress.objectives.soft_targets import SoftTargets, soft_target_loss
 
@@ -32,6 +35,7 @@ def test_limit_of_high_temperature_is_half_the_mean_squared_centred_difference()
     difference = STUDENT - TEACHER
     centred = difference - difference.mean(dim=1, keepdim=True)
     expected = centred.square().sum(dim=1) / 6
+    assert expected.mean().item() == pytest.approx(0.81944444, abs=5e-9)
     torch.testing.assert_close(soft_target_loss(STUDENT, TEACHER, 1e5), expected, rtol=1e-4, atol=0)  # O(1/T)
 
 
@@ -59,9 +63,29 @@ def test_pixels_are_averaged() -> None:
     torch.testing.assert_close(found, soft_target_loss(STUDENT, TEACHER, 2.0).mean(dim=0, keepdim=True))
 
 
-def test_extreme_logits_stay_finite() -> None:
-    extreme = torch.tensor([[1e4, -1e4, 0.0]])
-    assert torch.isfinite(soft_target_loss(-extreme, extreme, 1.0)).all()
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_extreme_logits_stay_finite(kind: torch.dtype, temperature: float) -> None:
+    """In half precision the factor of the temperature alone would overflow."""
+    extreme = torch.tensor([[1e4, -1e4, 0.0]], dtype=kind)
+    student = (-extreme).requires_grad_()
+    loss = soft_target_loss(student, extreme, temperature)
+    torch.testing.assert_close(loss, torch.tensor([2e4 * temperature]), rtol=2**-8, atol=0)  # bfloat16 holds 8 bits
+    loss.sum().backward()
+    assert student.grad is not None
+    assert torch.isfinite(student.grad).all()
+
+
+def test_the_gradient_is_that_of_the_value() -> None:
+    student = STUDENT.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: soft_target_loss(z, TEACHER, 2.0), (student,))
+
+
+def test_the_objective_has_the_recipes_temperature() -> None:
+    batch, clock = Batch((STUDENT,), None, torch.arange(2)), Clock("distill", 0, 1, 0, 1)
+    for temperature, expected in ((2.0, 0.75332450), (4.0, 0.79144327)):
+        values = SoftTargets(temperature)(Signals(STUDENT), Signals(TEACHER), batch, clock)
+        assert values.mean().item() == pytest.approx(expected, abs=5e-9)
 
 
 def test_refusals() -> None:

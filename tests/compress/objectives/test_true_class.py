@@ -2,11 +2,13 @@
 
 import math
 
+import pytest
 import torch
 
 from compress.contracts.batch import Batch
 from compress.contracts.clock import Clock
 from compress.contracts.signals import Signals
+from compress.errors import RecipeError
 from compress.objectives.true_class import TrueClass
 
 CLOCK = Clock("distill", 0, 1, 0, 1)
@@ -26,3 +28,9 @@ def test_by_hand() -> None:
 def test_a_stream_without_labels_gives_zeros() -> None:
     logits = Signals(TEACHER)
     assert TrueClass()(logits, logits, Batch((TEACHER,), None, torch.arange(2)), CLOCK).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.inf, math.nan])
+def test_a_temperature_that_makes_no_sense_is_refused(temperature: float) -> None:
+    with pytest.raises(RecipeError, match="temperature"):
+        TrueClass(temperature)
