@@ -20,6 +20,10 @@ class RunError(UserError):
     """A run folder that is locked, foreign, incomplete, or cannot be written."""
 
 
+class IntegrityError(UserError):
+    """A run whose files are not those that were made, or whose signature does not hold."""
+
+
 class BudgetError(UserError):
     """A budget that nothing meets; says which constraint binds and by how much."""
 

@@ -16,7 +16,7 @@ from typing import Any
 from compress.errors import RunError
 from compress.manifest import MANIFEST, RUN, Listed, read_manifest, write_manifest
 from compress.records import RECORD, STAGES, Record, digest, folder_name, intact, read_json, read_record
-from profiles.atomic import TEMPORARY_MARK, remove_leftovers, sha256, write_text
+from profiles.atomic import FULL, TEMPORARY_MARK, make_folder, remove_leftovers, rename, sha256, write_text
 
 BEGUN = "begun.json"
 
@@ -71,7 +71,7 @@ class Store:
             self._set_aside(stage, folder)
         if stage not in self.redo and (record := self._taken_back(folder, key)) is not None:
             return record
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         remove_leftovers(folder)
         write_text(folder / BEGUN, json.dumps({"key": key}))
         start = time.monotonic()
@@ -113,7 +113,7 @@ class Store:
         for _, place in self._aside(folder):
             record = read_record(place)
             if record is not None and record.key == key and intact(place, record):
-                os.replace(place, folder)
+                rename(place, folder)
                 write_manifest(self.folder)
                 return record
         return None
@@ -121,9 +121,9 @@ class Store:
     def _set_aside(self, stage: str, folder: Path) -> None:
         """Keep what an earlier recipe, or an earlier round, left: nothing is lost."""
         kept = self.folder / "previous"
-        kept.mkdir(exist_ok=True)
+        make_folder(kept)
         number = 1 + max((n for n, _ in self._aside(folder)), default=0)
-        os.replace(folder, kept / f"{folder.name}-{number}")
+        rename(folder, kept / f"{folder.name}-{number}")
         write_manifest(self.folder)
 
 
@@ -137,9 +137,11 @@ def open_store(folder: Path, redo: frozenset[str] = frozenset(), kind: type[Stor
     folder = Path(folder)
     try:
         _refuse_foreign(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
+        if error.errno in FULL:
+            raise
         raise RunError(
             f"{folder} cannot be written: {error.strerror}", fix="choose another folder with --out"
         ) from error

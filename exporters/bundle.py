@@ -235,7 +235,7 @@ def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         (fresh / SCRIPT).chmod(0o755)
         if folder.exists():
             os.replace(folder, old)
-        os.replace(fresh, folder)
+        atomic.rename_new_folder(fresh, folder)
     finally:
         for leftover in (fresh, old):
             if leftover.is_dir():

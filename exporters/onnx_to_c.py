@@ -4,7 +4,6 @@ What is quantised runs in integers and gives onnxruntime's results bit for bit b
 (a spectral front-end, for one) runs in single-precision floats. No heap; one static arena, planned from liveness.
 """
 
-import os
 import re
 import shutil
 import tempfile
@@ -18,7 +17,7 @@ from exporters.c import arena, emit, graph, stack
 from exporters.c.context import Context
 from exporters.c.lower import lower
 from exporters.errors import ExportError
-from profiles.atomic import TEMPORARY_MARK, write_bytes, write_text
+from profiles.atomic import TEMPORARY_MARK, rename_new_folder, write_bytes, write_text
 from profiles.runners.cortex_m import toolchain
 from profiles.target import Target
 
@@ -88,7 +87,7 @@ def convert(
         note, facts = _write(Path(model), target, partial, Choices(cmsis_nn, sizes or {}, fixed_point))
         if final.exists():
             shutil.rmtree(final)
-        os.replace(partial, final)
+        rename_new_folder(partial, final)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     purpose = options.purpose if options else "artifact"

@@ -6,7 +6,6 @@ Q/DQ pairs into float code. The folder has the same files as one of `onnx_to_c`,
 
 import json
 import math
-import os
 import re
 import shutil
 import subprocess
@@ -20,7 +19,7 @@ import profiles
 from exporters.artifact import Artifact
 from exporters.builder import BuildOptions
 from exporters.errors import ExportError
-from profiles.atomic import TEMPORARY_MARK, write_text
+from profiles.atomic import TEMPORARY_MARK, rename_new_folder, write_text
 from profiles.runners.cortex_m import toolchain
 from profiles.target import Target
 
@@ -88,7 +87,7 @@ def convert(model: Path, target: Target, out: Path, *, options: BuildOptions | N
         facts = _write(Path(model), target, partial)
         if final.exists():
             shutil.rmtree(final)
-        os.replace(partial, final)
+        rename_new_folder(partial, final)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     purpose = options.purpose if options else "artifact"

@@ -24,7 +24,7 @@ def writing(path: Path) -> Iterator[Path]:
         OSError: ENOSPC with the file's name where the disk is full, whatever a library that wrote there made of it.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}{TEMPORARY_MARK}{os.getpid()}")
     try:
         yield temporary
@@ -76,6 +76,33 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 `text` under `path` as a whole or not at all."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, each with its entry on the disk; one that is there already is kept."""
+    absent = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in absent:
+        _sync_folder(folder.parent)
+
+
+def rename(path: Path, final: Path) -> None:
+    """Give a file or folder on the disk another name, and the new name to the disk."""
+    os.replace(path, final)
+    for folder in {path.parent, final.parent}:
+        _sync_folder(folder)
+
+
+def rename_new_folder(fresh: Path, final: Path) -> None:
+    """Give a folder that was just written its final name once all below it is on the disk; `final` is not there."""
+    for path in fresh.rglob("*"):
+        if path.is_dir():
+            _sync_folder(path)
+        else:
+            with open(path, "rb") as handle:
+                os.fsync(handle.fileno())
+    _sync_folder(fresh)
+    rename(fresh, final)
 
 
 def sha256(path: Path) -> str:

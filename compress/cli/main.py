@@ -23,11 +23,26 @@ from compress.cli import (
     sensitivity,
     stage,
     targets,
+    verify,
 )
 from compress.errors import GateError, full_disk
 from profiles.errors import UserError
 
-COMMANDS = (pipeline, stage, sensitivity, parity, bisect, profile, lint, targets, init, listing, reproduce, doctor)
+COMMANDS = (
+    pipeline,
+    stage,
+    verify,
+    sensitivity,
+    parity,
+    bisect,
+    profile,
+    lint,
+    targets,
+    init,
+    listing,
+    reproduce,
+    doctor,
+)
 GATE_FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
 
 

@@ -45,6 +45,12 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--evaluations", type=Path, metavar="FILE", help="remember trials there, to share them between runs"
     )
+    command.add_argument(
+        "--sign",
+        type=Path,
+        metavar="KEY",
+        help="sign the finished run with this Ed25519 private key; compress verify RUN --key PUBLIC checks it",
+    )
     add_output(command)
     command.set_defaults(run=run)
 
@@ -53,6 +59,11 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Run the pipeline; (result for --json, text)."""
     from compress import recipe as recipes
 
+    key = None
+    if options.sign is not None:  # a key that cannot be read is refused before anything is trained
+        from compress.signing import read_private_key
+
+        key = read_private_key(options.sign)
     given = recipes.load(options.project, recipe=options.recipe, overrides=_overrides(options))
     from compress import pipeline  # after the recipe is known to be good: this loads torch
     from compress.summary import summarize
@@ -68,7 +79,13 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         workers=options.workers,
         evaluations=options.evaluations,
     )
-    return summarize(result.folder, result.reached, result.repeated) if result.leads else ({}, "")
+    if not result.leads:
+        return {}, ""
+    if key is not None:
+        from compress.signing import sign
+
+        progress.say(f"signed by {sign(result.folder, key)}")
+    return summarize(result.folder, result.reached, result.repeated)
 
 
 def _overrides(options: argparse.Namespace) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`compress distill | quantize | export | build | verify | report RUN`: one stage again, on an existing run."""
+"""`compress distill | quantize | export | build | report RUN`: one stage again, on an existing run."""
 
 import argparse
 from pathlib import Path
@@ -16,7 +16,6 @@ AGAIN = {
     "quantize": "fine-tune with fake quantisation again",
     "export": "write the ONNX file again",
     "build": "build the target's artifact again; needs no torch, so it also runs on the device",
-    "verify": "run every artifact and check it again",
     "report": "write the report again",
 }
 
@@ -35,21 +34,20 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Do the stage again; stages before it are finished first where they are not."""
-    recipe_data = read_run(options.folder)["recipe"]
     if options.stage == "build":
-        return _build(options, recipe_data)
+        return _build(options, read_run(options.folder)["recipe"])
+    return again(options.folder, options.stage, options)
+
+
+def again(folder: Path, stage: str, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Do one stage of a run again; (result for --json, text)."""
     from compress import pipeline
     from compress.recipe import Recipe
     from compress.summary import summarize
 
-    recipe = Recipe.from_json(recipe_data, str(options.folder / RUN))
+    recipe = Recipe.from_json(read_run(folder)["recipe"], str(folder / RUN))
     result = pipeline.run(
-        recipe,
-        options.folder,
-        choose(options.quiet),
-        until=options.stage,
-        redo=frozenset({options.stage}),
-        remote=options.remote,
+        recipe, folder, choose(options.quiet), until=stage, redo=frozenset({stage}), remote=options.remote
     )
     return summarize(result.folder, result.reached, result.repeated) if result.leads else ({}, "")
 

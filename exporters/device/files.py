@@ -87,6 +87,11 @@ def write_whole(path: Path, data: bytes) -> None:
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name, too, survives a power loss
+        finally:
+            os.close(folder)
     finally:
         if temporary.exists():
             temporary.unlink()

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ LAYERS = (
     ("stages",),
     ("pipeline",),
     ("cli",),
+    ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Packages that are large and may be absent: the only files that may import them.
@@ -55,6 +57,7 @@ def files(package: str) -> list[Path]:
     return sorted(path for path in (ROOT / package).rglob("*.py") if "__pycache__" not in path.parts)
 
 
+@cache
 def imports(path: Path) -> set[str]:
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -65,6 +68,7 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+@cache
 def at_import_time(path: Path) -> set[str]:
     """Modules that importing the file imports: those outside functions."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
