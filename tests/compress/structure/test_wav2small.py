@@ -37,6 +37,14 @@ def test_shapes_on_the_way() -> None:
     assert head.in_features + gram.in_features == 338
 
 
+def test_the_max_pool_looks_at_three_places_with_a_border_on_every_side() -> None:
+    impulse = torch.zeros(1, 1, 6, 6)
+    impulse[0, 0, 1, 3] = 1.0  # a window of 3 with stride 2 sees it twice along each axis, one of 2 once
+    found = published().network.halve(impulse)[0, 0]
+    assert found.nonzero().tolist() == [[0, 1], [0, 2], [1, 1], [1, 2]]
+    assert set(found.unique().tolist()) == {0.0, 1.0}
+
+
 def test_convolutions_have_no_bias_but_those_of_the_pooling() -> None:
     model = published()
     biased = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.bias is not None]

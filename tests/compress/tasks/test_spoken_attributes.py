@@ -9,7 +9,7 @@ from torch import Tensor
 
 from compress.contracts.examples import TensorExamples
 from compress.tally import Tally, metric
-from compress.tasks.spoken_attributes import CENTROID, NOISE, PEAK, RATIO, SAMPLES, TASK, attributes, rated
+from compress.tasks.spoken_attributes import CENTROID, NOISE, PEAK, RATIO, SAMPLES, TASK, Mean, attributes, rated
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data" / "fsdd"
 TIME = torch.arange(SAMPLES, dtype=torch.float64) / 8000
@@ -64,6 +64,18 @@ def test_the_metric_is_of_the_whole_split_and_the_mean_of_three() -> None:
     loss = TASK.loss(output, labels)
     assert loss.shape == (4,)
     assert float(loss.mean()) == pytest.approx(1 - expected, abs=1e-6)
+
+
+def test_the_metric_is_a_number_of_its_own_and_the_noise_is_the_studys() -> None:
+    assert (TASK.metric, TASK.metric_unit) == ("concordance", "")
+    assert NOISE == 0.28
+
+
+def test_the_reference_teacher_answers_with_its_members_mean() -> None:
+    teacher = Mean(2).eval()
+    bands = torch.randn(2, 1, 20, 20)
+    with torch.no_grad():
+        torch.testing.assert_close(teacher(bands), (teacher.members[0](bands) + teacher.members[1](bands)) / 2)
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs the recordings in shared/data/fsdd")
