@@ -83,6 +83,10 @@ def _table(values: Mapping[str, Any], precision: str) -> list[str]:
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines.append(
+        f"{metric.name} measured on {values['examples']:,} test examples, the shipped student's as {values['final']};"
+        " MACs and weights counted"
+    )
     passed = sum(gate["passed"] for gate in values["gates"])
     lines.append(f"gates: {passed} of {len(values['gates'])} hold")
     lines += [f"{row['name']}: {row['run']}" for row in values["artifacts"]]

@@ -68,6 +68,7 @@ def _figures(content: Row) -> list[Markup]:
     teacher, final = part(costs, "teacher"), part(costs, SHIPPED)
     reached, reference = number(accuracy, word(verify, "final")), number(accuracy, "teacher")
     change = None if reached is None or reference is None else reached - reference
+    ran = f"run as {word(verify, 'final')}" if reached is not None else ""
     around = numbers.span(interval(final))
     metric, unit = metric_of(content)
 
@@ -79,7 +80,7 @@ def _figures(content: Row) -> list[Markup]:
         card(
             f"test {metric}",
             numbers.score(reached, unit),
-            "" if change is None else f"{numbers.gap(change, unit)} against the teacher",
+            ran if change is None else f"{numbers.gap(change, unit)} against the teacher; {ran}",
             "measured" if reached is not None else "",
         ),
         card(

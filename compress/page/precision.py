@@ -8,6 +8,7 @@ from compress.page.html import Markup, details, join, table, tag
 from compress.page.reading import Row, number, part, rows, word
 
 MOST = 40  # bars; beyond that the most sensitive are shown and the table has them all
+FLOATS = ("fp16", "bf16", "fp32")
 LONGEST_NAME = 26  # characters of a name beside its bar
 
 
@@ -41,7 +42,7 @@ def _candidates(found: Row) -> Markup:
             numbers.origin(word(item, "origin")),
             numbers.size(number(item, "weight_bytes")),
             numbers.size(number(item, "peak_activation_bytes")),
-            numbers.gap(number(item, "drop"), word(found, "metric_unit", "%")),
+            _lost(item, word(found, "metric_unit", "%")),
             "; ".join(_texts(item, "broken")) or word(item, "missing"),
         )
         for item in options
@@ -52,10 +53,20 @@ def _candidates(found: Row) -> Markup:
         ("", ""),
         ("weights", "number"),
         ("peak activations", "number"),
-        (f"lost {word(found, 'metric', 'score')}", "number"),
+        (f"lost {word(found, 'metric', 'score')}, validation", "number"),
         ("why not", "reason"),
     )
     return table(columns, cells, label="Precisions that competed")
+
+
+def _lost(item: Row, unit: str) -> Markup:
+    """What a precision loses of the metric: measured where it rounds to integers, else taken as nothing."""
+    drop = number(item, "drop")
+    if drop is None:
+        return join((numbers.NOTHING,))
+    if word(item, "precision") in FLOATS:
+        return join((numbers.gap(drop, unit), " taken for granted"))
+    return join((numbers.gap(drop, unit), " ", numbers.origin("measured")))
 
 
 def _bars(layers: list[dict[str, object]], found: Row) -> Markup:

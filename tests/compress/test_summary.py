@@ -17,6 +17,7 @@ def verified(run: Path, **metric: str) -> None:
     values: dict[str, Any] = {
         "accuracy": {"teacher": 0.9123, "float student": 0.9, "ONNX": 0.8876},
         "final": "ONNX",
+        "examples": 10_000,
         "gates": [{"passed": True}, {"passed": False}],
         "artifacts": [],
         "costs": dict.fromkeys(("teacher", "float student", "shipped student"), COST),
@@ -44,5 +45,6 @@ def test_scores_stand_under_the_metric_s_name_in_its_unit(
     assert header.split() == [column, "MACs", "weights", "latency"]
     for row, score in zip(rows[:3], scores, strict=True):
         assert f"{score} 2.00 M 1.5 kB 1.25 ms predicted (1 to 1.5)" in " ".join(row.split())
-    assert rows[3] == "gates: 1 of 2 hold"
+    assert rows[3].startswith(f"{column} measured on 10,000 test examples, the shipped student's as ONNX;")
+    assert rows[4] == "gates: 1 of 2 hold"
     assert found["accuracy"]["ONNX"] == 0.8876

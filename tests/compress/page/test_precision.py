@@ -1,5 +1,6 @@
 """The section on precision: what it shows, and that nothing in it is trusted."""
 
+import re
 from typing import Any
 
 from compress.page import render
@@ -17,6 +18,12 @@ def test_shows_the_decision_and_every_layer() -> None:
         assert text in found, text
     assert "All 3 layers in numbers" in found
     assert "512 validation examples" in found
+
+
+def test_a_loss_says_whether_it_was_measured() -> None:
+    text = re.sub("<[^>]+>", "", str(per_layer(content())))
+    assert "+2.00 points measured" in text
+    assert "0.00 points taken for granted" in text  # a float precision rounds too little to be looked at
 
 
 def test_of_many_layers_the_most_sensitive_have_bars_and_all_have_rows() -> None:

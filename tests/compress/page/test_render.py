@@ -90,7 +90,7 @@ def test_the_top_says_what_holds(content: dict[str, Any]) -> None:
     assert "A mixed-precision student for NVIDIA Jetson Orin Nano 8 GB" in top
     assert "All 6 gates hold" in top
     assert "91.57 %" in top
-    assert "−0.79 points against the teacher" in top
+    assert "−0.79 points against the teacher; run as " in top
     assert "built, not run here" in top
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from compress.tasks.fashion_mnist_mislabelled import CHECKED, STREAM, TASK, WRONG, mislabelled
+from compress.tasks.fashion_mnist_mislabelled import CHECKED, STREAM, TASK, TRAIN, WRONG, mislabelled
 
 
 def test_the_share_is_exact_and_what_is_changed_is_another_class() -> None:
@@ -25,17 +25,12 @@ def test_only_the_training_labels_are_wrong(shared_data: Path) -> None:
     folder = shared_data / "fashion_mnist"
     splits = TASK.load(folder)
     pixels, known, _ = TASK.read(folder, "train")
-    parts = [splits.named()[name] for name in ("train", STREAM, "val")]
-    assert [len(part) for part in parts] == [53_000, CHECKED, 5_000]
-    labels: list[torch.Tensor] = []
-    at = 0
-    for part in parts:
-        last = torch.tensor([len(part) - 1])
-        assert torch.equal(part.batch(last).inputs[0][0], pixels[at + int(last)] * (1 / 255))
-        found = part.batch(torch.arange(len(part))).labels
-        assert found is not None
-        labels.append(found)
-        at += len(part)
-    train, rest = labels[0], torch.cat(labels[1:])
-    assert (train != known[: len(train)]).sum() == round(WRONG * len(train))
-    assert torch.equal(rest, known[len(train) :])
+    places = {"train": (0, TRAIN), STREAM: (TRAIN, TRAIN + CHECKED), "val": (55_000, 60_000)}
+    for name, (first, end) in places.items():
+        part = splits.named()[name]
+        assert len(part) == end - first
+        last = part.batch(torch.tensor([len(part) - 1])).inputs[0][0]
+        assert torch.equal(last, pixels[end - 1] * (1 / 255))
+        labels = part.batch(torch.arange(len(part))).labels
+        assert labels is not None
+        assert (labels != known[first:end]).sum() == (round(WRONG * TRAIN) if name == "train" else 0)
