@@ -25,5 +25,6 @@ METHOD = Method(
     source="arXiv:2408.13920",
     objectives={"concordance": Concordance},
     strategy=MixedSignals,
+    diagnostics=("concordance",),
     tasks=("regression",),
 )

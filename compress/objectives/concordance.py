@@ -10,56 +10,17 @@ with moments of the set, biased. Whether the paper adds a squared error was not 
 A set needs spread: of few examples the coefficient is mostly chance, and of equal ones it is 0 / 0.
 """
 
-import torch
 from torch import Tensor
 
+from compress.coefficients import concordance
 from compress.contracts.batch import Batch
 from compress.contracts.clock import Clock
 from compress.contracts.objective import Objective
 from compress.contracts.signals import Signals
 from compress.errors import RecipeError
 
-EPSILON = 1e-8
 FEWEST = 8
 """Examples of a set below which the coefficient is not looked at (proposed)."""
-
-
-def concordance(first: Tensor, second: Tensor, epsilon: float = EPSILON) -> Tensor:
-    """The coefficient of every output over all examples.
-
-    Args:
-        first, second: (B, outputs).
-        epsilon: added to the denominator, so that two constants give 0.
-
-    Returns:
-        (outputs,) in [-1, 1]: 1 where both are equal, 0 where one is constant.
-
-    Raises:
-        ValueError: the shapes differ or are not of two axes.
-    """
-    if first.shape != second.shape or first.ndim != 2:
-        raise ValueError(f"shapes {tuple(first.shape)} and {tuple(second.shape)}, not (examples, outputs) twice")
-    means = first.mean(dim=0), second.mean(dim=0)
-    ours, theirs = first - means[0], second - means[1]
-    spread = ours.square().mean(dim=0) + theirs.square().mean(dim=0) + (means[0] - means[1]).square()
-    return 2.0 * (ours * theirs).mean(dim=0) / (spread + epsilon)
-
-
-def concordance_sums(output: Tensor, target: Tensor) -> Tensor:
-    """What `concordance_of` needs of every example, to be added up: (B, 5 * outputs) float64."""
-    p, t = output.double(), target.double()
-    return torch.cat([p, t, p * p, t * t, p * t], dim=1)
-
-
-def concordance_of(sums: Tensor, count: int) -> Tensor:
-    """The coefficient of each output from the sums of `concordance_sums` over `count` examples, (outputs,) float64.
-
-    An output of which both sides are constant has 0.
-    """
-    p, t, pp, tt, pt = (sums / count).reshape(5, -1)
-    spread = (pp - p * p) + (tt - t * t) + (p - t).square()
-    found: Tensor = 2.0 * (pt - p * t) / torch.where(spread > 0, spread, torch.ones_like(spread))
-    return found
 
 
 class Concordance(Objective):

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.coefficients import concordance, concordance_of, concordance_sums
 from compress.contracts.examples import Splits, TensorExamples
 from compress.contracts.task import Task, TrainingNumbers
 from compress.data_checks import check_splits
 from compress.digit_recordings import RATE_HZ, content_digest, parts_of, read_recordings, read_wav
 from compress.frontends.decibel_mel import DecibelMel
-from compress.objectives.concordance import concordance, concordance_of, concordance_sums
 from compress.structure.wav2small import Wav2SmallNetwork
 
 SAMPLES = 3072

@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from compress.coefficients import concordance, concordance_of, concordance_sums
 from compress.contracts.batch import Batch
 from compress.contracts.clock import Clock
 from compress.contracts.signals import Signals
 from compress.errors import RecipeError
-from compress.objectives.concordance import Concordance, concordance, concordance_of, concordance_sums
+from compress.objectives.concordance import Concordance
 
 X = torch.tensor([[1.0], [2.0], [3.0], [4.0]], dtype=torch.float64)
 Y = torch.tensor([[1.1], [1.9], [3.2], [3.8]], dtype=torch.float64)
