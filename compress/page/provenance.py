@@ -19,6 +19,9 @@ def origins(content: Row) -> Markup | None:
         blocks.append(tag("div", _machine(found), _packages(found), cls="columns"))
     if stages:
         blocks.append(_stages(stages))
+    environment = part(found, "environment")
+    if environment:
+        blocks.append(details(f"All packages that were loaded ({len(environment)})", facts(list(environment.items()))))
     identities = part(found, "identities")
     if identities:
         listed = [(name, tag("code", value)) for name, value in identities.items()]
@@ -84,7 +87,7 @@ def _machine(found: Row) -> Markup:
     known += [
         (key.replace("_", " "), _plain(value))
         for key, value in found.items()
-        if key not in names and key not in ("packages", "recipe", "identities")
+        if key not in names and key not in ("packages", "environment", "recipe", "identities")
     ]
     return tag("div", tag("h3", "Made with"), facts(known))
 

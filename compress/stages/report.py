@@ -169,10 +169,18 @@ def _provenance(job: Job) -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "packages": {name: _version(name) for name in PACKAGES},
+        "environment": _loaded(),
         "seed": job.recipe.seed,
         "recipe": job.recipe.to_json(),
         "identities": dict(job.identities),
     }
+
+
+def _loaded() -> dict[str, str]:
+    """Distributions of which a module is loaded, and their versions."""
+    tops = {name.partition(".")[0] for name in sys.modules}
+    found = {name for top, names in metadata.packages_distributions().items() if top in tops for name in names}
+    return {name: version for name in sorted(found, key=str.lower) if (version := _version(name)) is not None}
 
 
 def _version(name: str) -> str | None:
