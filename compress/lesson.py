@@ -203,10 +203,10 @@ def _one_after_another(student: nn.Module, spare: Callable[[int], nn.Module] | N
 
 
 def _strategy(job: Job, method: Method) -> DataStrategy:
-    """The method's own data strategy, or the task's augmentation, with the recipe's numbers."""
-    numbers = dict(job.recipe.distill.strategy)
+    """The method's own data strategy, or the train split with the task's augmentation, with the recipe's numbers."""
+    make: Callable[..., DataStrategy] = method.strategy or Plain
     try:
-        return method.strategy(**numbers) if method.strategy is not None else Plain(job.task, **numbers)  # type: ignore[arg-type]
+        return make(**job.recipe.distill.strategy)
     except TypeError as error:
         raise RecipeError(
             f"the data strategy refuses its numbers: {error}", fix="see [distill.strategy] in `compress init`"
@@ -226,7 +226,7 @@ def _teacher(job: Job, strategy: DataStrategy, taps: tuple[str, ...]) -> Teacher
                 f"{', '.join(job.splits.named())}",
                 fix=f"choose another method, or let the task's load() give Splits(..., extras=(({name!r}, ...),))",
             )
-    if not strategy.deterministic or not teacher.cacheable:
+    if not strategy.unchanged(job.task) or not teacher.cacheable:
         return teacher
     for name, examples in job.splits.named().items():  # of a stream that the strategy cuts, the whole is kept
         if name == "train" or name in strategy.streams:

@@ -60,7 +60,7 @@ class Pictures(Task):
 class InOrder(Plain):
     """Examples as they come."""
 
-    def order(self, stream: str, length: int, epoch: int, generator: torch.Generator) -> Tensor:
+    def order(self, stream: str, length: int, clock: Clock, generator: torch.Generator) -> Tensor:
         return torch.arange(length)
 
 

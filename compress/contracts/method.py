@@ -69,8 +69,9 @@ class Method:
         objectives: name -> class; recipes give each a weight and its numbers by that name.
         weights: the published weight of each objective, a number or a function of the phase's clock; 1 where absent.
         teachers: from the task's teacher and the students, the teachers by name: an EMA copy, an ensemble, ...
-        students: how many there are and how each is built; "student" is the one that goes on to the next stage.
-        strategy: None for the task's own augmentation on the train split.
+        students: how many there are and how each is built; "student" is the one that goes on to the next stage. A
+            teacher that the method trains is one of `modules`.
+        strategy: None for the train split with the task's augmentation (`strategies/plain.py`).
         phases: in order.
         modules: further trainable parts by optimiser group (a weighting network, a gate, a discriminator).
         rates: learning rate of a group as a factor of the recipe's: a number is the peak of the loop's one cycle, a

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Self
 
 from torch import Tensor, nn
@@ -22,6 +23,15 @@ class Objective(nn.Module):
     """Module names whose outputs `forward` wants in `student.taps`; instances may set their own. Where no name can be
     known, because the student is chosen by a search, ask for `contracts.stages.stages(4)`."""
     teacher_taps: tuple[str, ...] = ()
+    network_taps: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    """The same of students and modules of the method by their names, where networks differ: a student that is named
+    here is tapped there instead of at `student_taps`, which all others are."""
+    batch_wide: bool = False
+    """Whether a value depends on more than its own sample: correlations, similarity matrices, norms over the batch.
+
+    Where several processes train, each has a part of the batch. An objective that says so is given the outputs, taps,
+    labels and extras of all parts (not their inputs), so that loss and gradients are those of the whole batch; of the
+    (B,) values that it then returns, each process averages its own."""
 
     @classmethod
     def example(cls) -> Self:
@@ -45,4 +55,5 @@ class Objective(nn.Module):
 
     @abstractmethod
     def forward(self, student: Signals, teacher: Signals, batch: Batch, clock: Clock) -> Tensor:
-        """One value per sample, (B,); a term over sets (pairs, edges, the whole batch) gives one per set, (n,)."""
+        """One value per sample, (B,); a term over sets (pairs, edges, the whole batch) gives one per set, (n,), and is
+        `batch_wide`."""

@@ -32,9 +32,9 @@ def stage(number: int, of: int) -> str:
     """What taps call the end of the `number`-th of `of` stages.
 
     Networks differ in what their modules are called and in how many there are; asked for by this name, features come
-    from where the network's own structure says. A network with fewer stages gives the same one under several names. The
-    feature is (B, channels, positions ...) for every family: tokens of a picture are a map again, class tokens are left
-    out.
+    from where the network's own structure says. In a network with fewer stages several names mean the same end: whoever
+    asks for all of them takes each end once (`structure.tap_pairs`), and the report says so. The feature is (B,
+    channels, positions ...) for every family: tokens of a picture are a map again, class tokens are left out.
 
     Args:
         number: 1 to `of`; the last one is nearest to the output.

@@ -19,7 +19,8 @@ class Update:
         loss: scalar to minimise.
         groups: optimiser groups that move; all other parameters keep their value and get no gradient.
         logs: scalars for the learning curve, by name.
-        feedback: what the data strategy may learn from, by name, such as one loss per sample: (B,).
+        feedback: what the data strategy may learn from, by name: one row for each example of the step's first batch,
+            such as its loss, (B,).
     """
 
     loss: Tensor

@@ -1,6 +1,7 @@
 """What is to be learned: data, metric, preprocessing, and a reference teacher."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -68,6 +69,9 @@ class Task(ABC):
             own, such as a correlation.
         decision_period_ms: how often the device must answer; None where latency alone matters.
         preprocessing: what `frontend` does, in words and numbers, for the exported file's metadata.
+        directions: of the output names, those whose rows are vectors of length 1 that are read through their inner
+            products alone, such as embeddings. Artifacts may turn them, which is bounded; other outputs are compared
+            value by value.
         privileged: what the teacher's network takes behind the inputs and no student ever sees, by its names in
             `Batch.extras` (one row per example) and `Batch.common`: a graph, a second sensor, what happened later.
     """
@@ -85,6 +89,7 @@ class Task(ABC):
     metric_unit: ClassVar[Literal["%", ""]] = "%"
     decision_period_ms: ClassVar[float | None] = None
     preprocessing: ClassVar[str] = ""
+    directions: ClassVar[tuple[str, ...]] = ()
     privileged: ClassVar[tuple[str, ...]] = ()
     augments: ClassVar[bool] = False
     teacher_numbers: ClassVar[TrainingNumbers] = TrainingNumbers(epochs=10, batch_size=128, learning_rate=2e-3)
@@ -132,8 +137,13 @@ class Task(ABC):
             fix="give it postprocess() -> nn.Module, or leave postprocessed_names empty",
         )
 
+    def companions(self) -> Mapping[str, nn.Module]:
+        """Further networks that methods may ask for by name, new ones at each call, with weights of their own or to be
+        trained by the method: one for another sense (`privileged`), an encoder of the labels' names, a meta model."""
+        return {}
+
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Random changes of training examples; called only where `augments` is true."""
+        """Random changes of training examples; called only where `augments` is true. Labels may be None."""
         return batch
 
     def loss(self, output: Tensor, labels: Tensor) -> Tensor:

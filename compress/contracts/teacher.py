@@ -7,6 +7,7 @@ from torch import nn
 
 from compress.contracts.batch import Batch
 from compress.contracts.signals import Signals
+from compress.contracts.stages import Stage
 
 
 class Teacher(ABC):
@@ -28,6 +29,11 @@ class Teacher(ABC):
     @abstractmethod
     def observe(self, batch: Batch) -> Signals:
         """The teacher's answers to a batch, detached."""
+
+    @property
+    def stages(self) -> Mapping[str, Stage]:
+        """Where the stages end that taps asked for, by the taps' names; known after the first answer."""
+        return {}
 
     def modules(self) -> Mapping[str, nn.Module]:
         """Networks that must move to the device and, where they change, into checkpoints. None by default."""

@@ -11,20 +11,28 @@ from compress.contracts.signals import Signals
 from compress.contracts.teacher import Teacher
 
 
+def whole(rows: Tensor) -> Tensor:
+    """What one process has is all there is."""
+    return rows
+
+
 @dataclass(frozen=True)
 class World:
     """Students, teachers and objectives by name.
 
     Attributes:
-        students: usually one, "student"; a method may train several (mutual learning, one per condition).
+        students: usually one, "student", which is shipped; a method may train several (mutual learning).
         teachers: usually one, "teacher".
         objectives: by the names that recipes give weights to.
         weights: objective -> its weight now (constants and schedules of the recipe, already evaluated).
         modules: the method's further trainable parts, by name.
-        observe: runs a student and collects its taps; mixed precision is inside, answers are float32.
+        observe: runs the student or module of that name and collects its taps; mixed precision is inside, answers are
+            float32.
         ask: the answers of the teacher of that name, float32, without gradient; mixed precision is inside.
         groups: optimiser groups by name: each student's name, "objectives", and those a method adds.
         supervised: the task's own loss on labels, (output, labels) -> (B,).
+        gather: rows of this process's part of the batch, (b, ...), -> those of the whole batch, (B, ...), through which
+            gradients flow; for what a step computes over the batch. The same tensor where one process trains.
     """
 
     students: Mapping[str, nn.Module]
@@ -36,3 +44,4 @@ class World:
     ask: Callable[[str, Batch], Signals]
     groups: Mapping[str, tuple[nn.Parameter, ...]]
     supervised: Callable[[Tensor, Tensor], Tensor]
+    gather: Callable[[Tensor], Tensor] = whole

@@ -42,7 +42,9 @@ from compress.contracts.signals import Signals
 from compress.contracts.stages import stages as stages_of
 from compress.errors import RecipeError, TaskError
 from compress.objectives.labels import Labels
+from compress.similarity import widened
 from compress.structure.logit_branches import Light, full_branch
+from compress.structure.tap_pairs import distinct
 
 
 def adaptive_weights(teacher: Tensor, labels: Tensor, exponent: float, temperature: float = 1.0) -> Tensor:
@@ -84,7 +86,7 @@ def adaptive_target_loss(
     Args:
         student: logits, (B, C).
         teacher: logits, (B, C). No gradient flows into them.
-        labels: (B,) or (B, C), as `adaptive_weights` takes them.
+        labels: class indices (B,), or (B, C), as `adaptive_weights` takes them.
         exponent: g.
         temperature: of both softmaxes; there is no factor for it, as in the published code.
         weights: which w.
@@ -93,11 +95,14 @@ def adaptive_target_loss(
         (B,), in nats. Smallest where q = w / sum w.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes differ, or labels are not one for each row.
     """
-    if student.shape != teacher.shape or student.ndim != 2:
-        raise ValueError(f"student logits {tuple(student.shape)}, teacher logits {tuple(teacher.shape)}")
-    wide = student if student.element_size() >= 4 else student.float()
+    if student.shape != teacher.shape or student.ndim != 2 or labels.shape not in (student.shape, student.shape[:1]):
+        raise ValueError(
+            f"student logits {tuple(student.shape)}, teacher logits {tuple(teacher.shape)},"
+            f" labels {tuple(labels.shape)}"
+        )
+    wide = widened(student)
     log_q = F.log_softmax(wide / temperature, dim=1)
     return -(weights(teacher.to(wide.dtype), labels, exponent, temperature) * log_q).sum(dim=1)
 
@@ -146,8 +151,8 @@ class Branches(Objective):
 
     Args:
         exponents: g of every stage, or of each, the first one first.
-        stages: how many of the student's, which are found from its structure (one with fewer gives the same one twice);
-            or names of modules whose outputs are (B, channels, ...), for light branches.
+        stages: how many of the student's, which are found from its structure (of one with fewer, as many as it has); or
+            names of modules whose outputs are (B, channels, ...), for light branches.
         branch: "light" or "full".
         width: channels of the last layer of a full branch; 0 for those of the student's last stage.
         grid: rows and columns that full branches keep when they merge tokens.
@@ -160,7 +165,7 @@ class Branches(Objective):
     def __init__(
         self,
         exponents: float | Sequence[float] = 1.0,
-        stages: int | Sequence[str] = 4,
+        stages: int | str | Sequence[str] = 4,
         branch: str = "light",
         width: int = 0,
         grid: int = 7,
@@ -169,15 +174,17 @@ class Branches(Objective):
     ) -> None:
         super().__init__()
         named = not isinstance(stages, int)
-        self.student_taps = tuple(stages) if isinstance(stages, Sequence) else stages_of(stages)
+        names = (stages,) if isinstance(stages, str) else stages
+        self.student_taps = stages_of(names) if isinstance(names, int) else tuple(names)
         known = branch == "light" or (branch == "full" and not named)
         if not self.student_taps or not known or width < 0 or grid < 1:
             raise RecipeError(
                 f"branches has stages {stages}, branch {branch!r}, width {width}, grid {grid}",
                 fix="give one stage at least; 'light', or 'full' and a number of stages; a width from 0, a grid from 1",
             )
-        self._exponents = spread(exponents, len(self.student_taps))
-        for exponent in self._exponents:
+        self._exponents = dict(zip(self.student_taps, spread(exponents, len(self.student_taps)), strict=True))
+        self._taps = self.student_taps
+        for exponent in self._exponents.values():
             check(exponent, temperature, form)
         self._full, self._width, self._grid = branch == "full", width, grid
         self._temperature, self._weights = temperature, FORMS[form]
@@ -189,11 +196,12 @@ class Branches(Objective):
         return cls(1.2, stages=("body", "pool"))
 
     def prepare(self, preparation: Preparation) -> None:
-        """Make a branch for each stage."""
-        features = [preparation.student_example.taps[name] for name in self.student_taps]
+        """Make a branch for each stage that there is."""
+        self._taps = distinct(self.student_taps, preparation.student_stages)
+        features = [preparation.student_example.taps[name] for name in self._taps]
         width, outputs = self._width or features[-1].shape[1], preparation.outputs
         self.branches = nn.ModuleList()
-        for number, (name, found) in enumerate(zip(self.student_taps, features, strict=True), 1):
+        for number, (name, found) in enumerate(zip(self._taps, features, strict=True), 1):
             channels, count = found.shape[1], len(features)
             if self._full:
                 stage = preparation.student_stages[name]
@@ -208,8 +216,8 @@ class Branches(Objective):
             TaskError: the stream has no labels.
         """
         labels, total = labels_of(batch), student.output.new_zeros(len(student.output))
-        for name, branch, exponent in zip(self.student_taps, self.branches, self._exponents, strict=True):
-            logits = branch(student.taps[name])
+        for name, branch in zip(self._taps, self.branches, strict=True):
+            logits, exponent = branch(student.taps[name]), self._exponents[name]
             total = total + adaptive_target_loss(
                 logits, teacher.output, labels, exponent, self._temperature, self._weights
             )

@@ -1,13 +1,13 @@
 """Samples that look alike to the teacher shall look alike to the student.
 
 Source: Tung, Mori, "Similarity-Preserving Knowledge Distillation", ICCV 2019, arXiv:1907.09682, equations 2 to 5; the
-weight of 3000 is that of its experiments.
+weight of 3000 is that of its experiments, for one pair of layers: the last ones before the classifier.
 
 The labels and the inner features alone teach; the teacher's logits do not. Only the batch's own samples are compared,
-so teacher and student may differ in channels and in map size, and nothing is trained but the student. The pairs here
-are the ends of four stages of each network; a network with fewer stages counts some of them twice. A recipe names other
-pairs: [distill.objectives.similarity] student = [...], teacher = [...]. The term's value depends on the batch size, and
-so does its best weight. The quantised student goes on with the labels.
+so teacher and student may differ in channels and in map size, and nothing is trained but the student. The pair here is
+the ends of both networks' last stages. A recipe names others, whose terms are summed, so that each has the whole weight:
+[distill.objectives.similarity] student = [...], teacher = [...]. The term's value depends on the batch size, and so
+does its best weight. The quantised student goes on with the labels.
 """
 
 from collections.abc import Sequence
@@ -19,25 +19,28 @@ from compress.contracts.batch import Batch
 from compress.contracts.clock import Clock
 from compress.contracts.method import Method
 from compress.contracts.signals import Signals
-from compress.contracts.stages import stages
+from compress.contracts.stages import stage
 from compress.objectives.labels import Labels
 from compress.objectives.relations import Relations
 
 
+LAST = stage(1, 1)
+
+
 class Similarity(Relations):
-    """`Relations` between the ends of the same stages, summed over the pairs.
+    """`Relations`, summed over the pairs.
 
     Source: arXiv:1907.09682, equation 4.
 
     Args:
-        student: names of the student's modules or stages, (B, ...) each; the ends of four stages by default.
+        student: names of the student's modules or stages, (B, ...) each; the end of the last stage by default.
         teacher: the same of the teacher, one for each of the student's.
 
     Raises:
         RecipeError: the two lists are empty or differ in length.
     """
 
-    def __init__(self, student: Sequence[str] | str = stages(4), teacher: Sequence[str] | str = stages(4)) -> None:
+    def __init__(self, student: Sequence[str] | str = LAST, teacher: Sequence[str] | str = LAST) -> None:
         super().__init__(student, teacher)
 
     @classmethod
@@ -51,7 +54,7 @@ class Similarity(Relations):
         Raises:
             ValueError: a pair's features are of different batches, or have no dimension beside the batch.
         """
-        return super().forward(student, teacher, batch, clock) * len(self.student_taps)
+        return super().forward(student, teacher, batch, clock) * len(self.pairs)
 
 
 METHOD = Method(

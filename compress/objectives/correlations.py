@@ -63,6 +63,8 @@ class BetweenExamples(Objective):
         RecipeError: the temperature is not positive.
     """
 
+    batch_wide = True
+
     def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()
         self._temperature = _positive("between_examples", temperature)

@@ -18,6 +18,7 @@ from compress.contracts.preparation import Preparation
 from compress.contracts.signals import Signals
 from compress.contracts.stages import stage
 from compress.errors import RecipeError
+from compress.structure.tap_pairs import TapPairs
 
 MIDDLE = stage(2, 4)
 
@@ -74,13 +75,8 @@ class Features(Objective):
 
     def __init__(self, student: Sequence[str] | str = MIDDLE, teacher: Sequence[str] | str = MIDDLE) -> None:
         super().__init__()
-        self.student_taps = (student,) if isinstance(student, str) else tuple(student)
-        self.teacher_taps = (teacher,) if isinstance(teacher, str) else tuple(teacher)
-        if not self.student_taps or len(self.student_taps) != len(self.teacher_taps):
-            raise RecipeError(
-                f"features pairs {len(self.student_taps)} student modules with {len(self.teacher_taps)} of the teacher",
-                fix="name as many modules of the teacher as of the student, and one at least",
-            )
+        self._pairs = TapPairs.read("features", student, teacher)
+        self.student_taps, self.teacher_taps = self._pairs.student, self._pairs.teacher
         self.projections = nn.ModuleList()
 
     @classmethod
@@ -89,13 +85,14 @@ class Features(Objective):
         return cls("body", "body")
 
     def prepare(self, preparation: Preparation) -> None:
-        """Size the projections.
+        """Size the projections, one for each pair; where a network has fewer stages, fewer pairs.
 
         Raises:
             RecipeError: a pair's features cannot be compared.
         """
         self.projections = nn.ModuleList()
-        for ours, theirs in zip(self.student_taps, self.teacher_taps, strict=True):
+        self._pairs = self._pairs.once(preparation)
+        for ours, theirs in self._pairs:
             narrow, wide = preparation.student_example.taps[ours], preparation.teacher_example.taps[theirs]
             try:
                 self.projections.append(projection(narrow, wide))
@@ -109,6 +106,6 @@ class Features(Objective):
         """(B,): the mean over the pairs."""
         losses = [
             hint_loss(project(student.taps[ours]), teacher.taps[theirs])
-            for project, ours, theirs in zip(self.projections, self.student_taps, self.teacher_taps, strict=True)
+            for project, (ours, theirs) in zip(self.projections, self._pairs, strict=True)
         ]
         return torch.stack(losses).mean(dim=0)

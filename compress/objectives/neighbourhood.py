@@ -64,6 +64,8 @@ def high_frequency(student: Tensor, teacher: Tensor, edges: Tensor, temperature:
 class LowFrequency(Objective):
     """`low_frequency` of all edges inside a batch and of its nodes with themselves."""
 
+    batch_wide = True
+
     def forward(self, student: Signals, teacher: Signals, batch: Batch, clock: Clock) -> Tensor:
         """(E + N,) nats.
 
@@ -83,6 +85,8 @@ class HighFrequency(Objective):
     Raises:
         RecipeError: the temperature is not positive.
     """
+
+    batch_wide = True
 
     def __init__(self, temperature: float = 1.5) -> None:
         super().__init__()

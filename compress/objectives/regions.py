@@ -65,7 +65,7 @@ class Regions(Objective):
     """`region_loss` of picture and box, each with its weight.
 
     The batch brings `labels` of the picture, extras "box_labels" (B, *S), "image_weight" and "box_weight" (B,), and
-    common "mask" (*S), 0 in the box. Several processes each see the Dice of their own part of the batch.
+    common "mask" (*S), 0 in the box.
 
     Args:
         variant: of the Dice term, see `masked_dice`.
@@ -78,6 +78,7 @@ class Regions(Objective):
         super().__init__()
         if variant not in get_args(Variant):
             raise ValueError(f"variant {variant!r}; there are {', '.join(get_args(Variant))}")
+        self.batch_wide = variant == "batch_sq"
         self._variant: Variant = "batch_sq" if variant == "batch_sq" else "sample_lin"
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, clock: Clock) -> Tensor:

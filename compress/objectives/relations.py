@@ -13,9 +13,10 @@ from torch import Tensor
 from compress.contracts.batch import Batch
 from compress.contracts.clock import Clock
 from compress.contracts.objective import Objective
+from compress.contracts.preparation import Preparation
 from compress.contracts.signals import Signals
-from compress.errors import RecipeError
 from compress.similarity import relation_rows
+from compress.structure.tap_pairs import TapPairs
 
 
 class Relations(Objective):
@@ -30,26 +31,23 @@ class Relations(Objective):
         RecipeError: the two lists are empty or differ in length.
     """
 
+    batch_wide = True
+
     def __init__(self, student: Sequence[str] | str, teacher: Sequence[str] | str) -> None:
         super().__init__()
-        self.student_taps = (student,) if isinstance(student, str) else tuple(student)
-        self.teacher_taps = (teacher,) if isinstance(teacher, str) else tuple(teacher)
-        if not self.student_taps or len(self.student_taps) != len(self.teacher_taps):
-            raise RecipeError(
-                f"relations pairs {len(self.student_taps)} student modules with {len(self.teacher_taps)} of the"
-                " teacher",
-                fix="name as many modules of the teacher as of the student, and one at least",
-            )
+        self.pairs = TapPairs.read("relations", student, teacher)
+        self.student_taps, self.teacher_taps = self.pairs.student, self.pairs.teacher
 
     @classmethod
     def example(cls) -> Self:
         """Between the feature maps."""
         return cls("body", "body")
 
+    def prepare(self, preparation: Preparation) -> None:
+        """Compare each stage once, where a network has fewer of them."""
+        self.pairs = self.pairs.once(preparation)
+
     def forward(self, student: Signals, teacher: Signals, batch: Batch, clock: Clock) -> Tensor:
         """(B,): each sample's part of the distance, whose mean is M_r; the mean over the pairs."""
-        rows = [
-            relation_rows(student.taps[ours], teacher.taps[theirs].detach())
-            for ours, theirs in zip(self.student_taps, self.teacher_taps, strict=True)
-        ]
+        rows = [relation_rows(student.taps[ours], teacher.taps[theirs].detach()) for ours, theirs in self.pairs]
         return torch.stack(rows).mean(dim=0)

@@ -31,6 +31,8 @@ class Semantics(Objective):
         RecipeError: a module whose output is no vector per example, or an output that is not (B, classes).
     """
 
+    batch_wide = True
+
     def __init__(self, student: str, teacher: str) -> None:
         super().__init__()
         self.student_taps, self.teacher_taps = (student,), (teacher,)
@@ -71,7 +73,7 @@ class Semantics(Objective):
         if labels is None or labels.is_floating_point() or labels.ndim != 1:
             raise TaskError(
                 "the objective 'semantics' needs one class index per example",
-                fix="give it the weight 0 or a labelled stream",
+                fix="train on a stream with class indices, or by a method without this objective",
             )
         ours = gradient(student, self.student_taps[0], labels)
         theirs = gradient(teacher, self.teacher_taps[0], labels).detach()

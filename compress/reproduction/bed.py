@@ -196,7 +196,7 @@ def taught(
         numbers=numbers,
         seed=seed,
         precision="fp32",
-        strategy=strategy or (None if made.strategy else Plain(task, augment=False)),
+        strategy=strategy or (None if made.strategy else Plain(augment=False)),
     )
     return student.eval()
 

@@ -90,6 +90,7 @@ class CopyPaste(DataStrategy):
             which there is one; not things that come in numbers.
         flips: whether pictures are mirrored along each axis at random, with their labels.
         directions: "both", or "inward" or "outward" alone, which the source's ablation compares.
+        augment: whether the task's augmentation comes first, on both streams; the source has none but its flips.
 
     Raises:
         RecipeError: a number out of its range, or an unknown direction.
@@ -102,6 +103,7 @@ class CopyPaste(DataStrategy):
         component: bool = True,
         flips: bool = True,
         directions: str = "both",
+        augment: bool = False,
     ) -> None:
         known = {"both": (INWARD, OUTWARD), INWARD: (INWARD,), OUTWARD: (OUTWARD,)}
         if not 0.0 < beta < 1.0 or alpha < 0.0 or directions not in known:
@@ -111,6 +113,7 @@ class CopyPaste(DataStrategy):
             )
         self._beta, self._alpha, self._component, self._flips = beta, alpha, component, flips
         self._directions = known[directions]
+        self.augments = augment
 
     @property
     def streams(self) -> Mapping[str, float]:
@@ -127,7 +130,9 @@ class CopyPaste(DataStrategy):
         Raises:
             TaskError: a batch has one picture, which has no other half, or the labelled stream has no labels.
         """
-        known = mirrored_together(batches["train"], generator) if self._flips else batches["train"]
+        known = self.augmented(batches["train"], generator)
+        if self._flips:
+            known = mirrored_together(known, generator)
         if known.labels is None or len(known) < 2:
             raise TaskError(
                 f"copy-paste met {len(known)} labelled pictures in a batch, "
@@ -140,7 +145,7 @@ class CopyPaste(DataStrategy):
         x_i, x_j, y_i, y_j = image[:half], image[half : 2 * half], known.labels[:half], known.labels[half : 2 * half]
         if clock.phase == PRETRAIN:
             return {INWARD: _batch(mixed(x_j, x_i, mask), y_j, y_i, 1.0, 1.0, mask)}
-        unknown = batches[UNLABELLED]
+        unknown = self.augmented(batches[UNLABELLED], generator)
         if self._flips:
             unknown = mirrored_together(unknown, generator)
         others = unknown.inputs[0]

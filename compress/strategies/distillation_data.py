@@ -19,18 +19,19 @@ from compress.errors import RecipeError
 
 
 class DistillationData(DataStrategy):
-    """One batch of several streams. Examples are shown without the task's augmentation.
+    """One batch of several streams.
 
     Args:
         streams: names joined by "+": "train", "unlabelled", "train+unlabelled". The first one's length makes an epoch.
         others: examples of each further stream for one of the first; 4 for synthetic pictures in the paper.
         mixed: share of the examples that are blended with another, 0 to 1.
+        augment: whether the task's augmentation comes first, on every stream: a choice of data as well.
 
     Raises:
         RecipeError: no stream, one named twice, or numbers out of their range.
     """
 
-    def __init__(self, streams: str = "train", others: float = 1.0, mixed: float = 0.0) -> None:
+    def __init__(self, streams: str = "train", others: float = 1.0, mixed: float = 0.0, augment: bool = False) -> None:
         names = [name.strip() for name in streams.split("+")]
         if not all(names) or len(set(names)) < len(names):
             raise RecipeError(
@@ -43,6 +44,7 @@ class DistillationData(DataStrategy):
             )
         self._streams = {name: others if place else 1.0 for place, name in enumerate(names)}
         self._mixed = mixed
+        self.augments = augment
 
     @property
     def streams(self) -> Mapping[str, float]:
@@ -59,9 +61,10 @@ class DistillationData(DataStrategy):
         clock: Clock,
         generator: torch.Generator,
     ) -> Mapping[str, Batch]:
+        shown = {name: self.augmented(batches[name], generator) for name in self._streams}
         if self.deterministic:
-            return batches
-        batch = _joined([batches[name] for name in self._streams])
+            return shown
+        batch = _joined(list(shown.values()))
         return {"examples": mixed_up(batch, self._mixed, generator) if self._mixed else batch}
 
 

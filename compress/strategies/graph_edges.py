@@ -44,7 +44,7 @@ class GraphEdges(DataStrategy):
     def deterministic(self) -> bool:
         return True  # nodes are left out, and never changed: a teacher's answers may be cached
 
-    def order(self, stream: str, length: int, epoch: int, generator: torch.Generator) -> Tensor:
+    def order(self, stream: str, length: int, clock: Clock, generator: torch.Generator) -> Tensor:
         """As they are: a shuffled full batch is the same batch."""
         return torch.arange(length)
 

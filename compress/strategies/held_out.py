@@ -44,8 +44,6 @@ class Part:
 class HeldOut(DataStrategy):
     """Two streams: "train", and "held_out" of examples that the student never trains on.
 
-    Examples reach the networks unchanged, so that a teacher's answers may come from a cache.
-
     The validation split could serve as well, but choosing a student, its precision and its gates look at that: a ratio
     that was learned on it would let each of them see what training has seen. So the default holds back a tenth of the
     training examples, as the paper does. `source` names another stream where one is known to be better: a small clean
@@ -55,13 +53,17 @@ class HeldOut(DataStrategy):
         share: of the source, in (0, 1]; less than 1 where the source is the train split.
         source: stream that is held out from.
         batch: size of a held-out batch as a factor of the recipe's, > 0.
+        augment: whether the student sees training examples with the task's augmentation, without which a teacher's
+            answers may come from a cache; held-out ones stay as they are.
         seed: of the choice. It is not the training's, so that every training of a run holds out the same examples.
 
     Raises:
         RecipeError: a number out of its range.
     """
 
-    def __init__(self, share: float = 0.1, source: str = "train", batch: float = 1.0, seed: int = 0) -> None:
+    def __init__(
+        self, share: float = 0.1, source: str = "train", batch: float = 1.0, seed: int = 0, augment: bool = True
+    ) -> None:
         if not 0.0 < share <= 1.0 or (source == "train" and share == 1.0):
             raise RecipeError(
                 f"the share {share} of {source!r} cannot be held out",
@@ -70,6 +72,7 @@ class HeldOut(DataStrategy):
         if not batch > 0.0:
             raise RecipeError(f"held-out batches of {batch} times the batch size", fix="write batch = 1.0")
         self._share, self._source, self._batch, self._seed = share, source, batch, seed
+        self.augments = augment
 
     @property
     def streams(self) -> Mapping[str, float]:
@@ -109,4 +112,4 @@ class HeldOut(DataStrategy):
         clock: Clock,
         generator: torch.Generator,
     ) -> Mapping[str, Batch]:
-        return batches
+        return {**batches, "train": self.augmented(batches["train"], generator)}

@@ -25,17 +25,19 @@ class MixedSignals(DataStrategy):
         share: of the signals that get another of the same batch laid over them, in [0, 1]. With 0 a teacher's answers
             may be cached.
         quietest_db: level of the other signal is drawn evenly from this to 0 dB, <= 0.
+        augment: whether the task's augmentation comes first, where it has one.
 
     Raises:
         RecipeError: a number out of its range.
     """
 
-    def __init__(self, share: float = 0.5, quietest_db: float = -20.0) -> None:
+    def __init__(self, share: float = 0.5, quietest_db: float = -20.0, augment: bool = True) -> None:
         if not 0.0 <= share <= 1.0:
             raise RecipeError(f"the strategy has share {share}", fix="write a share from 0.0 to 1.0")
         if not -float("inf") < quietest_db <= 0.0:
             raise RecipeError(f"the strategy has quietest_db {quietest_db}", fix="write decibels, 0.0 or less")
         self._share, self._quietest = share, quietest_db
+        self.augments = augment
 
     @property
     def streams(self) -> Mapping[str, float]:
@@ -52,7 +54,7 @@ class MixedSignals(DataStrategy):
         clock: Clock,
         generator: torch.Generator,
     ) -> Mapping[str, Batch]:
-        bare = {name: replace(batch, labels=None) for name, batch in batches.items()}
+        bare = {name: replace(self.augmented(batch, generator), labels=None) for name, batch in batches.items()}
         if self._share == 0.0:
             return bare
         return {name: batch.with_inputs(self._mixed(batch.inputs[0], generator)) for name, batch in bare.items()}

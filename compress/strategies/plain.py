@@ -1,14 +1,12 @@
 """The train split, shuffled, with the task's own augmentation."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import torch
 
 from compress.contracts.batch import Batch
 from compress.contracts.clock import Clock
 from compress.contracts.strategy import DataStrategy
-from compress.contracts.task import Task
 from compress.contracts.teacher import Teacher
 
 
@@ -16,13 +14,11 @@ class Plain(DataStrategy):
     """One stream, "train".
 
     Args:
-        task: gives the augmentation, where it has one.
         augment: False leaves examples as they are, so that a teacher's answers may be cached.
     """
 
-    def __init__(self, task: Task, augment: bool = True) -> None:
-        self._task = task
-        self._augments = augment and task.augments
+    def __init__(self, augment: bool = True) -> None:
+        self.augments = augment
 
     @property
     def streams(self) -> Mapping[str, float]:
@@ -30,7 +26,7 @@ class Plain(DataStrategy):
 
     @property
     def deterministic(self) -> bool:
-        return not self._augments
+        return True
 
     def transform(
         self,
@@ -39,6 +35,4 @@ class Plain(DataStrategy):
         clock: Clock,
         generator: torch.Generator,
     ) -> Mapping[str, Batch]:
-        if not self._augments:
-            return batches
-        return {name: replace(self._task.augment(batch, generator), stream="") for name, batch in batches.items()}
+        return {name: self.augmented(batch, generator) for name, batch in batches.items()}

@@ -15,6 +15,7 @@ from torch import nn
 from compress.contracts.batch import Batch
 from compress.contracts.examples import Examples
 from compress.contracts.signals import Signals
+from compress.contracts.stages import Stage
 from compress.contracts.teacher import Teacher
 from compress.errors import RunError, TeacherError
 from profiles import atomic
@@ -109,6 +110,10 @@ class CachedTeacher(Teacher):
             {name.removeprefix("other:"): value for name, value in read.items() if name.startswith("other:")},
             {name.removeprefix("tap:"): value for name, value in read.items() if name.startswith("tap:")},
         )
+
+    @property
+    def stages(self) -> Mapping[str, Stage]:
+        return self._inner.stages
 
     def modules(self) -> Mapping[str, nn.Module]:
         """The inner teacher's, for the batches that it answers."""

@@ -12,6 +12,7 @@ from torch import nn
 
 from compress.contracts.batch import Batch
 from compress.contracts.signals import Signals
+from compress.contracts.stages import Stage
 from compress.contracts.teacher import Teacher
 from compress.taps import Taps, detached, observe
 
@@ -75,6 +76,10 @@ class EMATeacher(Teacher):
             for buffer, value in kept:
                 buffer.copy_(value)
             return answer
+
+    @property
+    def stages(self) -> Mapping[str, Stage]:
+        return self._taps.stages
 
     def modules(self) -> Mapping[str, nn.Module]:
         return {"average": self._average}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from compress.contracts.batch import Batch
 from compress.contracts.signals import Signals
+from compress.contracts.stages import Stage
 from compress.contracts.teacher import Teacher
 from compress.errors import TeacherError
 
@@ -76,6 +77,10 @@ class EnsembleTeacher(Teacher):
             },
             {f"{name}.{tap}": value for name, answer in answers.items() for tap, value in answer.taps.items()},
         )
+
+    @property
+    def stages(self) -> Mapping[str, Stage]:
+        return {f"{name}.{tap}": end for name, member in self._members.items() for tap, end in member.stages.items()}
 
     def modules(self) -> Mapping[str, nn.Module]:
         return {

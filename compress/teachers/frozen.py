@@ -7,6 +7,7 @@ from torch import nn
 
 from compress.contracts.batch import Batch
 from compress.contracts.signals import Signals
+from compress.contracts.stages import Stage
 from compress.contracts.teacher import Teacher
 from compress.privileged import told
 from compress.taps import Taps, detached, observe
@@ -50,6 +51,10 @@ class FrozenTeacher(Teacher):
         self._module.eval()  # whoever moves `modules()` about may also have called .train()
         with torch.no_grad():
             return detached(observe(self._module, told(batch, self._privileged), self._taps))
+
+    @property
+    def stages(self) -> Mapping[str, Stage]:
+        return self._taps.stages
 
     def modules(self) -> Mapping[str, nn.Module]:
         return {"network": self._module}

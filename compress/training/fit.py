@@ -26,6 +26,7 @@ from compress.contracts.strategy import DataStrategy
 from compress.contracts.task import Task, TrainingNumbers
 from compress.contracts.teacher import Teacher
 from compress.contracts.world import World
+from compress.contracts.world import whole as whole_rows
 from compress.errors import TrainingError
 from compress.strategies.plain import Plain
 from compress.tally import total
@@ -39,6 +40,7 @@ from compress.training.observe import Autocast, Observer, as_float32
 from compress.training.order import EpochPlan, derived_seed, generator, steps_per_epoch
 from compress.training.schedule import Weight, read_weight, weight_at
 from compress.training.updates import Updates, one_cycle
+from compress.training.whole_batch import gather, whole, whole_batches
 
 EXAMPLES = 8  # shown to objectives before training, for shapes
 WITHIN_EPOCH = 12  # a checkpoint inside an epoch waits this many times longer than one at its end
@@ -71,8 +73,9 @@ def fit(
 
     The same call under `torchrun --nproc-per-node n` splits every batch over n processes and, but for the order in
     which sums are rounded, trains the same weights: batch statistics and gradients are those of the whole batch.
-    (Dropout draws differently in every process, and ranges that are observed are those of its own part of the batch
-    until the epoch ends, when the first process's hold for all.)
+    Objectives that are `batch_wide` see the whole batch too. (Dropout draws differently in every process, and ranges
+    that are observed are those of its own part of the batch until the epoch ends, when the first process's hold for
+    all.)
 
     The same seed gives the same bits on the same machine with the same number of threads and processes; on a GPU as far
     as the kernels in use repeat themselves.
@@ -104,7 +107,7 @@ def fit(
         RecipeError: a tap that the student has not, or a weight that cannot be used.
     """
     fabric, exact = open_fabric(precision, together)
-    chosen = strategy or (method.strategy() if method.strategy else Plain(task))
+    chosen = strategy or (method.strategy or Plain)()
     with ExitStack() as stack:
         stack.enter_context(repeatable(fabric.device))
         loop = _Loop(
@@ -228,6 +231,8 @@ class _Loop:
         self._synchronise()
         if self.processes > 1:
             self.stack.enter_context(global_batchnorm([*self.objectives.values(), *self._modules.values()]))
+            self.stack.enter_context(whole_batches(self.objectives.values()))
+        self._observe(self._modules)
         self._world = self._build_world()
         self._curve: list[CurvePoint] = []
         self._taken, self._stopped = 0, False
@@ -263,10 +268,19 @@ class _Loop:
             for module in teacher.modules().values():
                 module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
                 self.stack.callback(_as_before, module)
-        taps = [tap for objective in self.objectives.values() for tap in objective.student_taps]
-        self._observers = {name: Observer(student, taps, self.autocast) for name, student in self.students.items()}
-        for observer in self._observers.values():
-            self.stack.callback(observer.close)
+        self._observers: dict[str, Observer] = {}
+        self._observe(self.students)
+
+    def _observe(self, networks: Mapping[str, nn.Module]) -> None:
+        for name, network in networks.items():
+            usual = name in self.students
+            taps = [
+                tap
+                for objective in self.objectives.values()
+                for tap in objective.network_taps.get(name, objective.student_taps if usual else ())
+            ]
+            self._observers[name] = Observer(network, taps, self.autocast)
+            self.stack.callback(self._observers[name].close)
 
     def _prepare(self) -> Preparation:
         index = torch.arange(min(EXAMPLES, len(self.splits.train)))
@@ -274,7 +288,8 @@ class _Loop:
         name = next(iter(self.students))
         with evaluating(self.students[name]), torch.no_grad():
             student = self._observers[name](batch).detach()
-        teacher = self._ask(next(iter(self.teachers)), batch) if self.teachers else student
+        first = next(iter(self.teachers), None)
+        teacher = student if first is None else self._ask(first, batch)
         preparation = Preparation(
             self.splits,
             self._answers,
@@ -284,6 +299,11 @@ class _Loop:
             self.seed,
             self._supervised,
             self._observers[name].stages,
+            {} if first is None else self.teachers[first].stages,
+            self._augmented,
+            self.students,
+            self.teachers,
+            self.task.companions,
         )
         seed_all(derived_seed(self.seed, "objectives"), self.device)
         for name, objective in self.objectives.items():
@@ -292,6 +312,9 @@ class _Loop:
                 objective.take_up(self.learned[name])
         self.strategy.prepare(preparation)
         return preparation
+
+    def _augmented(self, batch: Batch, source: torch.Generator) -> Batch:
+        return replace(self.task.augment(batch, source), stream="") if self.task.augments else batch
 
     def _answers(self, split: str) -> Iterator[tuple[Batch, Signals]]:
         examples, teacher = self.splits.named()[split], next(iter(self.teachers))
@@ -323,6 +346,7 @@ class _Loop:
             self._ask,
             groups,
             self._supervised,
+            gather if self.processes > 1 else whole_rows,
         )
 
     def _ask(self, name: str, batch: Batch) -> Signals:
@@ -356,7 +380,8 @@ class _Loop:
             self._clock = Clock(phase.name, epoch * steps + offset, epochs * steps, epoch, epochs)
             if self.before_epoch is not None:
                 self.before_epoch(self._clock)
-            plan = EpochPlan.draw(self.strategy, streams, batch_size, steps, self.seed, phase.name, epoch)
+            start = replace(self._clock, step=epoch * steps)
+            plan = EpochPlan.draw(self.strategy, streams, batch_size, steps, self.seed, start)
             self._epoch(number, phase, plan, streams, offset, steps, sums)
             self._finish(number, phase, epoch, epochs, steps, sums)
             offset, sums = 0, _Sums()
@@ -412,34 +437,49 @@ class _Loop:
                 self._look(fresh, sums)
                 fresh = []
             if update.feedback:
-                self.strategy.learn(batches, {name: value.detach() for name, value in update.feedback.items()})
+                self._learn(batches, {name: value.detach() for name, value in update.feedback.items()})
             for teacher in self.teachers.values():
                 teacher.after_step(self.students)
         self._taken += 1
         self._look(pending, sums)  # of the step before: on a GPU this one is still being computed
         return fresh
 
+    def _learn(self, batches: Mapping[str, Batch], feedback: Mapping[str, Tensor]) -> None:
+        for name, rows in feedback.items():
+            if len(rows) != (count := len(next(iter(batches.values())))):
+                raise ValueError(f"the feedback {name!r} has {len(rows)} rows for a batch of {count} examples")
+        if self.processes > 1:  # otherwise every process would change the next batches in its own way
+            batches = {name: whole(batch, self.device) for name, batch in batches.items()}
+            feedback = {name: gather(rows) for name, rows in feedback.items()}
+        self.strategy.learn(batches, feedback)
+
     def _batches(
         self, plan: EpochPlan, streams: Mapping[str, Examples], step: int
     ) -> tuple[Mapping[str, Batch], float]:
         """This process's part of the step's batches, and its share of the first stream's batch."""
         part, parts = self.rank, self.processes
-        whole = len(next(iter(plan.positions.values()))[step])
-        if self.strategy.deterministic:
+        count = len(next(iter(plan.positions.values()))[step])
+        same = self.strategy.unchanged(self.task)
+        # What is common to a batch, such as edges, belongs to the whole of it, which such objectives are shown.
+        wide = parts > 1 and any(objective.batch_wide for objective in self.objectives.values())
+        if same and not wide:
             batches = plan.batches(streams, step, part, parts)
             batches = {name: placed(batch, self.device) for name, batch in batches.items()}
             source = generator(self.seed, "transform", self._clock.phase, self._clock.step)
             ready = self.strategy.transform(batches, self.teachers, self._clock, source)
             ready = {name: laid_out(batch) for name, batch in ready.items()}
-            return ready, len(next(iter(ready.values()))) / whole if parts > 1 else 1.0
+            return ready, len(next(iter(ready.values()))) / count if parts > 1 else 1.0
         # Every process draws the whole batch's random changes, so that they do not depend on how many there are.
         batches = {name: placed(batch, self.device) for name, batch in plan.batches(streams, step).items()}
         source = generator(self.seed, "transform", self._clock.phase, self._clock.step)
         with torch.no_grad():
             changed = self.strategy.transform(batches, self.teachers, self._clock, source)
-        whole = len(next(iter(changed.values())))
-        ready = {name: laid_out(replace(batch, stream="").part(part, parts)) for name, batch in changed.items()}
-        return ready, len(next(iter(ready.values()))) / whole if parts > 1 else 1.0
+        count = len(next(iter(changed.values())))
+        ready = {
+            name: laid_out((batch if same else replace(batch, stream="")).part(part, parts))
+            for name, batch in changed.items()
+        }
+        return ready, len(next(iter(ready.values()))) / count if parts > 1 else 1.0
 
     def _check_groups(self, update: Update) -> None:
         unknown = [name for name in update.groups if name not in self._world.groups]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from compress.contracts.batch import Batch
+from compress.contracts.clock import Clock
 from compress.contracts.examples import Examples
 from compress.contracts.strategy import DataStrategy
 
@@ -46,22 +47,24 @@ class EpochPlan:
         batch_size: int,
         steps: int,
         seed: int,
-        phase: str,
-        epoch: int,
+        clock: Clock,
     ) -> "EpochPlan":
-        """This epoch's positions. A first stream whose order is shorter or longer than its length keeps `steps`."""
+        """Positions of the epoch whose first step `clock` stands at.
+
+        A first stream whose order is shorter or longer than its length keeps `steps`.
+        """
         positions = {}
         for number, (name, factor) in enumerate(strategy.streams.items()):
-            source = generator(seed, "order", phase, epoch, name)
+            source = generator(seed, "order", clock.phase, clock.epoch, name)
             length = len(streams[name])
-            order = strategy.order(name, length, epoch, source)
+            order = strategy.order(name, length, clock, source)
             if number == 0:
                 wanted = len(order) if steps <= len(order) <= steps * batch_size else min(steps * batch_size, length)
             else:
                 wanted = steps * max(1, round(factor * batch_size))
             parts = [order]
             while sum(map(len, parts)) < wanted:
-                parts.append(strategy.order(name, length, epoch, source))
+                parts.append(strategy.order(name, length, clock, source))
             positions[name] = torch.cat(parts)[:wanted].tensor_split(steps)
         return EpochPlan(positions)
 

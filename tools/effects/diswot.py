@@ -250,7 +250,7 @@ def cost(splits: Splits, students: int, most: int) -> dict[str, Any]:
                 numbers=TrainingNumbers(1, recipe["batch_size"], recipe["learning_rate"]),
                 seed=0,
                 precision="fp32",
-                strategy=Plain(TASK, augment=False),
+                strategy=Plain(augment=False),
             )
             return time.process_time() - started
 

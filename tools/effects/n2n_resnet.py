@@ -189,7 +189,7 @@ def train(network: nn.Module, splits: Splits, answers: Answers | None, epochs: i
         numbers=TrainingNumbers(epochs, amount.batch, amount.rate, 0.02),
         seed=seed,
         precision="fp32",
-        strategy=Plain(TASK, augment=False),
+        strategy=Plain(augment=False),
         together=False,
     )
 

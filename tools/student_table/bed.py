@@ -226,7 +226,7 @@ class Bed:
             ),
             seed=seed,
             precision="fp32",
-            strategy=Plain(self.task, augment=False),
+            strategy=Plain(augment=False),
             together=False,
         )
         cpu_s = time.process_time() - began

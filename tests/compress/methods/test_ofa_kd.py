@@ -174,6 +174,12 @@ def taught(student: nn.Module, branches: Objective, **more: Objective) -> nn.Mod
     )
 
 
+ENDS = {  # of students with fewer than four stages: each has a branch once
+    "cnn": ("stage 1 of 4", "stage 2 of 4", "stage 4 of 4"),
+    "mlp": ("stage 2 of 4", "stage 4 of 4"),
+}
+
+
 @pytest.mark.parametrize("branch", ["light", "full"])
 @pytest.mark.parametrize("family", STUDENTS)
 def test_branches_answer_in_logits_for_every_family_and_are_trained(family: str, branch: str) -> None:
@@ -184,12 +190,13 @@ def test_branches_answer_in_logits_for_every_family_and_are_trained(family: str,
 
     class Watched(Labels):
         def forward(self, student: Signals, teacher: Signals, batch: Batch, clock: Clock) -> Tensor:
-            for name, one in zip(made.student_taps, made.branches, strict=True):
+            for name, one in zip(ENDS.get(family, made.student_taps), made.branches, strict=True):
                 shapes.append(tuple(one(student.taps[name]).shape))
             return super().forward(student, teacher, batch, clock)
 
     taught(student, made, watched=Watched())
-    assert shapes[:4] == [(20, 10)] * 4
+    assert set(shapes) == {(20, 10)}
+    assert len(made.branches) == len(ENDS.get(family, made.student_taps))
     assert list(student.state_dict()) == list(before)
     assert any(not torch.equal(value, before[name]) for name, value in student.state_dict().items())
     assert not any(module._forward_hooks for module in student.modules())

@@ -53,6 +53,9 @@ for task in (toy.NoisyTask(), toy.ToyTask()):  # batches that are cut after and 
     weights = {{name: value.tolist() for name, value in student.state_dict().items()}}
     points = [{{"loss": p.loss, "validation": p.validation, **p.terms}} for p in outcome.curve]
     answers.append({{"curve": points, "weights": weights}})
+sys.path.insert(0, {here!r})
+from wide_terms import gradients, trained
+wide = trained(toy)
 if int(os.environ.get("RANK", "0")) == 0:  # the process group is open: training alone must not wait for the others
     student = toy.network(8)
     alone = fit(
@@ -60,13 +63,15 @@ if int(os.environ.get("RANK", "0")) == 0:  # the process group is open: training
         objectives={{"soft_targets": SoftTargets(2.0), "labels": Labels()}}, weights={{}}, splits=toy.splits(train=99),
         task=toy.ToyTask(), numbers=replace(toy.NUMBERS, epochs=1), seed=3, precision="fp32", together=False,
     )
-    print(json.dumps([*answers, {{"norms": norms}}]))
+exact = gradients()
+if int(os.environ.get("RANK", "0")) == 0:
+    print(json.dumps([*answers, {{"norms": norms, "wide": wide, "gradients": exact}}]))
 """
 
 
 def train(tmp_path: Path, toy: ModuleType, launcher: list[str]) -> list[dict[str, Any]]:
     script = tmp_path / "train.py"
-    script.write_text(SCRIPT.format(toy=toy.__file__))
+    script.write_text(SCRIPT.format(toy=toy.__file__, here=str(Path(__file__).parent)))
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, *launcher, str(script)],
@@ -87,6 +92,21 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def both_see_the_whole_batch(together: dict[str, Any], alone: dict[str, Any]) -> None:
+    """Terms over a batch: the same values and gradients from two parts of it, in float64."""
+    EXACT = 1e-12
+    assert together["gradients"].keys() == alone["gradients"].keys()
+    for name, expected in alone["gradients"].items():
+        found = together["gradients"][name]
+        assert found["loss"] == pytest.approx(expected["loss"], rel=EXACT, abs=EXACT), name
+        assert max(map(abs, expected["gradient"])) > 1e-6, name
+        assert found["gradient"] == pytest.approx(expected["gradient"], rel=EXACT, abs=EXACT), name
+    found, expected = together["wide"], alone["wide"]
+    assert found["learned"] == expected["learned"]  # both processes were told of all examples
+    for ours, theirs in zip(found["curve"], expected["curve"], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)  # three steps of Adam on sums that are rounded differently
+
+
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this torch was built without gloo")
 def test_two_processes_follow_the_curve_of_one(toy: ModuleType, tmp_path: Path) -> None:
     alone = train(tmp_path, toy, [])
@@ -95,7 +115,9 @@ def test_two_processes_follow_the_curve_of_one(toy: ModuleType, tmp_path: Path) 
     # Sums over a batch are rounded differently when they are taken in two halves: 2^-24 relative each, growing over
     # the 12 steps through Adam's division by small second moments.
     ROUNDING = 1e-5
-    norms = [answer.pop()["norms"] for answer in (together, alone)]
+    others = [answer.pop() for answer in (together, alone)]
+    norms = [other["norms"] for other in others]
+    both_see_the_whole_batch(*others)
     assert norms[0].keys() == norms[1].keys() != set()
     for name, value in norms[1].items():  # a code that rounds the other way moves a mean a little
         torch.testing.assert_close(torch.tensor(norms[0][name]), torch.tensor(value), rtol=5e-3, atol=2e-3)

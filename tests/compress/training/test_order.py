@@ -27,7 +27,7 @@ class TwoStreams(DataStrategy):
 
 def draw(toy: ModuleType, train: int, few: int, batch: int, epoch: int = 0, seed: int = 1) -> EpochPlan:
     streams = {"train": toy.images(train, 1), "few": toy.images(few, 2)}
-    return EpochPlan.draw(TwoStreams(), streams, batch, steps_per_epoch(train, batch), seed, "p", epoch)
+    return EpochPlan.draw(TwoStreams(), streams, batch, steps_per_epoch(train, batch), seed, Clock("p", 0, 1, epoch, 9))
 
 
 @pytest.mark.parametrize(("length", "batch", "steps"), [(100, 32, 4), (96, 32, 3), (5, 32, 1), (1, 1, 1)])
@@ -57,7 +57,7 @@ def test_orders_depend_on_seed_and_epoch_alone(toy: ModuleType) -> None:
 
 def test_parts_put_together_are_the_batch(toy: ModuleType) -> None:
     streams = {"train": toy.images(33, 1), "few": toy.images(9, 2)}
-    plan = EpochPlan.draw(TwoStreams(), streams, 33, 1, 1, "p", 0)
+    plan = EpochPlan.draw(TwoStreams(), streams, 33, 1, 1, Clock("p", 0, 1, 0, 1))
     whole = plan.batches(streams, 0)["train"]
     parts = [plan.batches(streams, 0, part, 2)["train"] for part in range(2)]
     assert [len(part) for part in parts] == [17, 16]
