@@ -1,5 +1,6 @@
 """The triangle of student, teacher and label: worked values, invariances, the mixed loss."""
 
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -17,7 +18,6 @@ from compress.objectives.trilateral import Trilateral, trilateral_state
 
 CLOCK = Clock("distill", 0, 10, 0, 1)
 HALF_A_DIGIT = 5e-9  # of eight printed ones
-FLOAT32 = 3e-8  # half the spacing of numbers near 0.6: the printed state was computed in float32
 S, T = (torch.tensor([row], dtype=torch.float64) for row in ([1.0, 2.0, 0.5], [3.0, 1.0, 2.0]))
 Y = torch.tensor([0])
 AVERAGES = torch.tensor([[0.7, 0.2, 0.1], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
@@ -67,19 +67,18 @@ def test_state_worked_by_hand() -> None:
     ]
     state = trilateral_state(S, T, Y, AVERAGES)
     assert state.shape == (1, 27)
-    torch.testing.assert_close(state[0], torch.tensor(expected, dtype=torch.float64), atol=FLOAT32, rtol=0)
+    torch.testing.assert_close(state[0], torch.tensor(expected, dtype=torch.float64), atol=HALF_A_DIGIT, rtol=0)
     lengths = [float(state[0, 3 * block : 3 * block + 3].sum().sqrt()) for block in (5, 7, 6)]
-    assert lengths == pytest.approx([1.00286455, 0.42433612, 0.69947925], abs=2 * FLOAT32)
+    assert lengths == pytest.approx([1.00286455, 0.42433612, 0.69947925], abs=HALF_A_DIGIT)
 
 
 def test_loss_worked_by_hand() -> None:
-    objective = shifted(prepared(temperature=1.5), -torch.log(torch.tensor(3.0)).item())  # sigmoid: 1/4
-    objective = objective.double()
+    objective = shifted(prepared(temperature=1.5).double(), -math.log(3.0))  # sigmoid: 1/4
     soft, hard = objective.terms(S, T, Y)
     assert soft.item() == pytest.approx(0.74410206, abs=HALF_A_DIGIT)
     assert hard.item() == pytest.approx(1.46436878, abs=HALF_A_DIGIT)
     value = objective(Signals(S), Signals(T), batch_of(Y), CLOCK)
-    assert value.item() == pytest.approx(1.28430210, abs=1e-7)  # the quarter comes from a bias in float32
+    assert value.item() == pytest.approx(1.28430210, abs=HALF_A_DIGIT)
     twice = F.cross_entropy(S.softmax(1), Y).item()  # what the released code minimises instead
     assert twice == pytest.approx(1.22402548, abs=HALF_A_DIGIT)
     assert hard.item() != pytest.approx(twice, abs=0.1)
@@ -169,7 +168,26 @@ def test_when_the_network_is_trained() -> None:
     assert not any(Trilateral(every=0).due(clock) for clock in clocks)
 
 
-@pytest.mark.parametrize("numbers", [{"temperature": 0.0}, {"inner_rate": -1.0}, {"every": -1}, {"hidden": (0,)}])
+def test_its_numbers_and_the_size_of_its_network_are_the_published_and_proposed_ones() -> None:
+    objective = prepared(classes=10)
+    sizes = [tuple(layer.weight.shape) for layer in objective.network if isinstance(layer, nn.Linear)]
+    assert sizes == [(32, 90), (16, 32), (1, 16)]
+    assert [type(layer) for layer in objective.network[1::2]] == [nn.LeakyReLU, nn.LeakyReLU]
+    assert (objective.temperature, objective.inner_rate) == (4.0, 0.3)
+    assert [objective.due(Clock("distill", step, 4, 0, 1)) for step in range(4)] == [True, False, True, False]
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"temperature": 0.0},
+        {"temperature": math.nan},
+        {"inner_rate": -1.0},
+        {"inner_rate": math.nan},
+        {"every": -1},
+        {"hidden": (0,)},
+    ],
+)
 def test_numbers_out_of_range_are_refused(numbers: dict[str, object]) -> None:
     with pytest.raises(RecipeError):
         Trilateral(**numbers)  # type: ignore[arg-type]
