@@ -4,7 +4,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from compress.objectives.l2_align import l2_align
+from compress.contracts.batch import Batch
+from compress.contracts.clock import Clock
+from compress.contracts.signals import Signals
+from compress.objectives.l2_align import L2Align, l2_align
 from compress.structure.embedding_head import LeafHead, masked_mean, unit
 
 Y = torch.tensor([[3.0, 4.0], [1.0, 0.0]])
@@ -26,6 +29,24 @@ def test_the_mean_over_dimensions_is_smaller_by_their_number() -> None:
 
 def test_without_norm_it_is_the_plain_squared_distance() -> None:
     assert l2_align(Y, TARGET, normalize=False).tolist() == [2.0, 2.0]
+
+
+def test_the_objective_has_both_of_unit_length_unless_it_is_told_otherwise() -> None:
+    batch, clock = Batch((Y,), None, torch.arange(2)), Clock("distill", 0, 1, 0, 1)
+    for objective, expected in ((L2Align(), [0.08, 2.0]), (L2Align(normalize=False), [2.0, 2.0])):
+        found = objective(Signals(Y), Signals(TARGET), batch, clock)
+        torch.testing.assert_close(found, torch.tensor(expected))
+
+
+def test_gradients_are_those_of_the_distance_and_a_zero_vector_has_a_finite_one() -> None:
+    torch.manual_seed(0)
+    y, target = (torch.randn(5, 4, dtype=torch.float64) for _ in range(2))
+    for normalize in (True, False):
+        assert torch.autograd.gradcheck(lambda v, n=normalize: l2_align(v, target, n), [y.clone().requires_grad_()])
+    nothing = torch.zeros(2, 4, requires_grad=True)
+    l2_align(nothing, torch.ones(2, 4)).sum().backward()
+    assert nothing.grad is not None
+    assert bool(torch.isfinite(nothing.grad).all())
 
 
 def test_is_zero_for_equal_vectors_and_nowhere_else() -> None:
@@ -94,6 +115,7 @@ def test_the_head_gives_unit_vectors_or_not_and_survives_zeros() -> None:
     raw = LeafHead(4, 6, normalize=False)
     torch.testing.assert_close(unit(raw(states, mask)), LeafHead.forward(_normalising(raw), states, mask))
     assert bool(torch.isfinite(unit(torch.zeros(2, 3))).all())
+    torch.testing.assert_close(unit(torch.tensor([[3e-4, 4e-4]])), torch.tensor([[0.6, 0.8]]))
 
 
 def _normalising(head: LeafHead) -> LeafHead:
