@@ -18,7 +18,8 @@ from profiles.errors import UserError
 QUEUED = 0.25  # share of the cluster's places that may be submitted beyond them, so that no node waits for the driver
 LOOK_S = 5.0  # between two looks at what nodes there are; nodes come and go
 NODE_WAIT_S = 60.0  # for a node with what a task needs, which an autoscaler may bring
-KNOCK_S = 10.0
+KNOCK_S = 10.0  # for an answer at the address of a cluster
+MOST_SAID = 300  # characters of what Ray says
 STORE_BYTES = 100 * 2**20  # of a cluster started here: results are small
 # Read when Ray is imported or a node is started: no statistics leave the machine; a task without GPUs sees those that
 # it would see anyway (what later versions do unasked); a busy machine may take its time to start a node.
@@ -33,9 +34,16 @@ _states: dict[str, tuple[Any, ...]] = {}  # in a worker: of the driver that it w
 
 @dataclass
 class _Job:
+    """A task in flight.
+
+    Attributes:
+        attempts: the running one included.
+        fitted: when a node that has what it needs was last seen, or it was submitted; seconds of the monotonic clock.
+    """
+
     task: Task
     attempts: int
-    since: float
+    fitted: float
 
 
 class OnRay(Workers):
@@ -79,8 +87,8 @@ class OnRay(Workers):
         """Hand it to Ray, which places it."""
         if task.key in self._keys:
             raise ValueError(f"{task.key} is in flight")
-        self._keys.add(task.key)
         self._start(task, 1)
+        self._keys.add(task.key)
         places = sum(_places(node, task.needs) for node in self._look())
         self._bound = max(1, int(places * (1 + QUEUED)) + 1)
 
@@ -138,7 +146,9 @@ class OnRay(Workers):
         try:
             ready, value, worker = self._ray.get(reference)
         except errors.RayTaskError as error:  # what it returned could not be sent, or this package is not there
-            return Failure(job.task.key, str(error.cause).split("\n", 1)[0], job.attempts, traceback=str(error))
+            what = f"a node could not run it or send what it returned: {_said(error.cause)}"
+            fix = "return plain values from the task, and install the same version of the code on every node"
+            return Failure(job.task.key, what, job.attempts, traceback=str(error), fix=fix)
         except errors.RayError as error:  # the worker or its node is gone
             if job.attempts <= self._retries:
                 self._start(job.task, job.attempts + 1)
@@ -159,11 +169,13 @@ class OnRay(Workers):
         return self._nodes
 
     def _unplaceable(self) -> list[Done | Failure]:
-        """Tasks for which no node came."""
+        """Tasks that no node has had room for in a while, however long they were queued or ran before."""
         found: list[Done | Failure] = []
-        nodes = self._look()
+        nodes, now = self._look(), time.monotonic()
         for reference, job in list(self._jobs.items()):
-            if time.monotonic() - job.since < NODE_WAIT_S or any(_places(node, job.task.needs) for node in nodes):
+            if any(_places(node, job.task.needs) for node in nodes):
+                job.fitted = now
+            if now - job.fitted < NODE_WAIT_S:
                 continue
             self._ray.cancel(reference, force=True)
             del self._jobs[reference]
@@ -213,9 +225,14 @@ def _connect(ray: Any, address: str) -> None:
             f"{address} needs Ray's client, which is not complete here: {error}", fix="pip install 'compress[ray]'"
         ) from error
     except Exception as error:  # Ray raises this very class where a node did not start in time
+        if address == "local":
+            raise UserError(
+                f"Ray did not start on this machine: {_said(error)}",
+                fix="see the logs below /tmp/ray/session_latest, or use --workers processes",
+            ) from error
         raise UserError(
-            f"no Ray cluster answers at {address}: {str(error).splitlines()[0]}",
-            fix="start one (`ray start --head`), or use --workers ray:local",
+            f"no Ray cluster answers at {address}: {_said(error)}",
+            fix="start one of this version of Ray (`ray start --head`), or use --workers ray:local",
         ) from error
 
 
@@ -224,10 +241,18 @@ def _knock(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
-    except OSError as error:
+    except (OSError, OverflowError) as error:  # the latter for a port above 65535
         raise UserError(
-            f"no Ray cluster answers at {address}: {error}", fix="start one (`ray start --head`), or use ray:local"
+            f"no Ray cluster answers at {address}: {error}",
+            fix="start one (`ray start --head`), or use --workers ray:local",
         ) from error
+
+
+def _said(error: BaseException | str) -> str:
+    """What Ray says, on one line: its sentences go over several, and some say nothing but their class."""
+    text = " ".join(str(error).split())
+    kind = "" if isinstance(error, str) else type(error).__name__
+    return f"{kind}: {text}".strip(": ")[:MOST_SAID]
 
 
 def _places(node: dict[str, float], needs: Resources) -> int:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -111,6 +112,74 @@ def test_nothing_listens() -> None:
     with pytest.raises(UserError, match=r"no Ray cluster answers at 127\.0\.0\.1:1: ") as refusal:
         OnRay(address="127.0.0.1:1")
     assert "ray start" in refusal.value.fix
+
+
+class StandIn:
+    """Ray as far as the driver looks at it, with nodes that come and go by hand."""
+
+    def __init__(self, nodes: list[dict[str, Any]], says: str = "") -> None:
+        self.alive, self.says, self.cancelled = nodes, says, 0
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Resources": node, "Alive": True} for node in self.alive]
+
+    def remote(self, function: Any) -> "StandIn":
+        return self
+
+    def options(self, **_needs: Any) -> Any:
+        return SimpleNamespace(remote=lambda *_arguments: object())
+
+    def wait(self, references: list[Any], num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
+        return [], references
+
+    def cancel(self, reference: Any, force: bool) -> None:
+        self.cancelled += 1
+
+    def init(self, **_settings: Any) -> None:
+        raise RuntimeError(self.says)
+
+
+def test_a_task_that_was_queued_for_long_waits_for_another_node_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    there, clock = StandIn([{"CPU": 1.0}]), [1000.0]
+    monkeypatch.setattr(on_ray, "_imported", lambda: there)
+    monkeypatch.setattr("compress.workers.on_ray.time.monotonic", lambda: clock[0])
+    workers = OnRay(address="auto")
+    workers.submit(task("square", "k", number=1))
+    clock[0] += 10 * on_ray.NODE_WAIT_S  # behind others
+    assert workers.wait(0.0) == []
+    there.alive = []  # its node is lost, and its result not yet given up
+    clock[0] += on_ray.LOOK_S
+    assert workers.wait(0.0) == [], "a node that was there a moment ago may be replaced"
+    clock[0] += on_ray.NODE_WAIT_S
+    (failure,) = workers.wait(0.0)
+    assert isinstance(failure, Failure)
+    assert failure.what == "no node of the cluster has 1 cores, 0 GPUs; 0 are alive"
+    assert (there.cancelled, workers.in_flight) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("address", "says", "what"),
+    [
+        ("local", "", r"Ray did not start on this machine: RuntimeError\n"),
+        (
+            "auto",
+            "Version mismatch:\n  Ray: 2.9\n  Python: 3.10",
+            r"at auto: RuntimeError: Version mismatch: Ray: 2\.9",
+        ),
+    ],
+)
+def test_a_cluster_that_refuses_is_told_in_a_sentence(address: str, says: str, what: str) -> None:
+    with pytest.raises(UserError, match=what) as refusal:
+        on_ray._connect(StandIn([], says), address)
+    assert ("processes" if address == "local" else "ray start") in refusal.value.fix
+
+
+def test_a_port_that_does_not_exist() -> None:
+    with pytest.raises(UserError, match=r"no Ray cluster answers at 127\.0\.0\.1:99999: "):
+        on_ray._knock("127.0.0.1:99999")
 
 
 def test_ray_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
