@@ -17,7 +17,7 @@ def of_unit_length(vectors: Tensor) -> Tensor:
 
 
 def prefix(vectors: Tensor, size: int) -> Tensor:
-    """The first `size` coordinates of (N, d), of unit length."""
+    """The first `size` coordinates of (N, d), of unit length; all of them where there are no more."""
     return of_unit_length(vectors[:, :size])
 
 
@@ -59,7 +59,7 @@ def ndcg_at(scores: Tensor, grades: Tensor, count: int = 10) -> Tensor:
         (Q,), in [0, 1]; 0 for a query that has no relevant document.
     """
     count = min(count, scores.shape[1])
-    discount = 1.0 / torch.log2(torch.arange(2, count + 2, dtype=torch.float32))
+    discount = 1.0 / torch.log2(torch.arange(2, count + 2, dtype=torch.float32, device=scores.device))
     gains = grades.float().gather(1, scores.topk(count, dim=1).indices)
     best = grades.float().topk(count, dim=1).values
     return (gains * discount).sum(dim=1) / (best * discount).sum(dim=1).clamp(min=1e-12)

@@ -80,7 +80,8 @@ class NucleiSmall(Task):
         return region_loss(output, labels, torch.ones_like(labels[0], dtype=output.dtype), "sample_lin")
 
     def score(self, output: Tensor, labels: Tensor) -> Tensor:
-        """Pixels of nuclei that are in both, and in either one counted twice where in both: (B, 2)."""
+        """Of each picture the pixels that answer and mask both call nucleus, and the number in the answer plus that in
+        the mask: (B, 2)."""
         found, true = output.argmax(1) == 1, labels == 1
         overlap = (found & true).flatten(1).sum(1)
         return torch.stack([overlap, found.flatten(1).sum(1) + true.flatten(1).sum(1)], dim=1).to(torch.float64)

@@ -22,6 +22,11 @@ def test_gain_is_discounted_by_place_and_compared_with_the_best_order() -> None:
     torch.testing.assert_close(found, torch.tensor(expected))
 
 
+def test_gain_is_computed_where_the_scores_are() -> None:
+    found = ndcg_at(SCORES.to("meta"), GRADES.to("meta"), 4)
+    assert found.device.type == "meta"
+
+
 def test_a_prefix_has_length_one_and_loses_what_lies_behind() -> None:
     vectors = of_unit_length(torch.tensor([[3.0, 0.0, 4.0]]))
     torch.testing.assert_close(prefix(vectors, 2), torch.tensor([[1.0, 0.0]]))
