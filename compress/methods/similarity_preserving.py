@@ -5,7 +5,7 @@ weight of 3000 is that of its experiments, for one pair of layers: the last ones
 
 The labels and the inner features alone teach; the teacher's logits do not. Only the batch's own samples are compared,
 so teacher and student may differ in channels and in map size, and nothing is trained but the student. The pair here is
-the ends of both networks' last stages. A recipe names others, whose terms are summed, so that each has the whole weight:
+the ends of both networks' last stages. A recipe names others, whose terms are summed, each with the whole weight:
 [distill.objectives.similarity] student = [...], teacher = [...]. The term's value depends on the batch size, and so
 does its best weight. The quantised student goes on with the labels.
 """
@@ -22,7 +22,6 @@ from compress.contracts.signals import Signals
 from compress.contracts.stages import stage
 from compress.objectives.labels import Labels
 from compress.objectives.relations import Relations
-
 
 LAST = stage(1, 1)
 

@@ -13,8 +13,9 @@ from compress.contracts.clock import Clock
 from compress.contracts.objective import Objective
 from compress.contracts.signals import Signals
 from compress.errors import RecipeError
+from compress.similarity import widened
 
-EPSILON = 1e-8  # of the authors' code: rows that do not vary correlate with nothing
+EPSILON = 1e-8  # beside the product of lengths in the denominator, as in the authors' code
 
 
 def pearson_distance(student: Tensor, teacher: Tensor, dim: int) -> Tensor:
@@ -24,13 +25,13 @@ def pearson_distance(student: Tensor, teacher: Tensor, dim: int) -> Tensor:
         student, teacher: any numbers, of one shape.
 
     Returns:
-        The shape without `dim`, in [0, 2]; 1 where either does not vary.
+        The shape without `dim`, in [0, 2]; 1 without gradient where either does not vary: a student whose last
+        layer begins at zero would otherwise get one of the size of 1 / EPSILON.
     """
     ours, theirs = (values - values.mean(dim=dim, keepdim=True) for values in (student, teacher))
     product = (ours * theirs).sum(dim=dim)
     lengths = torch.linalg.vector_norm(ours, dim=dim) * torch.linalg.vector_norm(theirs, dim=dim)
-    distance: Tensor = 1.0 - product / lengths.clamp(min=EPSILON)
-    return distance
+    return torch.where(_vary(student, teacher, dim), 1.0 - product / (lengths + EPSILON), 1.0)
 
 
 class BetweenClasses(Objective):
@@ -70,20 +71,29 @@ class BetweenExamples(Objective):
         self._temperature = _positive("between_examples", temperature)
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, clock: Clock) -> Tensor:
-        """(C,): one value for each class."""
+        """(C,), whose mean is that of the classes which vary over the batch in both networks. Of the others, such as
+        all of them in a batch of one, nothing can be said: their value is 0."""
         ours, theirs = _probabilities(student, teacher, self._temperature)
-        return self._temperature**2 * pearson_distance(ours, theirs, dim=0)
+        there = _vary(ours, theirs, dim=0)
+        share = len(there) / there.sum().clamp(min=1)
+        return self._temperature**2 * share * torch.where(there, pearson_distance(ours, theirs, dim=0), 0.0)
 
 
 def _probabilities(student: Signals, teacher: Signals, temperature: float) -> tuple[Tensor, Tensor]:
-    """(rows, C) of both; a position of a map is a row."""
+    """(rows, C) of both, in float32 or wider; a position of a map is a row."""
     if student.output.shape != teacher.output.shape:
         raise ValueError(f"student {tuple(student.output.shape)}, teacher {tuple(teacher.output.shape)}")
     ours, theirs = (
-        (logits / temperature).softmax(dim=1).movedim(1, -1).reshape(-1, logits.shape[1])
+        (widened(logits) / temperature).softmax(dim=1).movedim(1, -1).reshape(-1, logits.shape[1])
         for logits in (student.output, teacher.output.detach())
     )
     return ours, theirs
+
+
+def _vary(student: Tensor, teacher: Tensor, dim: int) -> Tensor:
+    """Whether both hold different numbers along `dim`."""
+    one, other = (values.amax(dim=dim) > values.amin(dim=dim) for values in (student, teacher))
+    return one & other
 
 
 def _positive(name: str, temperature: float) -> float:

@@ -150,8 +150,8 @@ def test_refuses_lists_that_do_not_pair(student: tuple[str, ...], teacher: tuple
         Similarity(student, teacher)
 
 
-def test_pairs_the_same_stages_with_the_published_weight() -> None:
+def test_pairs_the_last_stages_with_the_published_weight() -> None:
     objective = Similarity()
-    assert objective.student_taps == objective.teacher_taps == stages(4)
+    assert objective.student_taps == objective.teacher_taps == stages(1)
     assert dict(METHOD.objectives) == {"similarity": Similarity, "labels": Labels}
     assert dict(METHOD.weights) == {"similarity": 3000.0}
