@@ -65,7 +65,7 @@ class GraphFrequencies(Diagnostic):
             return {}
         order = torch.cat(nodes).argsort()
         count = len(order)
-        if not torch.equal(torch.cat(nodes)[order], torch.arange(count)) or int(edges.max()) >= count:
+        if not torch.equal(torch.cat(nodes)[order], torch.arange(count)) or bool((edges >= count).any()):
             return {}
         z, h = torch.cat(ours)[order], torch.cat(theirs)[order]
         figures = {

@@ -14,11 +14,11 @@ from compress.contracts.clock import Clock
 from compress.contracts.strategy import DataStrategy
 from compress.contracts.teacher import Teacher
 from compress.errors import RecipeError
-from compress.graphs import INSIDE, KNOWN, LOOPS, STREAM, UNKNOWN
+from compress.graphs import EDGES, FEATURES, INSIDE, KNOWN, LOOPS, STREAM, UNKNOWN
 
 
 class GraphEdges(DataStrategy):
-    """One stream, "graph", in the order of its nodes: with a batch as large as the graph no edge is cut.
+    """One stream, "graph", in the order of its nodes: a batch is as large as the graph, so that no edge is cut.
 
     A batch with more edges than `edges` is cut down to as many, drawn anew for every step, with the nodes at their ends
     and those whose label is known. Of the loops the same share is kept, so that means over edges and loops weigh both
@@ -55,11 +55,21 @@ class GraphEdges(DataStrategy):
         clock: Clock,
         generator: torch.Generator,
     ) -> Mapping[str, Batch]:
+        """
+        Raises:
+            RecipeError: the batch is smaller than the graph, whose edges it would cut.
+        """
         return {name: self._cut(batch, generator) for name, batch in batches.items()}
 
     def _cut(self, batch: Batch, generator: torch.Generator) -> Batch:
-        edges = batch.common[INSIDE]
+        edges, nodes = batch.common[INSIDE], len(batch.common[FEATURES])
         count = edges.shape[1]
+        if len(batch) < nodes:
+            raise RecipeError(
+                f"a batch holds {len(batch)} of the graph's {nodes} nodes, and {count} of its "
+                f"{batch.common[EDGES].shape[1]} edges",
+                fix=f"give distill.batch_size {nodes} or more; where that is too much, let distill.strategy.edges draw",
+            )
         if count <= self._edges:
             return batch
         drawn = edges[:, torch.randint(count, (self._edges,), generator=generator).to(edges.device)]

@@ -1,7 +1,9 @@
 """Graphs as data: batches, hidden nodes, and how a step draws edges."""
 
+import pytest
 import torch
 
+from compress.errors import RecipeError
 from compress.graphs import Graph, Nodes, WholeGraph, induced
 from compress.strategies.graph_edges import GraphEdges, drawn_part
 
@@ -72,6 +74,20 @@ def test_drawn_edges_bring_their_ends_and_the_labelled_nodes() -> None:
     assert kept[int(part.common["loops"])] in range(5)
     assert torch.equal(part.inputs[0], torch.eye(5)[kept])
     assert torch.equal(part.index, torch.tensor(kept))
+
+
+def test_batches_that_would_cut_edges_are_refused() -> None:
+    batch = WholeGraph(graph(), torch.tensor([0])).batch(torch.tensor([0, 1, 3]))
+    with pytest.raises(RecipeError, match="3 of the graph's 5 nodes, and 2 of its 6 edges") as refused:
+        GraphEdges().transform({"graph": batch}, {}, None, torch.Generator())  # type: ignore[arg-type]
+    assert "distill.batch_size 5" in refused.value.fix
+
+
+def test_a_step_sees_a_hundred_thousand_edges_at_most_and_all_of_fewer() -> None:
+    batch = {"graph": WholeGraph(graph(), torch.tensor([0])).batch(torch.arange(5))}
+    whole = GraphEdges().transform(batch, {}, None, torch.Generator())  # type: ignore[arg-type]
+    assert whole["graph"] is batch["graph"]
+    assert GraphEdges()._edges == 100_000
 
 
 def test_drawing_is_repeatable_and_unbiased() -> None:

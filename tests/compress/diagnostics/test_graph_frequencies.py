@@ -29,6 +29,17 @@ def test_smoothing_is_the_normalised_adjacency() -> None:
     torch.testing.assert_close(smoothed(torch.eye(3).double(), path), matrix)
 
 
+def test_nodes_without_neighbours_keep_what_they_say() -> None:
+    alone = torch.zeros(2, 0, dtype=torch.int64)
+    assert (low_share(ALTERNATING, alone), high_share(ALTERNATING, alone)) == (1.0, 0.0)
+    z = Signals(ALTERNATING)
+    batch = Batch((ALTERNATING,), None, torch.arange(4), {"node": torch.arange(4)}, {"graph_edges": alone})
+    assert GraphFrequencies().measure(iter([(batch, z, z)]))["high_student"] == 0.0
+    half = torch.tensor([[0, 1], [1, 0]])  # nodes 2 and 3 are isolated
+    expected = torch.tensor([[0.0], [0.0], [1.0], [-1.0]]).double()
+    torch.testing.assert_close(smoothed(ALTERNATING, half), expected)
+
+
 def test_nothing_has_no_share() -> None:
     assert high_share(torch.zeros(4, 1).double(), RING) == low_share(torch.zeros(4, 1).double(), RING) == 0.0
 

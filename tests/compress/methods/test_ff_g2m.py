@@ -109,6 +109,12 @@ def test_no_gradient_reaches_the_teacher() -> None:
     assert z.grad is not None
 
 
+def test_gradients_are_those_of_the_losses() -> None:
+    z = (Z + torch.tensor([[0.3, -0.1, 0.2], [0.0, 0.5, 0.1], [-0.4, 0.2, 0.0]]).double()).requires_grad_()
+    assert torch.autograd.gradcheck(lambda v: low_frequency(v, H, ALL), [z])
+    assert torch.autograd.gradcheck(lambda v: high_frequency(v, H, PATH, 1.5), [z])  # smooth away from equal logits
+
+
 # -- on batches --------------------------------------------------------------------------------------------------------
 
 
@@ -257,6 +263,24 @@ def test_an_inductive_graph_has_no_trace_of_the_hidden_nodes() -> None:
     # The ring is cut open: the answers at its ends are not those that the whole ring gives.
     whole = teacher().observe(WholeGraph(graph, torch.arange(4)).batch(torch.arange(40))).output
     assert not torch.equal(whole[:30], answers[0])
+
+
+def test_a_step_of_the_method_is_the_specifications_total() -> None:
+    """The path of three nodes, labelled at its first: objectives, their means and weights together."""
+    graph = Graph(
+        torch.eye(3).to_sparse_coo().coalesce(),
+        torch.eye(3).to_sparse_coo().coalesce(),
+        torch.zeros(3).long(),
+        PATH,
+        "p",
+    )
+    batch = WholeGraph(graph, torch.tensor([0])).batch(torch.arange(3))
+    objectives = {name: make() for name, make in METHOD.objectives.items()}
+    assert isinstance(objectives["labels"], KnownLabels)
+    objectives["labels"]._loss = lambda output, labels: nn.functional.cross_entropy(output, labels, reduction="none")
+    terms = {name: one(Signals(Z), Signals(H), batch, CLOCK).mean().item() for name, one in objectives.items()}
+    assert terms == {"labels": near(0.551444714), "low": near(0.399285006), "high": near(0.087157969)}
+    assert sum(METHOD.weights[name] * term for name, term in terms.items()) == near(0.512443670)  # type: ignore[operator]
 
 
 def test_a_loss_over_edges_refuses_a_batch_without_them() -> None:

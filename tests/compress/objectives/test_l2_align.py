@@ -107,6 +107,7 @@ def test_padding_does_not_reach_the_masked_mean() -> None:
         torch.testing.assert_close(head(longer, padded), head(states, mask), rtol=0, atol=0)
     torch.testing.assert_close(masked_mean(states, mask)[1], states[1, :2].mean(dim=0))
     assert masked_mean(states, torch.zeros_like(mask)).abs().max() == 0
+    torch.testing.assert_close(head(states, torch.zeros_like(mask)), head.out.bias.expand(3, -1))
 
 
 def test_the_head_gives_unit_vectors_or_not_and_survives_zeros() -> None:
