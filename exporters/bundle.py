@@ -82,7 +82,8 @@ which layers run in int8. An engine that is there and fits this machine and mode
 - `timing/` keeps kernel timings of this machine, so that a second build is faster; with `--only-cached-timings` it
   refuses to time anything anew and is repeatable.
 - Every file is compared with `manifest.json` before anything is built. To be sure of the manifest as well, pass
-  `--manifest-sha256` with the value that the run which made this bundle reported.
+  `--manifest-sha256` with the value that the run which made this bundle reported, or `--public-key` with the key of who
+  signed it (`manifest.json.sig`; needs Python's cryptography, or openssl 3.0).
 - Beside the engine lie `model.engine.json` (what it was built from and by, checked before it is used again),
   `build.log`, `layers.json` (the engine inspector's own report) and `layers.report.json` (one row for each layer).
 

@@ -24,6 +24,7 @@ from .api import PACKAGES, RTX, api_of
 from .engine import Engine
 from .files import RefusedError, check_manifest, digest, read_json, write_json, write_whole
 from .gpu import Cuda, Device
+from .signature import check_signature
 
 ENGINE = "model.engine"
 MEASURE_SECONDS = 2.0
@@ -174,9 +175,16 @@ def kept(folder: Path, request: dict[str, Any], machine: dict[str, Any]) -> list
     )
 
 
+def check_origin(folder: Path, arguments: argparse.Namespace) -> str | None:
+    """Refuse files that are not those that were exported, or signed; what checked the signature, where one is asked."""
+    tool = None if arguments.public_key is None else check_signature(folder, arguments.public_key)
+    check_manifest(folder, arguments.manifest_sha256)
+    return tool
+
+
 def main_build(folder: Path, arguments: argparse.Namespace) -> int:
     """Check the files and the machine, build and check in children, write result.json."""
-    check_manifest(folder, arguments.manifest_sha256)
+    check_origin(folder, arguments)
     request = read_json(folder / "bundle.json")
     machine = probe(request["package"])
     if machine["missing"]:
@@ -247,9 +255,11 @@ def told(result: dict[str, Any]) -> int:
 
 def main_self_test(folder: Path, arguments: argparse.Namespace) -> int:
     """Everything that needs no GPU: files, golden arrays, the judgement itself, TensorRT's version where it is."""
-    check_manifest(folder, arguments.manifest_sha256)
+    signed = check_origin(folder, arguments)
     request = read_json(folder / "bundle.json")
     found: dict[str, Any] = {"manifest": "every file is the one that was exported"}
+    if signed is not None:
+        found["signature"] = f"holds (checked by {signed})"
     if (folder / "golden_outputs.npz").is_file():
         found["golden"] = check.self_test(folder, request)
     package = request["package"]
@@ -280,6 +290,7 @@ def main(command_line: list[str] | None = None) -> int:
         "--only-cached-timings", action="store_true", help="refuse to time a kernel anew: repeatable (10.0 or later)"
     )
     parser.add_argument("--manifest-sha256", help="SHA-256 that manifest.json must have")
+    parser.add_argument("--public-key", type=Path, help="who must have signed manifest.json: an Ed25519 key, PEM")
     parser.add_argument("--seconds", type=float, default=1800.0, help="time limit of the build")
     parser.add_argument("--memory-mib", type=int, default=MEMORY_MIB, help="memory limit of the build")
     parser.add_argument("--every", type=float, default=watch.EVERY_SECONDS, help="seconds between lines of progress")

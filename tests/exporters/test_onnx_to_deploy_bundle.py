@@ -20,12 +20,12 @@ import pytest
 
 from exporters import bundle, golden, onnx_to_deploy_bundle, parity
 from exporters.builder import BuildOptions, EngineOptions
-from exporters.device import check, files, main, plan
+from exporters.device import check, files, main, plan, signature
 from exporters.device.api import api_of
 from exporters.errors import ExportError
 from profiles.target import Target
 
-CODE = ("__init__", "api", "check", "engine", "files", "gpu", "identity", "main", "plan", "watch")
+CODE = ("__init__", "api", "check", "engine", "files", "gpu", "identity", "main", "plan", "signature", "watch")
 Start = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -98,7 +98,12 @@ def test_the_script_stands_alone_and_is_old_enough(made, version: tuple[int, int
         tree = ast.parse(path.read_text(), feature_version=version)
         names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
         names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level}
-    assert {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) == {"numpy", "device"}
+    optional = {"cryptography"}  # imported where it is there and a signature is asked for
+    assert {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - optional == {"numpy", "device"}
+    tree = ast.parse((made.path / "device" / "signature.py").read_text())
+    assert not any(
+        "cryptography" in ast.dump(node) for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)
+    )
 
 
 def python_of(version: str) -> str | None:
@@ -200,6 +205,51 @@ LINES = {
     "10.16.1": (2, []),
     "11.4.1": (0, []),
 }
+
+
+@pytest.mark.parametrize("tool", ["cryptography", "openssl"])
+def test_who_signed_a_bundle_is_checked_on_the_device(
+    made, tool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    if tool == "openssl":
+        if shutil.which("openssl") is None:
+            pytest.skip("openssl is not installed")
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    keys, public = [Ed25519PrivateKey.generate() for _ in range(2)], [tmp_path / "mine.pem", tmp_path / "other.pem"]
+    for key, path in zip(keys, public, strict=True):
+        form = serialization.PublicFormat.SubjectPublicKeyInfo
+        path.write_bytes(key.public_key().public_bytes(serialization.Encoding.PEM, form))
+    manifest, written = made.path / "manifest.json", made.path / signature.SIGNATURE
+    with pytest.raises(files.RefusedError, match="is not signed"):
+        signature.check_signature(made.path, public[0])
+    written.write_bytes(keys[0].sign(manifest.read_bytes()))
+    assert signature.check_signature(made.path, public[0]) == tool
+    with pytest.raises(files.RefusedError, match=r"does not hold for other\.pem"):
+        signature.check_signature(made.path, public[1])
+    with pytest.raises(files.RefusedError, match="there is no key"):
+        signature.check_signature(made.path, tmp_path / "none.pem")
+    (tmp_path / "garbled.pem").write_text("-----BEGIN PUBLIC KEY-----")
+    with pytest.raises(files.RefusedError, match=r"no public key|cannot check"):
+        signature.check_signature(made.path, tmp_path / "garbled.pem")
+    whole = written.read_bytes()
+    for changed in (whole[:-1], b"", whole + b"0", bytes([whole[5] ^ 4]) + whole[1:]):
+        written.write_bytes(changed)
+        with pytest.raises(files.RefusedError, match="does not hold"):
+            signature.check_signature(made.path, public[0])
+    written.write_bytes(whole)
+    manifest.write_bytes(manifest.read_bytes().replace(b"model.onnx", b"Model.onnx", 1))
+    with pytest.raises(files.RefusedError, match="does not hold"):
+        signature.check_signature(made.path, public[0])
+
+
+def test_a_signature_is_asked_for_on_the_command_line(made, tmp_path: Path) -> None:
+    command = ["sh", str(made.path / "run.sh"), "--self-test", "--public-key", str(tmp_path / "none.pem")]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert found.returncode == 2
+    assert "refused: the bundle is not signed" in found.stderr
 
 
 @pytest.mark.parametrize("version", LINES)
