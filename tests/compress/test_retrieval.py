@@ -15,6 +15,13 @@ def test_recall_is_the_share_of_what_is_relevant() -> None:
     assert recall_at(SCORES, GRADES > 0, 10).tolist() == [1.0, 1.0, 0.0]
 
 
+def test_the_tenth_counts_and_the_eleventh_does_not() -> None:
+    scores = torch.arange(30.0, 0.0, -1.0).expand(2, -1)
+    relevant = torch.zeros(2, 30, dtype=torch.bool)
+    relevant[0, 9] = relevant[1, 10] = True
+    assert recall_at(scores, relevant).tolist() == [1.0, 0.0]
+
+
 def test_gain_is_discounted_by_place_and_compared_with_the_best_order() -> None:
     found = ndcg_at(SCORES, GRADES, 4)
     best = 2.0 + 1.0 / math.log2(3)

@@ -49,6 +49,30 @@ def test_a_turned_student_fails_the_asymmetric_search_alone() -> None:
     assert found["recall@10, asymmetric"] < 0.75  # chance is a third
 
 
+def test_every_search_uses_the_sides_and_the_rounding_that_its_name_says() -> None:
+    vectors, labels = collection()
+    mirrored = vectors.clone()
+    mirrored[QUERIES:] *= -1  # the student's queries are right, its documents are the wrong way round
+    found = searched(mirrored, vectors, labels)
+    assert found["recall@10, standard"] == 0.0
+    of_teacher = found["recall@10, teacher alone, 1 bit"]
+    assert found["recall@10, asymmetric"] == found["recall@10, asymmetric, 8 bits"] == 1.0
+    assert found["recall@10, asymmetric, 1 bit"] == of_teacher > 0.5
+    assert found["recall@10, asymmetric, 32 of 40"] == found["recall@10, teacher alone, 32 of 40"] > 0.5
+    mirrored = vectors.clone()
+    mirrored[:QUERIES] *= -1  # now its queries are
+    found = searched(mirrored, vectors, labels)
+    assert {value for name, value in found.items() if "teacher" not in name} == {0.0}
+    assert found["recall@10, teacher alone, 1 bit"] == of_teacher
+
+
+def test_one_bit_forgets_how_large_a_coordinate_is() -> None:
+    vectors, labels = collection()
+    vectors[:, 0] *= 50.0  # nearly all of a vector's length, and all of one bit
+    found = searched(vectors, vectors, labels)
+    assert found["recall@10, asymmetric, 1 bit"] > found["recall@10, asymmetric"] + 0.2
+
+
 def test_quantiles_are_of_the_cosines() -> None:
     teacher = of_unit_length(torch.eye(4))
     student = teacher.clone()

@@ -37,6 +37,30 @@ def test_dice_of_each_region(variant: Variant, image: float, box: float) -> None
     assert masked_dice(LOGITS, BOX, 1 - MASK, variant).item() == near(box)
 
 
+def test_one_variant_has_one_value_for_the_whole_batch_and_the_other_one_for_each_sample() -> None:
+    """Four positions of a half everywhere; the first sample is all background, the second all foreground.
+
+    Whole batch, each class: 1 - 2 * 2 / (8 / 4 + 4) = 1/3. Each sample: its own class 1 - 4 / (2 + 4), the other one 1.
+    """
+    half, labels = torch.zeros(2, 2, 1, 4), torch.tensor([[[0, 0, 0, 0]], [[1, 1, 1, 1]]])
+    torch.testing.assert_close(masked_dice(half, labels, torch.ones(1, 4)), torch.tensor([1 / 3, 1 / 3]))
+    found = masked_dice(half, labels, torch.ones(1, 4), "sample_lin")
+    torch.testing.assert_close(found, torch.tensor([2 / 3, 2 / 3]))
+    labels[1, 0, :2] = 0  # the second: classes 1 - 2 * 1 / (2 + 2) both
+    found = masked_dice(half, labels, torch.ones(1, 4), "sample_lin")
+    torch.testing.assert_close(found, torch.tensor([2 / 3, 1 / 2]))
+
+
+@pytest.mark.parametrize("variant", ["batch_sq", "sample_lin"])
+def test_gradients_are_those_of_the_loss_and_of_an_empty_region_zero(variant: Variant) -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 2, 3, dtype=torch.float64, requires_grad=True)
+    labels, mask = torch.randint(0, 3, (2, 2, 3)), torch.tensor([[1.0, 0, 1], [0, 1, 1]], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda z: region_loss(z, labels, mask, variant), [logits])
+    (slope,) = torch.autograd.grad(region_loss(logits, labels, torch.zeros_like(mask), variant).sum(), logits)
+    assert torch.equal(slope, torch.zeros_like(slope))
+
+
 @pytest.mark.parametrize(
     ("variant", "weights", "loss"),
     [
