@@ -111,6 +111,14 @@ def test_at_high_temperature_the_gradient_is_the_difference_of_centred_logits() 
     torch.testing.assert_close(limit, expected, rtol=0, atol=LAST_DIGIT)
 
 
+def test_half_precision_is_summed_in_double() -> None:
+    """These logits are numbers of half precision; their logarithms of probabilities are not."""
+    for kind in (torch.float16, torch.bfloat16, torch.float32):
+        assert predictive_kl(STUDENT[:1].to(kind), TEACHER[:1].to(kind)).item() == pytest.approx(
+            0.66430686, abs=LAST_DIGIT
+        )
+
+
 def test_what_changes_nothing() -> None:
     shift = torch.tensor([[5.0], [-1], [0.5], [2]], dtype=torch.float64)
     torch.testing.assert_close(predictive_kl(STUDENT + shift, TEACHER - shift), predictive_kl(STUDENT, TEACHER))
@@ -152,6 +160,9 @@ def test_kendall_of_the_first_classes() -> None:
 
 def test_maps_count_by_the_example() -> None:
     student, teacher = (torch.randn(3, 4, 2, 5, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+    rows = [logits.movedim(1, -1).reshape(-1, 4) for logits in (student, teacher)]
+    for figure in (agreement, predictive_kl, kendall):
+        torch.testing.assert_close(figure(student, teacher).flatten(), figure(*rows))
     found = Likeness()
     found.add(student, teacher)
     assert found.count == 3

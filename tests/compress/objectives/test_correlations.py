@@ -56,6 +56,15 @@ def test_positive_affine_maps_of_rows_and_columns_change_nothing() -> None:
     torch.testing.assert_close(mapped, expected, rtol=0, atol=1e-6)
 
 
+def test_every_position_of_a_map_is_a_row() -> None:
+    def maps(rows: torch.Tensor) -> torch.Tensor:
+        return rows.reshape(2, 2, 3).movedim(2, 1)
+
+    for term in (BetweenClasses(), BetweenExamples()):
+        found = term(Signals(maps(logits(0))), Signals(maps(logits(1))), BATCH, CLOCK)
+        torch.testing.assert_close(found, term(Signals(logits(0)), Signals(logits(1)), BATCH, CLOCK))
+
+
 def test_classes_that_do_not_vary_are_left_out_of_the_mean() -> None:
     teacher = logits(6)
     student = logits(5)

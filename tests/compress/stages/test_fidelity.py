@@ -6,8 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from compress import catalog
@@ -20,6 +22,7 @@ from compress.contracts.signals import Signals
 from compress.contracts.strategy import DataStrategy
 from compress.contracts.task import Task
 from compress.contracts.teacher import Teacher
+from compress.diagnostics.fidelity import verdict
 from compress.errors import RecipeError
 from compress.lesson import look
 from compress.objectives.soft_targets import SoftTargets
@@ -167,6 +170,26 @@ def test_a_control_that_is_not_there_is_said(job: Any) -> None:
         watched(job)
 
 
+def test_what_the_student_has_of_its_teacher_and_no_other(job: Any, tmp_path: Path) -> None:
+    """The control answers with its inputs turned round, the float student with its inputs."""
+    value = helper.make_tensor_value_info
+    node = helper.make_node("Gather", ["input", "places"], ["logits"], axis=1)
+    places = numpy_helper.from_array(np.array([2, 1, 0], dtype=np.int64), "places")
+    ends = [value(name, TensorProto.FLOAT, ["N", CLASSES]) for name in ("input", "logits")]
+    graph = helper.make_graph([node], "control", [ends[0]], [ends[1]], [places])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(model, str(tmp_path / "control.onnx"))
+    job.recipe.verify = VerifyPart(control=tmp_path / "control.onnx")
+    found = watched(job).found(network(2))
+    inputs = job.splits.test.batch(torch.arange(COUNT)).inputs[0]
+    taught = job.teacher.teacher.observe(job.splits.test.batch(torch.arange(COUNT))).output.argmax(1)
+    own, other = ((said.argmax(1) == taught).float().mean().item() for said in (inputs, inputs.flip(1)))
+    assert own != other
+    assert found["fidelity_gap"] == pytest.approx(own - other)
+    (row,) = (row for row in found["pairs"] if row["copy"] == "control student")
+    assert (row["reference"], row["agreement"]) == (TEACHER, pytest.approx(other))
+
+
 def test_distillation_data_are_looked_at_as_the_student_sees_them(job: Any) -> None:
     student, seen = network(2), []
     before = {key: value.clone() for key, value in student.state_dict().items()}
@@ -190,7 +213,12 @@ def test_distillation_data_are_looked_at_as_the_student_sees_them(job: Any) -> N
 def test_the_verdict_comes_from_both_sets(job: Any) -> None:
     found = watched(job).found(network(2))
     assert found["distillation"]["examples"] == COUNT
-    assert found["verdict"] in ("optimisation", "identifiability", "ok")
+    (taught,) = (row for row in found["pairs"] if (row["copy"], row["reference"]) == ("float", TEACHER))
+    assert found["distillation"]["agreement"] != taught["agreement"]
+    assert found["verdict"] == verdict(found["distillation"]["agreement"], taught["agreement"])
+    low, high = taught["kl_interval"]
+    assert low == 0.0 or low + high == pytest.approx(2 * taught["kl"])
+    assert low < taught["kl"] < high
     assert f"{100 * found['distillation']['agreement']:.1f} % of the distillation data" in found["sentence"]
 
 
