@@ -23,7 +23,7 @@ class Taps:
     (a recurrent layer) leaves the first tensor in it. A deep copy of the network is not recorded.
 
     Names that `contracts.stages.stage` makes are looked for when the first inputs are known (`find`); their features
-    are (B, channels, positions ...) whatever the network's family.
+    are (B, channels, positions ...) whatever the network's family. Names for one end share one tensor.
 
     Args:
         module: the network; names are relative to it.
@@ -36,6 +36,7 @@ class Taps:
     def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
         self._module = module
         self._stages: dict[str, Stage] = {}
+        self._shared: dict[str, str] = {}  # name of a stage -> an earlier name for the same end
         self._sought = [name for name in dict.fromkeys(names) if read_stage(name) is not None]
         there = dict(module.named_modules())
         there.pop("", None)
@@ -70,7 +71,11 @@ class Taps:
         for name in self._sought:
             number, of = read_stage(name) or (1, 1)
             found = find_stages(self._module, inputs, of)[number - 1]
+            same = next((other for other, end in self._stages.items() if end.module == found.module), None)
             self._stages[name] = found
+            if same is not None:
+                self._shared[name] = self._shared.get(same, same)
+                continue
             recorder = _Recorder(name, self._seen, found)
             self._handles.append(self._module.get_submodule(found.module).register_forward_hook(recorder))
         self._sought = []
@@ -87,6 +92,7 @@ class Taps:
         Raises:
             RecipeError: a tapped module was not called.
         """
+        self._seen |= {name: self._seen[of] for name, of in self._shared.items() if of in self._seen}
         missing = [name for name in self._names if name not in self._seen]
         if missing:
             self._seen.clear()

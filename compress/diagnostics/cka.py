@@ -10,7 +10,7 @@ With fewer examples than channels the biased form saturates: two random (32, 64)
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar
 
 import torch
@@ -20,6 +20,7 @@ from compress.contracts.batch import Batch
 from compress.contracts.diagnostic import Diagnostic
 from compress.contracts.signals import Signals
 from compress.contracts.stages import stages
+from compress.structure.tap_pairs import matched
 
 COUNT = 4  # stages of each network
 FEWEST = 4  # examples that the unbiased estimator needs
@@ -100,9 +101,10 @@ class _Sums:
 class CKA(Diagnostic):
     """`unbiased_cka` between all stages of student and teacher, over all batches; features are means over positions.
 
-    Figures are called `teacher_1_student_1` and so on; `diagonal` is the mean of those with equal numbers. Low ones say
-    that hints between these stages ask for what the student's family cannot give. Nothing is said of a black box, or
-    of batches of fewer than four examples.
+    Figures are called `teacher_1_student_1` and so on; `diagonal` is the mean of those that correspond. Low ones say
+    that hints between these stages ask for what the student's family cannot give. Of a network with fewer stages each
+    is there once, by the last of its numbers. Nothing is said of a black box, or of batches of fewer than four
+    examples.
     """
 
     student_taps: ClassVar[tuple[str, ...]] = stages(COUNT)
@@ -110,22 +112,31 @@ class CKA(Diagnostic):
 
     def measure(self, answers: Iterator[tuple[Batch, Signals, Signals]]) -> Mapping[str, float]:
         """(batch, student, teacher) triples -> figures by name."""
-        pairs = [(theirs, ours) for theirs in range(COUNT) for ours in range(COUNT)]
-        sums = {pair: _Sums() for pair in pairs}
-        seen = 0
+        sums: dict[tuple[int, int], _Sums] = {}
+        diagonal: tuple[int, ...] = ()
         for _, student, teacher in answers:
             if not student.taps or not teacher.taps or len(student.output) < FEWEST:
                 continue
             ours = [vectors(student.taps[name]) for name in self.student_taps]
             theirs = [vectors(teacher.taps[name]) for name in self.teacher_taps]
-            for pair in pairs:
-                sums[pair].add(ours[pair[1]], theirs[pair[0]])
-            seen += len(student.output)
-        if not seen:
+            if not sums:
+                a = _ends(student.taps[name] for name in self.student_taps)
+                b = _ends(teacher.taps[name] for name in self.teacher_taps)
+                diagonal = matched(a, b)
+                rows, places = ({*matched(side, side), *diagonal} for side in (b, a))
+                sums = {(row, place): _Sums() for row in sorted(rows) for place in sorted(places)}
+            for row, place in sums:
+                sums[row, place].add(ours[place], theirs[row])
+        if not sums:
             return {}
-        ratios = {f"teacher_{pair[0] + 1}_student_{pair[1] + 1}": sums[pair].ratio() for pair in pairs}
-        diagonal = sum(ratios[f"teacher_{place + 1}_student_{place + 1}"] for place in range(COUNT)) / COUNT
-        return {name: value for name, value in {**ratios, "diagonal": diagonal}.items() if math.isfinite(value)}
+        ratios = {f"teacher_{row + 1}_student_{place + 1}": total.ratio() for (row, place), total in sums.items()}
+        mean = sum(sums[place, place].ratio() for place in diagonal) / len(diagonal)
+        return {name: value for name, value in {**ratios, "diagonal": mean}.items() if math.isfinite(value)}
+
+
+def _ends(features: Iterable[Tensor]) -> list[int]:
+    """What tells stages apart: several names for one end of a network share one tensor."""
+    return [feature.data_ptr() for feature in features]
 
 
 def _centred(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:

@@ -25,8 +25,10 @@ def curves(content: Row) -> Markup | None:
         said += [f"{numbers.score(before, unit)} after calibration alone"] if before is not None else []
         said += [f"{metric} on validation data at the end {numbers.score(last, unit)}"] if last is not None else []
         caption = join((", ".join(said), " ", numbers.origin("measured"), "."))
+        notes = part(content, stage).get("notes")
         parts += [
             tag("h3", title),
+            *(tag("p", str(note), cls="note") for note in (notes if isinstance(notes, list) else ())),
             figure.box(f"plot-{stage}", plot, label=f"{title}: loss and {metric}", caption=caption),
         ]
     return join(parts) if parts else None

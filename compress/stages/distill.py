@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from compress.contracts.task import TrainingNumbers
 from compress.job import Job
-from compress.lesson import LEARNED, lesson
+from compress.lesson import LEARNED, lesson, trained_objectives
 from compress.network import Model
 from compress.records import Record, digest
+from compress.stages.few_stages import few_stages
 from compress.stages.learned import Choice
 from compress.stages.students import build_student
 from compress.tally import shown
@@ -56,8 +57,12 @@ def distill(job: Job, choice: Choice) -> Distilled:
 
     def work(folder: Path) -> tuple[Mapping[str, Path], Mapping[str, Any]]:
         model = build_student(job, choice)
+        notes = few_stages(job, model, trained_objectives(job, folder / LEARNED))
+        for note in notes:
+            job.progress.say(f"distill: {note}")
         if choice.trained is not None:
-            return _taken_over(job, choice.trained, model, folder)
+            files, found = _taken_over(job, choice.trained, model, folder)
+            return files, {**found, "notes": notes}
         outcome = lesson(
             job,
             model,
@@ -74,7 +79,8 @@ def distill(job: Job, choice: Choice) -> Distilled:
         (folder / "checkpoint.pt").unlink(missing_ok=True)
         validation = evaluate(model, job.splits.val, job.task).score
         job.progress.say(f"distill: {job.task.metric} {shown(job.task, validation)} on validation data")
-        return {"float student": folder / STUDENT, "learning curve": folder / CURVE}, {"validation": validation}
+        files = {"float student": folder / STUDENT, "learning curve": folder / CURVE}
+        return files, {"validation": validation, "notes": notes}
 
     record = job.store.once("distill", inputs, work)
     model = build_student(job, choice)

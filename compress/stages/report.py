@@ -102,6 +102,7 @@ def _content(job: Job, choice: Choice, checks: Checks, memory: Memory, end: Endi
             stage: json.loads((store.path(stage) / CURVE).read_text(encoding="utf-8"))
             for stage in ("distill", "quantize")
         },
+        "distill": _values(job, "distill"),
         "quantize": _values(job, "quantize"),
         "lint": _values(job, "build").get("lint"),
         "failed": [*checks.failed, *(() if end is None else (end.why,))],

@@ -158,7 +158,7 @@ def test_two_stages_may_be_one_module() -> None:
     batch = Batch((torch.randn(2, 4),), None, torch.arange(2))
     with Taps(network, stages(3)) as taps:
         said = observe(network, batch, taps).taps
-    assert torch.equal(said["stage 1 of 3"], said["stage 3 of 3"])
+    assert said["stage 1 of 3"] is said["stage 2 of 3"] is said["stage 3 of 3"]
 
 
 def test_gradients_flow_through_a_stage_of_tokens() -> None:

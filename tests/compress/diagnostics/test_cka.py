@@ -70,7 +70,9 @@ def test_maps_become_the_mean_over_positions() -> None:
 
 
 def signals(features: list[Tensor]) -> Signals:
-    return Signals(features[0], taps=dict(zip(CKA.student_taps, features, strict=True)))
+    return Signals(
+        features[0], taps={name: each.clone() for name, each in zip(CKA.student_taps, features, strict=True)}
+    )
 
 
 def answers(batches: list[tuple[list[Tensor], list[Tensor]]]) -> Iterator[tuple[Batch, Signals, Signals]]:
@@ -101,3 +103,19 @@ def test_each_pair_of_stages_has_its_figure() -> None:
 def test_a_black_box_gives_no_figures() -> None:
     batch = Batch((X,), None, torch.arange(4))
     assert CKA().measure(iter([(batch, Signals(X), Signals(Y))])) == {}
+
+
+def test_a_stage_under_several_names_is_there_once() -> None:
+    torch.manual_seed(0)
+    low, high = torch.randn(16, 3, 2, 2), torch.randn(16, 5)
+    ours = dict(zip(CKA.student_taps, (low, low, high, high), strict=True))
+    theirs = {name: torch.randn(16, 6) for name in CKA.teacher_taps} | {CKA.teacher_taps[1]: vectors(low)}
+    said = [Signals(torch.zeros(16, 2), taps=taps) for taps in (ours, theirs)]
+    batch = Batch((torch.zeros(16, 1),), None, torch.arange(16))
+    found = CKA().measure(iter([(batch, said[0], said[1])]))
+    assert {name for name in found if name != "diagonal"} <= {
+        f"teacher_{row}_student_{place}" for row in (1, 2, 3, 4) for place in (2, 4)
+    }
+    assert found["teacher_2_student_2"] == pytest.approx(1.0)
+    expected = (found["teacher_2_student_2"] + found["teacher_4_student_4"]) / 2
+    assert found["diagonal"] == pytest.approx(expected)

@@ -9,6 +9,7 @@ from compress.contracts.clock import Clock
 from compress.contracts.examples import Splits, TensorExamples
 from compress.contracts.preparation import Preparation
 from compress.contracts.signals import Signals
+from compress.contracts.stages import Stage, stages
 from compress.errors import RecipeError
 from compress.objectives.features import Features, hint_loss, projection
 
@@ -63,3 +64,37 @@ def test_refusals() -> None:
         prepared(torch.randn(2, 3, 4, 4), torch.randn(2, 8))
     with pytest.raises(ValueError, match="student features"):
         hint_loss(torch.zeros(1, 2), torch.zeros(1, 3))
+
+
+def test_a_stage_that_the_student_has_once_is_hinted_once() -> None:
+    some = TensorExamples(torch.zeros(1, 2), torch.zeros(1), "x")
+    names = stages(4)
+    ours, theirs = (
+        {name: torch.full((1, 2, 3, 3), float(place)) for place, name in enumerate(names)} for _ in range(2)
+    )
+    ends = {name: Stage("first" if place < 2 else "last", 1, (3, 3)) for place, name in enumerate(names)}
+    student, teacher = (Signals(torch.zeros(1, 2), taps=taps) for taps in (ours, theirs))
+    objective = Features(names, names)
+    objective.prepare(
+        Preparation(
+            Splits(some, some, some),
+            lambda split: iter(()),
+            student,
+            teacher,
+            2,
+            0,
+            lambda z, y: z[:, 0],
+            student_stages=ends,
+        )
+    )
+    assert objective.student_taps == names  # all are tapped, two are used
+    assert len(objective.projections) == 2
+    for project in objective.projections:
+        assert isinstance(project, nn.Conv2d)
+        project.weight.data = torch.eye(2).reshape(2, 2, 1, 1)
+        nn.init.zeros_(project.bias)  # type: ignore[arg-type]
+    batch = Batch((torch.zeros(1, 2),), None, torch.arange(1))
+    clock = Clock("hint", 0, 1, 0, 1)
+    assert objective(student, teacher, batch, clock).item() == 0.0
+    shifted = Signals(teacher.output, taps=theirs | {names[1]: theirs[names[1]] + 2.0})  # the end of the first half
+    assert objective(student, shifted, batch, clock).item() == pytest.approx((4.0 + 0.0) / 2)
