@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from compress.contracts.batch import Batch
 from compress.contracts.examples import Examples
 from compress.contracts.task import Task
+from compress.errors import RecipeError
 from compress.selection.bilevel import first_order
 from compress.structure.statistics import frozen_statistics
 from compress.structure.supernet import Supernet, entropy
@@ -32,7 +33,7 @@ class SearchNumbers:
     Attributes:
         epochs: over each half of the data.
         batch_size: of each half.
-        rate, least_rate: of the weights' SGD at the start and, along half a cosine, at the end.
+        rate, least_rate: of the weights' SGD at the start and, along half a cosine, at the end; a lower `rate` stays.
         momentum, weight_decay, clip: of the weights; `clip` is the largest norm of a gradient.
         alpha_rate, alpha_decay: of the architecture's Adam (betas 0.5 and 0.999).
         ramp: share of the steps over which the self-distillation comes in, from 0: early teachers are bad ones.
@@ -130,6 +131,9 @@ def search(
         seed: of order and augmentation.
         teacher: adds `weight` times its term to the loss of the weights; None for plain DARTS.
         penalty: mixture softmax(alpha) -> a scalar added to the loss of the architecture, such as expected latency.
+
+    Raises:
+        RecipeError: a loss of an epoch is infinite or no number; nothing can be read off such a supernet.
     """
     past: SelfTeacher = teacher or NoTeacher()
     weights = supernet.weights()
@@ -186,6 +190,13 @@ def search(
         supervised, term = (sum(values) / steps for values in zip(*sums.weights, strict=True))
         alpha_loss = sum(value for value, _ in sums.alpha) / steps
         logs.append(EpochLog(supervised, alpha_loss, term, entropy(supernet.alpha)))
+        if not math.isfinite(supervised + alpha_loss + term + logs[-1].entropy):
+            raise RecipeError(
+                f"the supernet diverged in epoch {epoch + 1} of {numbers.epochs}: its losses are {supervised:g} (of the"
+                f" weights) and {alpha_loss:g} (of the architecture)",
+                fix=f"lower its learning rates ({numbers.rate:g} and {numbers.alpha_rate:g}), and see whether the data"
+                " hold infinite values",
+            )
     sgd.zero_grad()
     adam.zero_grad()
     return logs
@@ -234,4 +245,5 @@ def _sum(one: Callable[[], Tensor], other: Callable[[], Tensor]) -> Tensor:
 
 
 def _cosine(numbers: SearchNumbers, progress: float) -> float:
-    return numbers.least_rate + (numbers.rate - numbers.least_rate) * 0.5 * (1.0 + math.cos(math.pi * progress))
+    least = min(numbers.least_rate, numbers.rate)
+    return least + (numbers.rate - least) * 0.5 * (1.0 + math.cos(math.pi * progress))

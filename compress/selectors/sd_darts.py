@@ -5,11 +5,13 @@ Source: Zhu, Li, Liu, Wang, "Improving Differentiable Architecture Search via Se
 
 A supernet of the space "cells" mixes all operations on every edge. Its weights learn one part of the training data, the
 mixtures another; beside the labels, the weights follow the vote of the supernet's newest snapshots, one per epoch. The
-strongest operations are then the cell, which is put into the largest networks that the budget admits; the best few are
-trained briefly. What the supernet costs is charged to the search: see `selection.skeletons.training_share`.
+strongest operations are then the cell, which is put into the largest networks that the budget admits; a few are trained
+briefly, and beside them the largest student of the other spaces, which no supernet had to find (proposed). What the
+supernet costs is charged to the search: see `selection.skeletons.training_share`.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,14 +44,15 @@ from compress.selection.skeletons import (
     walk_down,
 )
 from compress.spaces.cells import Cells
-from compress.structure.cell_network import SKIP, Nodes, Skeleton
+from compress.structure.cell_network import SKIP, Nodes, Skeleton, edges_of
 from compress.structure.statistics import frozen_statistics
 from compress.structure.supernet import Supernet, genotypes, skips
-from compress.tally import metric
+from compress.tally import Tally
 from compress.teachers.snapshots import SnapshotBank, hard_vote, soft_vote
 
 SPACE = "cells"
-JUDGED = 1_000  # validation examples for the gap
+JUDGED = 1_000  # validation examples for the gap, drawn from the seed
+AT_ONCE = 100  # of them in one forward pass: a supernet's maps are large
 ITERATIONS = 10  # of the power iteration
 RADIUS_WEIGHTS, RADIUS_ALPHA = 0.5, 0.1
 LEAST_BATCHES = 4  # of each half per epoch, unless the data are smaller
@@ -93,7 +96,8 @@ class SDDarts:
         epochs, batch_size, rate, alpha_rate: of the supernet.
         search_channels: width of the supernet's first stage at most.
         supernet_part: of the trainings that may be spent, the most that the supernet takes.
-        finalists: candidates that are trained briefly.
+        finalists: candidates that are trained briefly, the largest student of the pool among them; below 2 there is
+            nobody to compare with, and the largest network of the strongest cell is taken.
         share: of the full training for each finalist, less where the rest of the budget is less.
         sharp: validation examples that the report's sharpness is measured on; 0 leaves it out. It is charged as well:
             with 128, as much as 1,000 pairs of training examples, too much where about one training may be spent.
@@ -148,7 +152,8 @@ class SDDarts:
         sizes = largest(space.skeletons(), reference_cell(space), admit)
         if not sizes:
             smallest = space.smallest(), reference_cell(space)
-            if walk_down(*smallest, torch.zeros(6, len(space.operations)), space.operations, admit).rejected:
+            undecided = torch.zeros(len(edges_of(len(smallest[1]))), len(space.operations))
+            if walk_down(*smallest, undecided, space.operations, admit).rejected:
                 return Selection(ranked(problem, known), {"sd_darts": "the smallest cells are over the budget"})
         skeleton = sizes[0].plan.skeleton if sizes else space.smallest()
         unit = reference_macs(problem.pool, known.values())
@@ -163,7 +168,7 @@ class SDDarts:
                 lowest = walk_down(space.smallest(), nodes, supernet.alpha, space.operations, admit)
                 fitting = [lowest] if lowest.rejected is None else []
             field.append(fitting)
-        tried = self.tried(problem, interleaved(field)[: self.finalists])
+        tried = self.tried(problem, self.contenders(problem, interleaved(field)))
         for candidate in tried:
             known[candidate.identity] = candidate
         first = genotypes(supernet.alpha, space.operations)[0]
@@ -186,7 +191,8 @@ class SDDarts:
             supernet = Supernet(proxy, space.shape, space.outputs, space.operations)
         macs = multiply_accumulates(supernet, torch.zeros(1, *space.shape))
         length = len(problem.splits.train)
-        judging = min(JUDGED, len(problem.splits.val)) + self.sharp * (2 * (STEP + 1) + STEP + 2 * STEP * ITERATIONS)
+        judged = min(JUDGED, len(problem.splits.val))
+        judging = judged + min(self.sharp, judged) * (2 * (STEP + 1) + STEP + 2 * STEP * ITERATIONS)
 
         def price(count: int, epochs: int) -> float:
             passes = count / 2 * epochs * passes_per_pair(self.voters, self.unrolled) + judging
@@ -259,9 +265,16 @@ class SDDarts:
         """Snapshots that are asked at every step."""
         return self.snapshots if self.weight > 0.0 else 0
 
+    def contenders(self, problem: Problem, cells: Sequence[Candidate]) -> list[Candidate]:
+        """Whom to train briefly: the first of these cells, and behind them the largest student of the pool."""
+        known = {cell.identity for cell in cells}
+        others = (c for c in sorted(problem.pool, key=by_size) if c.rejected is None and c.identity not in known)
+        rivals = list(itertools.islice(others, 1))
+        return [*cells[: max(0, self.finalists - len(rivals))], *rivals]
+
     def tried(self, problem: Problem, field: Sequence[Candidate]) -> list[Candidate]:
         """Train the field briefly with what is left of the budget; best first, diverged last."""
-        if len(field) < 2:  # nobody to compare with
+        if min(len(field), self.finalists) < 2:  # nobody to compare with
             return []
         share = min(self.share, (problem.training - problem.spent) / len(field))
         if share <= 0.0:
@@ -325,8 +338,11 @@ def described(
     x, y = _features(problem, problem.splits.val, JUDGED, supernet.alpha.device)
 
     def score(network: nn.Module) -> float:
+        found = Tally(problem.task)
         with torch.no_grad():
-            return metric(problem.task, network(x), y)
+            for part, answers in zip(torch.split(x, AT_ONCE), torch.split(y, AT_ONCE), strict=True):
+                found.add(network(part), answers)
+        return found.value()
 
     found = discretisation(supernet.eval(), nodes, score)
     supernet.train()
@@ -363,7 +379,9 @@ def sharpness_of(supernet: Supernet, problem: Problem, x: Tensor, y: Tensor) -> 
 
 
 def _features(problem: Problem, examples: Examples, most: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    batch = examples.batch(torch.arange(min(most, len(examples)))).to(device)
+    """Features and labels of random examples: data may be sorted by class."""
+    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(problem.seed))
+    batch = examples.batch(order[:most]).to(device)
     with torch.no_grad():
         return problem.task.frontend().to(device).eval()(*batch.inputs), labels_of(batch)
 

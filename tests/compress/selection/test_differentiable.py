@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from compress.contracts.examples import Splits, TensorExamples
 from compress.contracts.task import Task
+from compress.errors import RecipeError
 from compress.objectives.votes import vote_divergence
 from compress.selection.bilevel import second_order
 from compress.selection.differentiable import EpochLog, SearchNumbers, SelfTeacher, halves, search
@@ -158,3 +159,18 @@ def test_running_statistics_follow_the_batches_of_the_weights_alone(progress: fl
     data.inputs[halves(64, 64, 0).alpha] += 1000.0 * progress  # the architecture's half is far away
     search(network, nn.Identity(), Bright(), data, halves(64, 64, 0), replace(NUMBERS, alpha_rate=0.0), seed=0)
     assert float(network.stem[0][1].running_mean.abs().max()) < 10.0  # type: ignore[index,union-attr,operator]
+
+
+def test_a_rate_below_the_usual_end_stays_where_it_is() -> None:
+    before = supernet()
+    after, _ = trained(numbers=replace(NUMBERS, rate=1e-9, weight_decay=0.0))
+    moved = max(float((a - b).detach().abs().max()) for a, b in zip(after.weights(), before.weights(), strict=True))
+    assert 0.0 < moved < 1e-6
+
+
+def test_a_supernet_that_diverges_is_told_with_its_rates() -> None:
+    data = examples()
+    data.inputs[3] = torch.inf
+    with pytest.raises(RecipeError, match=r"diverged in epoch 1 of 3: its losses are nan") as refusal:
+        search(supernet(), nn.Identity(), Bright(), data, halves(64, 64, 0), NUMBERS, seed=0)
+    assert "0.05 and 0.02" in (refusal.value.fix or "")

@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, final
 
 import pytest
@@ -145,13 +146,13 @@ def test_the_supernet_is_charged_by_its_work(searched: tuple[Boards, Selection])
     ((share, what),) = problem.charged
     assert what == "supernet"
     # 3 epochs of 80 pairs, each 3 passes for a step of either kind and 3 voters; then 80 passes of judging and
-    # sharpness on 128: 2 * (3 + 1) for two figures, 3 + 2 * 3 * 10 for the power iteration.
-    passes = 3 * 80 * (3 + 3 + 3) + 80 + 128 * (8 + 63)
+    # sharpness on the same: 2 * (3 + 1) for two figures, 3 + 2 * 3 * 10 for the power iteration.
+    passes = 3 * 80 * (3 + 3 + 3) + 80 + 80 * (8 + 63)
     assert share == pytest.approx(notes["supernet_macs"] * passes / (notes["reference_macs"] * 3 * 160 * 3))
     assert notes["charged"] == share
 
 
-def test_a_small_budget_shrinks_the_trials_and_the_rest_of_the_pool_comes_behind() -> None:
+def test_a_small_budget_shrinks_the_trials() -> None:
     cost = Cost("t", "r", 1, "int8", 209_456, 10, 10, 1, 0.1, (0.1, 0.1), "predicted")
     other = Candidate("elsewhere", SPACE.corners()[0], cost)
     problem = Boards(training=1.6, pool=[other], epochs=30)
@@ -160,7 +161,26 @@ def test_a_small_budget_shrinks_the_trials_and_the_rest_of_the_pool_comes_behind
     assert problem.spent == pytest.approx(1.6)  # all that is left goes into the trials, alike
     assert len({trial.share for trial in problem.asked}) == 1
     assert found.notes["sd_darts"]["reference_macs"] == 209_456  # the median of what the pool affords
-    assert found.ranked.index(other) >= len(problem.asked)
+    assert problem.asked[-1].candidate == other, "the pool's largest is tried beside the cells"
+    assert other.identity in {c.identity for c in found.ranked[: len(problem.asked)]}
+
+
+def test_the_largest_of_the_pool_is_tried_beside_the_cells() -> None:
+    small, large, dear = (
+        Candidate(
+            "elsewhere",
+            Plan(SPACE.strides[-1], 8, (depth,), SPACE.corners()[0].nodes),
+            Cost("t", "r", 1, "int8", 200_000, params, 10, 1, 0.1, (0.1, 0.1), "predicted"),
+            "too dear" if params > 2_000 else None,
+        )
+        for depth, params in ((1, 1_000), (2, 2_000), (3, 3_000))
+    )
+    problem = Boards(pool=[small, dear, large])
+    cells = [problem.admit("cells", replace(SPACE.corners()[0], channels=width)) for width in (8, 12, 16, 24)]
+    assert SELECTOR().contenders(problem, cells) == [*cells[:3], large]
+    assert SELECTOR().contenders(Boards(pool=[cells[0]]), cells) == cells
+    assert SELECTOR(finalists=2).contenders(problem, cells) == [cells[0], large]
+    assert SELECTOR(finalists=1).tried(problem, SELECTOR(finalists=1).contenders(problem, cells)) == []
 
 
 def test_without_sharpness_none_of_it_is_charged_or_told() -> None:
