@@ -83,6 +83,7 @@ def test_an_ensemble_averages_probabilities() -> None:
     found = ensemble_logits(members, axis=0)
     torch.testing.assert_close(found.softmax(1), expected, rtol=0, atol=LAST_DIGIT)
     assert found.argmax(1).item() == 1
+    assert found.logsumexp(1).item() == pytest.approx(0.0, abs=1e-12)  # log-probabilities
     torch.testing.assert_close(ensemble_logits(members.transpose(0, 1), axis=1), found)
     of_logits = members.mean(0).softmax(1)  # another first class
     expected = torch.tensor([[0.38365173, 0.38365173, 0.23269654]], dtype=torch.float64)
@@ -140,6 +141,13 @@ def test_bins_are_open_on_the_left() -> None:
     sure = Calibration()
     sure.add(torch.tensor([[100.0, 0.0]]), torch.tensor([0]))
     assert sure.bins[0].tolist().index(1.0) == 9
+
+
+def test_bins_that_err_to_either_side_do_not_cancel() -> None:
+    found = Calibration()
+    logits = torch.tensor([[0.75, 0.25], [0.55, 0.45]], dtype=torch.float64).log()
+    found.add(logits, torch.tensor([0, 1]))  # right at 0.75, wrong at 0.55
+    assert found.ece == pytest.approx((0.25 + 0.55) / 2)
 
 
 def test_kendall_of_the_first_classes() -> None:
@@ -214,6 +222,13 @@ def test_the_whole_report(size: int) -> None:
     assert said.verdict == "optimisation"
     assert said.agree_control == 0.5  # rows 1 and 3 are their own mirror's first class
     assert said.fidelity_gap == 0.25
+    turned = fidelity(
+        lambda batch: STUDENT[batch.index],
+        lambda batch: TEACHER[batch.index],
+        batches(),
+        control=lambda batch: STUDENT[batch.index],
+    )
+    assert (turned.agree_control, turned.fidelity_gap) == (0.75, 0.0)  # with the teacher, not with the student
     alone = fidelity(lambda b: TEACHER[b.index], lambda b: TEACHER[b.index], batches())
     assert (alone.agree_test, alone.fidelity_gap, alone.verdict) == (1.0, None, "unknown")
     assert math.isnan(alone.agree_train)

@@ -22,7 +22,6 @@ from compress.contracts.signals import Signals
 from compress.contracts.strategy import DataStrategy
 from compress.contracts.task import Task
 from compress.contracts.teacher import Teacher
-from compress.diagnostics.fidelity import verdict
 from compress.errors import RecipeError
 from compress.lesson import look
 from compress.objectives.soft_targets import SoftTargets
@@ -211,11 +210,11 @@ def test_distillation_data_are_looked_at_as_the_student_sees_them(job: Any) -> N
 
 
 def test_the_verdict_comes_from_both_sets(job: Any) -> None:
-    found = watched(job).found(network(2))
+    found = watched(job).found(network(1))
     assert found["distillation"]["examples"] == COUNT
     (taught,) = (row for row in found["pairs"] if (row["copy"], row["reference"]) == ("float", TEACHER))
-    assert found["distillation"]["agreement"] != taught["agreement"]
-    assert found["verdict"] == verdict(found["distillation"]["agreement"], taught["agreement"])
+    assert taught["agreement"] < 0.9 < found["distillation"]["agreement"] == 1.0  # of the teacher itself
+    assert found["verdict"] == "identifiability"
     low, high = taught["kl_interval"]
     assert low == 0.0 or low + high == pytest.approx(2 * taught["kl"])
     assert low < taught["kl"] < high
