@@ -104,12 +104,20 @@ def network() -> nn.Module:
 def tokens(texts: Sequence[str], length: int) -> tuple[Tensor, Tensor]:
     """Word pieces of each text with [CLS] in front and [SEP] behind, cut to `length`.
 
+    Args:
+        length: 2 to 512, the two at the ends included. A text without words has these alone.
+
     Returns:
         ids (N, length) and mask (N, length), int64; 0 where there is no piece.
 
     Raises:
-        TeacherError: the package of the word pieces, or `tokenizers`, is not installed.
+        TeacherError: the package of the word pieces, or `tokenizers`, is not installed; no such length.
     """
+    if not 2 <= length <= LONGEST:
+        raise TeacherError(
+            f"texts of {length} word pieces; the model has places for 2 to {LONGEST}",
+            fix=f"read {MOST} word pieces of a text at most, as the published model does",
+        )
     known = _tokenizer()
     known.enable_truncation(length)
     known.enable_padding(length=length)
@@ -140,7 +148,9 @@ def vectors(texts: Sequence[str], length: int = MOST) -> Tensor:
     sizes, model = mask.sum(dim=1), network()
     order, found = sizes.argsort(), torch.empty(len(texts), WIDTH)
     with torch.no_grad():
-        for part in torch.split(order, CHUNK):  # of about one length, so that little padding is computed
+        for part in (
+            torch.split(order, CHUNK) if len(order) else ()
+        ):  # of about one length, so that little padding is computed
             longest = int(sizes[part].max())
             found[part] = model(ids[part, :longest], mask[part, :longest])
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -49,6 +49,24 @@ def test_texts_are_cut_with_their_end_kept() -> None:
     assert mask.tolist() == [[1] * 5]
 
 
+@real
+def test_a_text_without_words_has_a_vector_and_no_text_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path))
+    ids, mask = minilm.tokens(["", "word"], 6)
+    assert ids[0].tolist() == [101, 102, 0, 0, 0, 0]
+    assert mask.sum(dim=1).tolist() == [2, 3]
+    torch.testing.assert_close(minilm.vectors(["", "word"], 6).norm(dim=1), torch.ones(2))
+    assert minilm.vectors([], 6).shape == (0, minilm.WIDTH)
+
+
+@pytest.mark.parametrize("length", [1, 513])
+def test_more_word_pieces_than_the_model_has_places_for_are_refused(length: int) -> None:
+    with pytest.raises(TeacherError, match="places for 2 to 512"):
+        minilm.tokens(["word"], length)
+
+
 def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(minilm, "PACKAGE", "no_such_package_of_weights")
     minilm._verified.cache_clear()
