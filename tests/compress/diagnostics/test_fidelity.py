@@ -176,6 +176,7 @@ def test_maps_count_by_the_example() -> None:
     assert found.count == 3
     assert found.agreement == pytest.approx(agreement(student, teacher).mean().item())
     assert found.kl == pytest.approx(predictive_kl(student, teacher).mean().item())
+    assert found.kendall == pytest.approx(kendall(student, teacher).mean().item())
 
 
 def test_standard_error_of_the_divergence() -> None:
@@ -217,7 +218,8 @@ def test_the_whole_report(size: int) -> None:
         control=lambda batch: TEACHER[batch.index].flip(1),
     )
     assert (said.agree_test, said.agree_train) == (0.75, 0.75)
-    assert said.kl_test == pytest.approx(0.18421065, abs=LAST_DIGIT)
+    assert (said.kl_test, said.kl_train) == pytest.approx((0.18421065, 0.18421065), abs=LAST_DIGIT)
+    assert (said.nll, said.ece) == pytest.approx((1.08333606, 0.30991336), abs=LAST_DIGIT)
     assert (said.acc, said.acc_teacher, said.bounds) == (0.25, 0.5, (0.0, 0.75))
     assert said.verdict == "optimisation"
     assert said.agree_control == 0.5  # rows 1 and 3 are their own mirror's first class
