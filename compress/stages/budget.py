@@ -44,8 +44,8 @@ def teacher_cost(job: Job) -> Cost:
     side = job.teacher
     if side.model is not None:
         # Lengths that the file leaves free are as long as the task's examples.
-        sizes = free_lengths(side.model, job.task)
-        example = None if sizes is None else {name: torch.empty(1, *size) for name, size in sizes.items()}
+        sizes = free_lengths(side.model, job.task, job.splits.train.batch(torch.arange(1)))
+        example = None if sizes is None else {name: torch.empty(size) for name, size in sizes.items()}
         return profiles.profile(side.model, target=job.target, precision="fp32", example=example)
     module = side.teacher.modules()["network"]
     if job.task.privileged:  # one answer takes all of what the teacher knows beside the example

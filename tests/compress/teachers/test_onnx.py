@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from compress.contracts.batch import Batch
 from compress.contracts.examples import Splits
 from compress.contracts.task import Task
-from compress.errors import TeacherError
+from compress.errors import TaskError, TeacherError
 from compress.teachers.onnx import OnnxTeacher, free_lengths
 
 WEIGHT = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], dtype=np.float32)
@@ -178,8 +178,9 @@ def test_inputs_go_by_their_names_or_else_by_their_order(tmp_path: Path, names: 
 def test_lengths_that_the_file_leaves_free_are_the_tasks(tmp_path: Path) -> None:
     fixed = two_inputs(tmp_path / "fixed.onnx", ("mask", "ids"), (INT64, INT64))
     free = two_inputs(tmp_path / "free.onnx", ("mask", "ids"), (INT64, INT64), free=True)
-    assert free_lengths(fixed, Words()) is None
-    assert free_lengths(free, Words()) == {"mask": (3,), "ids": (3,)}
+    one = WORDS.part(0, 2)
+    assert free_lengths(fixed, Words(), one) is None
+    assert free_lengths(free, Words(), one) == {"mask": (1, 3), "ids": (1, 3)}
     assert OnnxTeacher(free, Words()).observe(WORDS).output.tolist() == [[3.0, 3.0], [4.0, 4.0]]
 
 
@@ -198,3 +199,72 @@ def test_each_input_must_fit(tmp_path: Path) -> None:
 
     with pytest.raises(TeacherError, match=r"takes input 'mask' of shape \(3\), task 'words' gives \(4\)"):
         OnnxTeacher(two_inputs(tmp_path / "t.onnx", ("ids", "mask"), (INT64, INT64)), Longer())
+
+
+class Hinted(Tiny):
+    privileged = ("shift", "table")
+
+
+def with_privileged(path: Path, names: tuple[str, ...], rows: int | str = "batch") -> Path:
+    """x w + shift (a row for each example) + the sums of table's columns (one for all)."""
+    kinds = {"x": [rows, 3], "shift": [rows, 2], "table": ["length", 2], "other": [rows, 2]}
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["product"])]
+    last = "product"
+    for name in names[1:]:
+        added = name
+        if name == "table":
+            nodes.append(helper.make_node("ReduceSum", ["table", "axis"], ["total"], keepdims=1))
+            added = "total"
+        nodes.append(helper.make_node("Add", [last, added], [f"with_{name}"]))
+        last = f"with_{name}"
+    nodes.append(helper.make_node("Identity", [last], ["logits"]))
+    graph = helper.make_graph(
+        nodes,
+        "teacher",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, kinds[name]) for name in names],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [rows, 2])],
+        [numpy_helper.from_array(WEIGHT, "w"), numpy_helper.from_array(np.array([0], dtype=np.int64), "axis")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
+    return path
+
+
+TOLD = Batch(
+    (torch.eye(3),), None, torch.arange(3),
+    {"shift": torch.tensor([[10.0, 0.0], [20.0, 0.0], [30.0, 0.0]])},
+    {"table": torch.tensor([[0.0, 100.0], [0.0, 300.0]]).to_sparse()},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", ["batch", 2])
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("x",), [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]),  # a teacher need not take what it might
+        (("x", "shift"), [[11.0, 2.0], [23.0, 4.0], [35.0, 6.0]]),
+        (("x", "table", "shift"), [[11.0, 402.0], [23.0, 404.0], [35.0, 406.0]]),
+    ],
+)
+def test_privileged_inputs_go_by_their_names(
+    tmp_path: Path, names: tuple[str, ...], expected: list[list[float]], rows: int | str
+) -> None:
+    path = with_privileged(tmp_path / "t.onnx", names, rows)
+    assert OnnxTeacher(path, Hinted()).observe(TOLD).output.tolist() == expected
+    one = TOLD.part(0, 3)
+    shapes = {"x": (1, 3), "shift": (1, 2), "table": (2, 2)}
+    assert free_lengths(path, Hinted(), one) == (None if names == ("x",) else {name: shapes[name] for name in names})
+
+
+def test_what_a_teacher_is_not_told_is_refused(tmp_path: Path) -> None:
+    path = with_privileged(tmp_path / "t.onnx", ("x", "other"))
+    said = r"takes x, other; task 'tiny' gives input, and for the teacher alone shift, table"
+    with pytest.raises(TeacherError, match=said):
+        OnnxTeacher(path, Hinted())
+    with pytest.raises(TeacherError, match="takes x, shift; task 'tiny' gives input") as found:
+        OnnxTeacher(with_privileged(tmp_path / "s.onnx", ("x", "shift")), Tiny())
+    assert "only" in str(found.value.fix)
+    teacher = OnnxTeacher(with_privileged(tmp_path / "u.onnx", ("x", "shift")), Hinted())
+    with pytest.raises(TaskError, match="takes 'shift', which the student does not see"):
+        teacher.observe(Batch(TOLD.inputs, None, TOLD.index))
+    with pytest.raises(TeacherError, match=r"takes 'shift' of shape \(batch, 2\), and the stream '\?' gives \(n, 5\)"):
+        teacher.observe(Batch(TOLD.inputs, None, TOLD.index, {"shift": torch.zeros(3, 5)}))
