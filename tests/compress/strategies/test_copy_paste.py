@@ -80,6 +80,50 @@ def test_half_of_every_picture_is_labelled_both_ways() -> None:
     assert all(torch.equal(batch.common["mask"], inward.common["mask"]) for batch in found.values())
 
 
+@pytest.mark.parametrize(("component", "pixels"), [(True, [6, 6]), (False, [10, 10])])
+def test_of_the_teachers_labels_the_largest_part_stays_unless_things_come_in_numbers(
+    component: bool, pixels: list[int]
+) -> None:
+    hidden = torch.zeros(4, 1, 6, 6)
+    hidden[..., 0:2, 0:3] = hidden[..., 4:6, 4:6] = 1.0  # parts of 6 and of 4 pixels
+    known = Batch((torch.ones(4, 1, 6, 6),), torch.ones(4, 6, 6, dtype=torch.int64), torch.arange(4))
+    streams = {"train": known, "unlabelled": Batch((hidden,), None, torch.arange(4))}
+    strategy = CopyPaste() if component else CopyPaste(component=False)
+    found = strategy.transform(streams, {"teacher": EMATeacher(Says(), 0.99)}, SELFTRAIN, source())
+    for labels in (found[INWARD].extras["box_labels"], found[OUTWARD].labels):
+        assert labels is not None
+        assert labels.flatten(1).sum(1).tolist() == pixels
+
+
+def test_the_four_quarters_meet_crosswise() -> None:
+    """x_j takes boxes of u_p, and u_q boxes of x_i: the first halves are pasted, the second ones (u: the first) not."""
+    known = torch.arange(1.0, 5.0).view(4, 1, 1, 1).expand(4, 1, 6, 6)
+    streams = {
+        "train": Batch((known,), known[:, 0].long(), torch.arange(4)),
+        "unlabelled": Batch((-known,), None, torch.arange(4)),
+    }
+    found = CopyPaste(flips=False).transform(streams, {"teacher": EMATeacher(Says(), 0.99)}, SELFTRAIN, source())
+    values = {name: [one.unique().tolist() for one in batch.inputs[0]] for name, batch in found.items()}
+    assert values == {INWARD: [[-1.0, 3.0], [-2.0, 4.0]], OUTWARD: [[-3.0, 1.0], [-4.0, 2.0]]}
+    labels = found[INWARD].labels
+    assert labels is not None
+    assert labels[:, 0, 0].tolist() == [3, 4]
+    assert found[OUTWARD].extras["box_labels"][:, 0, 0].tolist() == [1, 2]
+    paired = CopyPaste(flips=False).transform(streams, {}, Clock("pretrain", 0, 1, 0, 1), source())[INWARD]
+    assert [one.unique().tolist() for one in paired.inputs[0]] == [[1.0, 3.0], [2.0, 4.0]]
+    assert paired.extras["box_labels"][:, 0, 0].tolist() == [1, 2]
+
+
+def test_fewer_unlabelled_pictures_are_used_again() -> None:
+    known = Batch((torch.ones(6, 1, 6, 6),), torch.ones(6, 6, 6, dtype=torch.int64), torch.arange(6))
+    hidden = -torch.arange(1.0, 5.0).view(4, 1, 1, 1).expand(4, 1, 6, 6)
+    streams = {"train": known, "unlabelled": Batch((hidden,), None, torch.arange(4))}
+    teacher = {"teacher": EMATeacher(Says(), 0.99)}
+    found = CopyPaste(flips=False).transform(streams, teacher, SELFTRAIN, source())
+    assert found[INWARD].inputs[0].amin(dim=(1, 2, 3)).tolist() == [-1.0, -2.0, -3.0]
+    assert found[OUTWARD].inputs[0].amin(dim=(1, 2, 3)).tolist() == [-4.0, -1.0, -2.0]
+
+
 def test_hidden_labels_are_never_looked_at() -> None:
     plain, garbage = transformed(CopyPaste()), transformed(CopyPaste(), hidden=torch.full((4, 6, 6), 77))
     for name, batch in plain.items():
