@@ -114,6 +114,19 @@ def test_the_four_quarters_meet_crosswise() -> None:
     assert paired.extras["box_labels"][:, 0, 0].tolist() == [1, 2]
 
 
+def test_unlabelled_pictures_are_mirrored_too() -> None:
+    corner = torch.zeros(4, 1, 6, 6)
+    corner[..., 0, 0] = 1.0
+    known = Batch((torch.zeros(4, 1, 6, 6),), torch.zeros(4, 6, 6, dtype=torch.int64), torch.arange(4))
+    streams = {"train": known, "unlabelled": Batch((corner,), None, torch.arange(4))}
+    seen = set()
+    for seed in range(20):
+        found = CopyPaste().transform(streams, {"teacher": EMATeacher(Says(), 0.99)}, SELFTRAIN, source(seed))
+        assert found[OUTWARD].labels is not None
+        seen |= {tuple(place) for place in found[OUTWARD].labels.nonzero()[:, 1:].tolist()}
+    assert seen == {(0, 0), (0, 5), (5, 0), (5, 5)}
+
+
 def test_fewer_unlabelled_pictures_are_used_again() -> None:
     known = Batch((torch.ones(6, 1, 6, 6),), torch.ones(6, 6, 6, dtype=torch.int64), torch.arange(6))
     hidden = -torch.arange(1.0, 5.0).view(4, 1, 1, 1).expand(4, 1, 6, 6)
