@@ -109,6 +109,11 @@ class VerifyPart:
 
     within_one_step: float = 0.999  # least share of values that export or build may change by at most one step
     mean_steps: float = 0.5  # largest mean change by a runtime, in quantisation steps: kernels round on their own
+    # Of outputs that the task calls directions, in place of the two above: how far a runtime may change a vector, in
+    # steps (root mean square over its values): any vector by one step, all together by 1 / sqrt(12) of one, which is
+    # what storing them in 8 bits does.
+    vector_steps: float = 1.0
+    mean_vector_steps: float = 0.2887
     accuracy_change: float = 0.002  # between an artifact and the stage before it
     top1_agreement: float = 0.99  # between an artifact and the stage before it
     student_agreement: float | None = None  # least, of what ships with the float student; 0.98 is proposed

@@ -3,6 +3,12 @@
 Outputs may come batch by batch: a `Comparison` keeps counts, a histogram and the worst samples, so that memory does not
 grow with the data. `compare` does the same for two arrays that are there at once.
 
+Where an output's rows are vectors that are read through their inner products, single values say little: a code that
+falls to the other side deep inside moves many of them a little. There the angle between the two vectors counts, by the
+chord: |a - b| / |a| = 2 sin(angle / 2) where both have one length, and more where the lengths differ. By Cauchy and
+Schwarz no inner product with a unit vector moves by more than the chord. A change of r steps (root mean square over
+the d values of a vector of length 1) is a chord of r * step * sqrt(d): `angle_of_steps`.
+
 What a runtime may change by rounding alone has a cause: every tensor that is rounded again on the way to the output may
 land half a step beside where it lay. `rerounded` counts them along the longest path; half a step each is what
 `explained_steps` gives.
@@ -99,6 +105,11 @@ class Parity:
         elements: how many were compared.
         histogram: of all differences.
         worst: the samples that differ most, the worst first; samples that do not differ are left out.
+        width: elements of a row, where rows are directions; else None, as the two angles are.
+        largest_angle: largest angle between a row and its counterpart, in degrees, by the chord: a row of another
+            length counts as turned. 0 to 180; infinite where NaN or infinity is on one side alone, or where the
+            reference is zero and the other row is not.
+        rms_angle: the same by the root mean square of all rows' chords.
     """
 
     step: float | None
@@ -113,6 +124,9 @@ class Parity:
     elements: int
     histogram: Histogram
     worst: tuple[Worst, ...]
+    width: int | None = None
+    largest_angle: float | None = None
+    rms_angle: float | None = None
 
 
 class Comparison:
@@ -120,12 +134,14 @@ class Comparison:
 
     Args:
         step: quantisation step of the output, > 0; None for float outputs.
+        directions: whether rows (all but the last axis, which has two elements or more) are vectors that are read
+            through their inner products.
 
     Raises:
         ExportError: the step is not positive and finite.
     """
 
-    def __init__(self, step: float | None) -> None:
+    def __init__(self, step: float | None, *, directions: bool = False) -> None:
         if step is not None and not (np.isfinite(step) and step > 0):
             raise ExportError(f"a quantisation step of {step} is no unit", fix="read it with output_step(model)")
         self.step = step
@@ -137,6 +153,8 @@ class Comparison:
         self._largest = self._sum = 0.0
         self._rows: int | None = None
         self._agreeing = 0
+        self._directions, self._width = directions, 0
+        self._largest_chord = self._chords = 0.0  # squared; the second is a sum over rows
         self._known, self._mean, self._squares = 0, 0.0, 0.0  # of the reference: Chan's parallel variance
         self._samples = 0
         self._worst: list[tuple[float, int, Worst]] = []
@@ -171,6 +189,7 @@ class Comparison:
             self._within += int((difference <= self.step + rounding).sum())
         self._add_histogram(first, second, difference)
         self._add_rows(first, second)
+        self._add_chords(first, difference)
         self._add_spread(first[np.isfinite(first)])
         self._add_worst(first, second, difference)
 
@@ -208,6 +227,9 @@ class Comparison:
                 self._unordered,
             ),
             worst=tuple(found for _, _, found in sorted(self._worst, key=lambda entry: (-entry[0], -entry[1]))),
+            width=self._width or None,
+            largest_angle=_degrees(self._largest_chord**0.5) if self._width else None,
+            rms_angle=_degrees((self._chords * self._width / self._elements) ** 0.5) if self._width else None,
         )
 
     def _add_histogram(
@@ -232,6 +254,17 @@ class Comparison:
         other_largest = np.argmax(np.where(np.isnan(others), -np.inf, others), axis=1)
         self._rows = (self._rows or 0) + len(rows)
         self._agreeing += int(((largest == other_largest) & ~broken).sum())
+
+    def _add_chords(self, first: NDArray[np.float64], difference: NDArray[np.float64]) -> None:
+        if not self._directions or first.ndim < 2 or first.shape[-1] < 2:
+            return
+        self._width = first.shape[-1]
+        apart = (difference.reshape(-1, self._width) ** 2).sum(axis=1)
+        size = (np.where(np.isfinite(first), first, 0.0).reshape(-1, self._width) ** 2).sum(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            chords = np.where(apart > 0, apart / size, 0.0)
+        self._largest_chord = max(self._largest_chord, float(chords.max()))
+        self._chords += float(chords.sum())
 
     def _add_spread(self, known: NDArray[np.float64]) -> None:
         if not known.size:
@@ -337,6 +370,26 @@ def output_steps(model: ModelProto) -> dict[str, float | None]:
             scale = graph.array(known[makers[name].input[1]]).astype(np.float64).ravel()
             steps[value.name] = float(scale[0]) if scale.size == 1 else None
     return steps
+
+
+def angle_of_steps(steps: float, step: float, width: int) -> float:
+    """How far a vector of length 1 turns, in degrees, when its values change by so many steps (root mean square).
+
+    1 step is what a change of every value by one step makes; 1 / sqrt(12), the root mean square of an error that is
+    even over one step, is what storing the vector on the grid makes (Widrow and Kollar 2008, "Quantization Noise",
+    chapter 1).
+
+    Args:
+        steps: >= 0.
+        step: of the values' grid, > 0.
+        width: values of a vector.
+    """
+    return _degrees(steps * step * math.sqrt(width))
+
+
+def _degrees(chord: float) -> float:
+    """The angle of a chord of the unit circle; 180 for what is longer than its diameter, as long as it is finite."""
+    return math.degrees(2.0 * math.asin(min(chord / 2.0, 1.0))) if math.isfinite(chord) else math.inf
 
 
 def rerounded(model: ModelProto) -> dict[str, int]:

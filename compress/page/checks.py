@@ -9,6 +9,8 @@ PARITY = {  # columns in this order; others follow
     "mean_steps": "mean, steps",
     "within_one_step": "within one step",
     "top1_agreement": "top-1 agreement",
+    "largest_angle": "largest turn, degrees",
+    "rms_angle": "turn, root mean square, degrees",
     "max_abs": "largest",
     "mean_abs": "mean",
     "spread": "spread of the outputs",
@@ -106,7 +108,7 @@ def parity(content: Row) -> Markup | None:
     found = rows(content, "verify", "parity")
     if not found:
         return None
-    fixed = ("reference", "artifact", "stage", "step", "output", "histogram", "worst")
+    fixed = ("reference", "artifact", "stage", "step", "output", "histogram", "worst", "width")
     several = len({word(row, "output") for row in found}) > 1
     keys = list(dict.fromkeys((*PARITY, *(key for row in found for key in row if key not in fixed))))
     keys = [key for key in keys if any(number(row, key) is not None for row in found)]

@@ -6,10 +6,12 @@ from typing import Any, Literal
 
 from compress.contracts.task import Task
 from compress.job import Job
+from compress.recipe import VerifyPart
 from compress.selection.feasibility import judged_energy_mj, judged_latency_ms
 from compress.stages import ledger
 from compress.stages.budget import budget_of
 from compress.stages.learned import PREDICTED, SHIPPED, Choice, Evidence, Learned, ratios
+from exporters.parity import Parity, angle_of_steps
 from profiles.cost import Cost
 
 WITHOUT_CLASSES = ("embedding", "regression")  # kinds of task whose largest output says nothing
@@ -72,6 +74,9 @@ def parity_gates(job: Job, entry: ledger.Entry, accuracy: Mapping[str, float]) -
     gates = [of_metric(job.task, "change", stage, name, change, bounds.accuracy_change)]
     for output, found in entry.outputs.items():
         of = name if len(entry.outputs) == 1 else f"{name}, output {output}"
+        if output in job.task.directions:
+            gates.extend(_turns(found, stage, of, bounds))
+            continue
         if found.top1_agreement is not None and job.task.kind not in WITHOUT_CLASSES:
             agreed = found.top1_agreement
             gates.append(Gate("top-1 agreement", stage, of, agreed, bounds.top1_agreement, "", False, "measured"))
@@ -82,6 +87,20 @@ def parity_gates(job: Job, entry: ledger.Entry, accuracy: Mapping[str, float]) -
             mean = found.mean_steps
             gates.append(Gate("mean change", stage, of, mean, bounds.mean_steps, "steps", True, "measured"))
     return gates
+
+
+def _turns(found: Parity, stage: str, of: str, bounds: VerifyPart) -> list[Gate]:
+    """The bounds of vectors that are read through inner products; none without a step or with one value each."""
+    if found.step is None or found.width is None or found.largest_angle is None or found.rms_angle is None:
+        return []
+    largest, mean = (
+        angle_of_steps(steps, found.step, found.width) for steps in (bounds.vector_steps, bounds.mean_vector_steps)
+    )
+    turned, together = found.largest_angle, found.rms_angle
+    return [
+        Gate("largest turn of a vector", stage, of, turned, largest, "degrees", True, "measured"),
+        Gate("turn of vectors, root mean square", stage, of, together, mean, "degrees", True, "measured"),
+    ]
 
 
 def cost_gates(job: Job, cost: Cost) -> list[Gate]:

@@ -128,7 +128,10 @@ def keep(
         Side -> the task's metric, as a fraction; and one entry for each pair, in order.
     """
     scores = {side.name: Tally(job.task) for side in sides}
-    streams = [{name: parity.Comparison(step) for name, step in steps.items()} for _ in pairs]
+    turning = job.task.directions
+    streams = [
+        {name: parity.Comparison(step, directions=name in turning) for name, step in steps.items()} for _ in pairs
+    ]
     for batch in _batches(job):
         outputs = {side.name: side.answer(batch) for side in sides}
         if look is not None:

@@ -90,6 +90,7 @@ class TextRetrieval(Task):
     input_shapes = ((LENGTH,), (LENGTH,))
     input_values = (minilm.WORDS, 2)
     output_names = ("vector",)
+    directions = ("vector",)
     metric = "recall@10"
     preprocessing = (
         f"WordPiece ids of bert-base-uncased, [CLS] in front and [SEP] behind, cut and padded with 0 to {LENGTH}; "

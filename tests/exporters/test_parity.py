@@ -153,3 +153,43 @@ def test_an_output_that_one_side_lacks_is_refused() -> None:
         parity.compare_batches([({"y": np.zeros(1)}, {"z": np.zeros(1)})], {"y": None})
     with pytest.raises(ExportError, match="no outputs"):
         parity.compare_batches([], {"y": None})
+
+
+def turned(reference: object, candidate: object) -> parity.Parity:
+    """A comparison of directions."""
+    comparison = parity.Comparison(0.1, directions=True)
+    comparison.add(np.asarray(reference, np.float32), np.asarray(candidate, np.float32))
+    return comparison.result()
+
+
+def test_the_turn_of_vectors_worked_by_hand() -> None:
+    found = turned([[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [0.0, 1.0]])
+    assert found.width == 2
+    assert found.largest_angle == pytest.approx(90.0)
+    assert found.rms_angle == pytest.approx(60.0)  # chords sqrt(2) and 0: root mean square 1, a sixth of the circle
+    assert turned([[0.6, 0.8]], [[-0.6, -0.8]]).largest_angle == pytest.approx(180.0)
+
+
+def test_a_row_of_another_length_counts_as_turned() -> None:
+    assert turned([[2.0, 0.0]], [[4.0, 0.0]]).largest_angle == pytest.approx(60.0)  # a chord of one radius
+    assert turned([[1.0, 0.0]], [[7.0, 0.0]]).largest_angle == 180.0
+    assert turned([[0.0, 0.0]], [[0.0, 0.0]]).largest_angle == 0.0
+    assert turned([[0.0, 0.0]], [[0.0, 0.1]]).largest_angle == math.inf
+    assert turned([[1.0, 0.0]], [[math.nan, 0.0]]).largest_angle == math.inf
+
+
+def test_other_outputs_have_no_direction() -> None:
+    found = parity.compare(np.ones((2, 3)), np.ones((2, 3)), 0.1)
+    assert (found.width, found.largest_angle, found.rms_angle) == (None, None, None)
+
+
+def test_steps_as_an_angle() -> None:
+    assert parity.angle_of_steps(1.0, 0.01, 100) == pytest.approx(math.degrees(2 * math.asin(0.05)))
+    assert parity.angle_of_steps(0.0, 0.01, 100) == 0.0
+    # Storing unit vectors in 8 bits turns them by what 1 / sqrt(12) of a step says.
+    vectors = np.random.default_rng(0).standard_normal((500, 384))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    step = 0.002
+    found = parity.Comparison(step, directions=True)
+    found.add(vectors, np.rint(vectors / step) * step)
+    assert found.result().rms_angle == pytest.approx(parity.angle_of_steps(12**-0.5, step, 384), rel=0.02)

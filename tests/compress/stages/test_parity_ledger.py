@@ -53,7 +53,9 @@ def job() -> Any:
         output_names=("logits", "other"),
         input_names=("x",),
         metric="accuracy",
+        metric_unit="%",
         kind="classification",
+        directions=(),
         score=lambda outputs, labels: (outputs.argmax(1) == labels).float(),
         total=lambda sums, count: float(sums.sum()) / count,
     )
@@ -95,6 +97,62 @@ def test_the_largest_output_says_nothing_where_there_are_no_classes(job: Any, ki
     _, entries = ledger.keep(job, sides, [ledger.Pair("first", "first", "export")], {"logits": 0.1})
     names = [gate.name for gate in gates.parity_gates(job, entries[0], {"first": 1.0})]
     assert names == ["change of accuracy", "share within one step"]
+
+
+def encoder(last: float) -> onnx.ModelProto:
+    """Two numbers -> a unit vector of 16 through two quantised products; `last` is the scale of the second's codes."""
+    made = parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 17]>
+        small (float[batch, 2] x) => (float[batch, 16] logits) {
+          h = MatMul(x, a)  hq = QuantizeLinear(h, s, z)  hd = DequantizeLinear(hq, s, z)
+          g = MatMul(hd, b)  gq = QuantizeLinear(g, s, z)  gd = DequantizeLinear(gq, t, z)
+          k = Add(gd, c)  n = ReduceL2 <axes = [1]> (k)  logits = Div(k, n) }""")
+    draw = np.random.default_rng(0).standard_normal
+    constants = {
+        "a": draw((2, 16)), "b": draw((16, 16)) / 4, "c": draw(16), "s": np.array(0.03), "t": np.array(0.03 * last)
+    }  # fmt: skip
+    made.graph.initializer.extend(numpy_helper.from_array(v.astype(np.float32), k) for k, v in constants.items())
+    made.graph.initializer.append(numpy_helper.from_array(np.zeros((), np.int8), "z"))
+    return made
+
+
+def compared(job: Any, difference: float, last: float) -> list[gates.Gate]:
+    """Gates of the encoder beside one whose inputs a runtime's rounding moved by `difference`, and with that scale."""
+    sides = []
+    for name, gain, scale in (("first", 1.0, 1.0), ("second", 1.0 + difference, last)):
+        tensors = OnnxTensors(encoder(scale))
+
+        def answer(batch: Batch, tensors: OnnxTensors = tensors, gain: float = gain) -> ledger.Outputs:
+            return dict(tensors.compute(["logits"], {"x": gain * batch.inputs[0].numpy()}))
+
+        sides.append(ledger.Side(name, answer))
+    _, entries = ledger.keep(job, sides, [ledger.Pair("first", "second", "build")], {"logits": 0.5 / ledger.LEVELS})
+    return gates.parity_gates(job, entries[0], {"first": 1.0, "second": 1.0})
+
+
+def test_directions_are_judged_by_how_far_they_turn(job: Any) -> None:
+    job.task.directions, job.task.kind = ("logits",), "embedding"
+    found = compared(job, 1e-4, 1.0)  # codes that lie next to a half fall to the other side
+    assert [gate.name for gate in found] == [
+        "change of accuracy",
+        "largest turn of a vector",
+        "turn of vectors, root mean square",
+    ]
+    assert all(gate.passed for gate in found)
+    assert 0.0 < found[1].value < found[1].bound == pytest.approx(0.902, abs=0.001)  # 2 asin(sqrt(16) / 254 / 2)
+    assert found[2].bound == pytest.approx(0.2887 * found[1].bound, rel=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1.05, 1.5, 0.0])
+def test_one_wrong_scale_fails_the_bounds_of_directions(job: Any, scale: float) -> None:
+    job.task.directions, job.task.kind = ("logits",), "embedding"
+    assert {gate.name for gate in compared(job, 0.0, scale) if not gate.passed} >= {"turn of vectors, root mean square"}
+
+
+def test_what_is_no_direction_keeps_its_bounds(job: Any) -> None:
+    job.task.kind = "embedding"
+    names = [gate.name for gate in compared(job, 1e-4, 1.0)]
+    assert names == ["change of accuracy", "share within one step", "mean change"]
 
 
 def test_a_gate_says_what_was_at_fault() -> None:
