@@ -14,6 +14,8 @@ from compress.graphs import KNOWN, UNKNOWN
 class KnownLabels(Objective):
     """Supervised loss of the student where `Batch.extras["known_label"]` is not -1: one forward pass for all nodes."""
 
+    batch_wide = True  # the mean is over the known ones, of which parts of a batch have unequal numbers
+
     def prepare(self, preparation: Preparation) -> None:
         """Take the task's loss, with the recipe's label smoothing."""
         self._loss = preparation.supervised

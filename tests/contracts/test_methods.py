@@ -140,6 +140,32 @@ def test_objectives_give_values_per_sample_and_no_gradient_to_the_teacher(toy: M
     assert any(tensor.grad is not None for tensor in _leaves(student))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_mean_over_the_batch_is_one_over_its_parts_unless_the_objective_says_batch_wide(
+    toy: ModuleType, name: str
+) -> None:
+    """Several processes have a part each: whatever else an objective computes, it must be given the whole."""
+    method = method_of(name)
+    splits = toy.splits(extras=toy.streams())
+    stream = "train" if method.strategy is None else next(iter(method.strategy().streams))
+    batch = splits.named().get(stream, splits.train).batch(torch.arange(9, 17))  # some labels known, some not
+    student, teacher = _signals(8, grad=False), _signals(8, grad=False)
+    for key, objective in objectives_of(method).items():
+        objective.prepare(Preparation(splits, lambda split: iter(()), student, teacher, toy.CLASSES, 0, _cross_entropy))
+        if objective.batch_wide:
+            continue
+        whole, parts = objective(student, teacher, batch, CLOCK).mean(), []
+        for number in range(2):
+            ours, theirs = (_part(signals, number, 2) for signals in (student, teacher))
+            parts.append(objective(ours, theirs, batch.part(number, 2), CLOCK).mean())
+        torch.testing.assert_close(torch.stack(parts).mean(), whole, msg=lambda said, key=key: f"{key}: {said}")
+
+
+def _part(signals: Signals, number: int, parts: int) -> Signals:
+    taps = {name: value.tensor_split(parts)[number] for name, value in signals.taps.items()}
+    return Signals(signals.output.tensor_split(parts)[number], taps=taps)
+
+
 def _cross_entropy(output: Tensor, labels: Tensor) -> Tensor:
     return nn.functional.cross_entropy(output, labels, reduction="none")
 
