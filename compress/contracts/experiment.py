@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Holds = Literal["yes", "no", "undecided"]
+Holds = Literal["yes", "by mean alone", "no", "undecided"]
+"""Whether a criterion holds. "by mean alone": it asks for a mean, which reaches the bar, and the spread over seeds does
+not tell the difference from none."""
 Verdict = Literal["reproduced", "not reproduced at this scale", "inconclusive"]
 Figures = Mapping[str, Mapping[str, float]]
 """Of one seed: arm -> column -> figure."""

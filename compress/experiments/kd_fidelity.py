@@ -24,7 +24,7 @@ from compress.errors import TaskError
 from compress.methods.kd_fidelity import METHOD
 from compress.objectives.soft_cross_entropy import SoftCrossEntropy
 from compress.reproduction import bed
-from compress.reproduction.paired import at_least, paired
+from compress.reproduction.paired import paired, shown
 from compress.strategies.distillation_data import DistillationData
 
 TEST, TRAIN, CONTROL, ACCURACY = "agreement on test, %", "on its data, %", "control, %", "accuracy, %"
@@ -137,26 +137,26 @@ def judge(results: Results) -> Sequence[Finding]:
         less = paired(results.of(own, TRAIN), results.of(unseen, TRAIN))
         said = f"teacher of {few}: unseen data raise the agreement on test"
         above = "by at least 1.5" if bar else "at all"
-        findings.append(Finding(f"{said} {above}", str(more), at_least(more, bar)))
+        findings.append(Finding(f"{said} {above}", str(more), shown(more, bar)))
         findings.append(
-            Finding(f"teacher of {few}: and do not raise that on the student's data", str(less), at_least(less, 0.0))
+            Finding(f"teacher of {few}: and do not raise that on the student's data", str(less), shown(less))
         )
     for name, bar in ((FEW_OWN, 15.0), (FEW_UNSEEN, 15.0), (MANY_OWN, 3.0), (MANY_UNSEEN, 3.0)):
         beyond = paired(results.of(name, TEST), results.of(name, CONTROL))
-        findings.append(Finding(f"{name}: agreement - control >= {bar:g}", str(beyond), at_least(beyond, bar)))
+        findings.append(Finding(f"{name}: agreement - control >= {bar:g}", str(beyond), shown(beyond, bar)))
     short = paired([98.0] * len(results.seeds), results.of(MANY_OWN, TRAIN))
-    findings.append(Finding("98 - agreement on its data > 0, teacher of 5,000", str(short), at_least(short, 0.0, 2.0)))
+    findings.append(Finding("98 - agreement on its data > 0, teacher of 5,000", str(short), shown(short)))
     for before, after in itertools.pairwise(FRACTIONS):
         rise = paired(results.of(_start(after), TRAIN), results.of(_start(before), TRAIN))
         criterion = f"agreement on its data rises from {before:g} to {after:g} of the way to the teacher"
-        findings.append(Finding(criterion, str(rise), at_least(rise, 0.0)))
+        findings.append(Finding(criterion, str(rise), shown(rise)))
     for name, against, claim in (
         (WARM_OWN, MANY_OWN, "temperature 4 helps on test (the paper's teachers are saturated)"),
         (MIXED, MANY_OWN, "mixup helps on test"),
         (NOISE, MANY_OWN, "noise helps on test (the paper: it hurts)"),
     ):
         found = paired(results.of(name, TEST), results.of(against, TEST))
-        findings.append(Finding(claim, str(found), at_least(found, 0.0), decides=False))
+        findings.append(Finding(claim, str(found), shown(found), decides=False))
     return findings
 
 

@@ -29,7 +29,7 @@ from compress.errors import TaskError
 from compress.frontends.unchanged import Unchanged
 from compress.methods.leaf import METHOD
 from compress.reproduction.bed import seeded, taught
-from compress.reproduction.paired import at_least, paired
+from compress.reproduction.paired import paired, shown
 from compress.retrieval import in_int8, of_unit_length, prefix, recall_at, signs
 from compress.spaces.token_encoder import Encoder, Plan
 from compress.teachers import minilm
@@ -237,7 +237,7 @@ def judge(results: Results) -> Sequence[Finding]:
         Finding(
             f"with {SHORT} of 384 coordinates a student of ordered axes is at least 0.08 ahead of a turned one",
             str(gap),
-            at_least(gap, 0.08),
+            shown(gap, 0.08),
         ),
         Finding(
             "vectors rounded to int8 are within 0.02 of float ones",
@@ -252,7 +252,7 @@ def judge(results: Results) -> Sequence[Finding]:
         Finding(
             "one bit per coordinate follows the rotation the other way round",
             str(bits),
-            at_least(bits, 0.0),
+            shown(bits),
             decides=False,
         ),
     )

@@ -27,7 +27,7 @@ from compress.objectives.soft_targets import SoftTargets
 from compress.objectives.trilateral import Trilateral
 from compress.objectives.weighted_soft_labels import WeightedSoftLabels
 from compress.reproduction.bed import TASK, accuracy, answers, cnn, mlp, pictures, seeded, taught
-from compress.reproduction.paired import at_least, paired
+from compress.reproduction.paired import by_mean, paired, shown
 from compress.strategies.held_out import HeldOut
 from compress.teachers.remembered import RememberedTeacher
 
@@ -77,7 +77,7 @@ def run(data: Path | None, seed: int, say: Callable[[str], None]) -> Figures:
         network = student(
             method=replace(METHOD, rates={"objectives": Constant(OUTER_RATE / NUMBERS.learning_rate)}),
             objectives={"trilateral": objective},
-            strategy=HeldOut(share=1.0, source="val"),
+            strategy=HeldOut(share=1.0, source="val", augment=False),
         )
         ratios = objective.ratios(answers(network, splits.train), logits, labels).detach()
         figures[name] = {ACCURACY: accuracy(network, all_pictures.unseen), **_means(ratios, groups)}
@@ -117,19 +117,19 @@ def judge(results: Results) -> Sequence[Finding]:
     """The specification's criteria; what its pilot did not find is reported beside them."""
     wrong_label, ordinary, wrong_teacher = (results.of(LEARNED, group) for group in GROUPS)
     found = []
-    for name, gap, bar in (
-        ("ratio of wrong labels - ordinary", paired(wrong_label, ordinary), 0.1),
-        ("ratio of ordinary - wrong teacher", paired(ordinary, wrong_teacher), 0.03),
-        ("learned - fixed 0.5, points", _gap(results, LEARNED, "fixed 0.5"), 0.1),
-        ("learned - by the teacher (ADA), points", _gap(results, LEARNED, "by the teacher (ADA)"), 0.0),
+    for name, gap, bar, rule in (
+        ("ratio of wrong labels - ordinary, in the mean", paired(wrong_label, ordinary), 0.1, by_mean),
+        ("ratio of ordinary - wrong teacher, in the mean", paired(ordinary, wrong_teacher), 0.03, by_mean),
+        ("learned - fixed 0.5, points", _gap(results, LEARNED, "fixed 0.5"), 0.1, shown),
+        ("learned - by the teacher (ADA), points", _gap(results, LEARNED, "by the teacher (ADA)"), 0.0, shown),
     ):
-        found.append(Finding(f"{name} >= {bar}", str(gap), at_least(gap, bar)))
+        found.append(Finding(f"{name} >= {bar}", str(gap), rule(gap, bar)))
     best = max((f"fixed {ratio}" for ratio in FIXED), key=lambda arm: sum(results.of(arm, ACCURACY)))
     for name, gap in (
         (f"learned - {best}, the best in hindsight, points", _gap(results, LEARNED, best)),
         ("learned - without S-T edge and averages, points", _gap(results, LEARNED, EDGELESS)),
     ):
-        found.append(Finding(f"{name} >= 0", str(gap), at_least(gap, 0.0), decides=False))
+        found.append(Finding(f"{name} >= 0", str(gap), shown(gap), decides=False))
     return found
 
 
@@ -143,7 +143,8 @@ EXPERIMENT = Experiment(
     bed=(
         "Fashion-MNIST at 14 x 14; 2,000 training pictures, 20 % with a wrong label, independently 30 % with a teacher"
         " whose classes are rotated by one; 400 clean held-out pictures; CNN teacher (32, 64, 128) of 5,000 others;"
-        " student 196-24-10, 15 epochs, AdamW 4e-3, T 4"
+        " student 196-24-10, 15 epochs, AdamW 4e-3, one cycle, T 4; the ratio learns every second step, at a"
+        " constant 1e-2"
     ),
     data="fashion_mnist",
     columns=(ACCURACY, *GROUPS),

@@ -1,13 +1,17 @@
-"""Differences between arms that share their seeds."""
+"""Differences between arms that share their seeds, and what a criterion makes of one.
+
+One rule holds for all experiments where a specification states no other: `shown`. Where it does, that one decides:
+`by_mean` ("in the mean"), `by_errors` ("by two standard errors"), `not_below` ("no worse beyond two standard errors").
+"""
 
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from compress.contracts.experiment import Holds
 
-LEVEL = 0.95
+LEVEL = 0.95  # of intervals, and 1 - LEVEL of one-sided tests
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,16 @@ class Paired:
     interval: tuple[float, float]
     p: float
     seeds: int
+
+    def tells_from(self, value: float) -> bool:
+        """Whether the mean is above `value` by Student's t test, one-sided at 5 %; never with one seed."""
+        if self.seeds < 2 or self.mean <= value:
+            return False
+        if self.error == 0.0:
+            return True
+        from scipy import stats  # slow to import
+
+        return float(stats.t.sf((self.mean - value) / self.error, self.seeds - 1)) < 1 - LEVEL
 
     def __str__(self) -> str:
         if self.seeds < 2:
@@ -57,11 +71,25 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Paired:
     return Paired(mean, error, (mean - reach, mean + reach), p, count)
 
 
-def at_least(gap: Paired, bar: float, errors: float = 0.0) -> Holds:
-    """Whether the mean difference reaches `bar`, and is above zero by so many standard errors where that is asked.
+def shown(gap: Paired, bar: float = 0.0) -> Holds:
+    """The rule where nothing else is said: the mean reaches `bar`, and seeds tell the difference from none.
 
-    "undecided" with one seed; otherwise the point estimate decides, as specifications state their criteria.
+    A bar >= 0 is a size that the mean must reach, and the test is against zero, one-sided at 5 %; of a bar < 0, which
+    allows a loss, the test is against the bar. "undecided" where the mean reaches the bar and the test does not.
     """
+    if gap.seeds > 1 and gap.mean < bar:
+        return "no"
+    return "yes" if gap.tells_from(min(bar, 0.0)) else "undecided"
+
+
+def by_mean(gap: Paired, bar: float) -> Holds:
+    """Of criteria "in the mean" over the seeds: as `shown`, but what that leaves undecided holds "by mean alone"."""
+    held = shown(gap, bar)
+    return "by mean alone" if held == "undecided" and gap.seeds > 1 else held
+
+
+def by_errors(gap: Paired, bar: float, errors: float) -> Holds:
+    """Of criteria that name standard errors: the mean reaches `bar`, and is above zero by so many of them."""
     if gap.seeds < 2:
         return "undecided"
     return "yes" if gap.mean >= bar and gap.mean >= errors * gap.error else "no"
@@ -74,12 +102,10 @@ def not_below(gap: Paired, bar: float = 0.0, errors: float = 2.0) -> Holds:
     return "yes" if gap.mean >= bar - errors * gap.error else "no"
 
 
-def shown(gap: Paired, bar: float) -> Holds:
-    """Whether the mean difference reaches `bar` >= 0 and seeds tell it from zero, one-sided at 5 %.
-
-    "undecided" where the mean reaches the bar and its spread does not exclude zero: stricter than a mean alone.
-    """
-    if gap.mean < bar and gap.seeds > 1:
+def within(gap: Paired, bound: float) -> Holds:
+    """Whether the difference is at most `bound` > 0 either way: "no" by the mean, "yes" where seeds show it, tested
+    against both bounds, each one-sided at 5 %; else undecided."""
+    if gap.seeds > 1 and abs(gap.mean) > bound:
         return "no"
-    one_sided = gap.p / 2 if gap.mean > 0 else 1.0
-    return "yes" if one_sided < 1 - LEVEL else "undecided"
+    mirrored = replace(gap, mean=-gap.mean)
+    return "yes" if gap.tells_from(-bound) and mirrored.tells_from(-bound) else "undecided"

@@ -7,8 +7,14 @@ from typing import Any
 
 from compress.contracts.experiment import Holds
 from compress.reproduction.paired import paired
+from compress.reproduction.verdict import said
 
-MARKS: dict[Holds, str] = {"yes": "holds", "no": "does not hold", "undecided": "undecided"}
+MARKS: dict[Holds, str] = {
+    "yes": "holds",
+    "by mean alone": "holds by its mean alone",
+    "no": "does not hold",
+    "undecided": "undecided",
+}
 
 
 def text(told: Mapping[str, Any]) -> str:
@@ -23,16 +29,17 @@ def text(told: Mapping[str, Any]) -> str:
     for row in (head, *rows):
         lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     lines.append("")
+    wide = max(len(MARKS[finding["holds"]]) for finding in told["findings"])
     for finding in told["findings"]:
         aside = "" if finding["decides"] else " (does not decide)"
-        lines.append(f"{MARKS[finding['holds']]:13}  {finding['criterion']}: {finding['found']}{aside}")
-    return "\n".join([*lines, "", f"verdict: {told['verdict']} ({_cost(told)})"])
+        lines.append(f"{MARKS[finding['holds']]:{wide}}  {finding['criterion']}: {finding['found']}{aside}")
+    return "\n".join([*lines, "", f"verdict: {said(told)} ({_cost(told)})"])
 
 
 def markdown(told: Mapping[str, Any]) -> str:
     """A section for documentation."""
     head, rows = _cells(told)
-    lines = [f"### {told['experiment']}: {told['verdict']}", "", told["claim"], "", f"Source: {told['source']}."]
+    lines = [f"### {told['experiment']}: {said(told)}", "", told["claim"], "", f"Source: {told['source']}."]
     lines += [f"Bed: {told['bed']}", "", _row(head), _row(["---"] * len(head)), *map(_row, rows), ""]
     for finding in told["findings"]:
         aside = "" if finding["decides"] else " Does not decide."
