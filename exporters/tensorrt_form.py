@@ -5,7 +5,14 @@ from collections.abc import Callable, Mapping
 from onnx import ModelProto
 
 from exporters.errors import ExportError
-from exporters.passes import bias_to_float, drop_unused, fold_weight_quantizers, name_nodes, stft_to_matmul
+from exporters.passes import (
+    bias_to_float,
+    dequantize_tables,
+    drop_unused,
+    fold_weight_quantizers,
+    name_nodes,
+    stft_to_matmul,
+)
 
 Profile = dict[str, list[list[int]]]
 """Input name -> [smallest, typical, largest] shape."""
@@ -14,6 +21,7 @@ REWRITES: tuple[Callable[[ModelProto], ModelProto], ...] = (
     name_nodes.apply,
     stft_to_matmul.apply,
     bias_to_float.apply,
+    dequantize_tables.apply,
     fold_weight_quantizers.apply,
     drop_unused.apply,
 )

@@ -259,7 +259,8 @@ class _Trace:
         if kind in ("conv", "conv_transpose", "gemm"):
             weights = _with_bias(name, args, weights)
         elif kind not in ("matmul", "recurrent"):
-            weights = tuple(item for item in weights if item.dtype in FLOATS)
+            stored = FLOATS | _CODES if name == "embedding" else FLOATS  # other integers are places
+            weights = tuple(item for item in weights if item.dtype in stored)
         if kind == "batchnorm":
             made = made[:1]  # saved statistics are for training
         outputs = tuple(self._new_edge(item) for item in made if item.numel() or item.dim())
@@ -412,6 +413,9 @@ def _steps(name: str, args: tuple[Any, ...]) -> tuple[tuple[int, ...], tuple[int
     window = tuple(args[1].shape[2:])
     strides = tuple(args[3])
     return window, strides * (len(window) if len(strides) == 1 else 1)
+
+
+_CODES = frozenset({"int8", "uint8"})  # of a table that is stored quantised
 
 
 def _with_bias(name: str, args: tuple[Any, ...], weights: tuple[Weight, ...]) -> tuple[Weight, ...]:

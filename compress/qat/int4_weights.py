@@ -21,7 +21,7 @@ def mark(placement: q.Placement) -> list[q.Site]:
             sites.append(_weight(placement, node, axis=0))
         elif node.target in q.PRODUCTS:
             sites.append(_weight(placement, node, axis=1))
-        elif node.target in q.CONVOLUTIONS or node.target in q.WITHOUT_INT8:
+        elif node.target in q.CONVOLUTIONS or node.target is q.LOOKUP or node.target in q.WITHOUT_INT8:
             sites.append(q.site(node, False, "no kernel with four-bit weights"))
     return sites
 

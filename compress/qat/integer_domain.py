@@ -9,14 +9,16 @@ from torch.fx import Node
 
 from compress.qat import quantizer as q
 
+_TAKE_CODES = frozenset({*q.CONVOLUTIONS, q.LINEAR, *q.PRODUCTS, q.CONCAT, *q.AVERAGES, *q.CURVES, *q.CLAMPS})
+
 
 def mark(placement: q.Placement, *, network_output: bool, one_concat_scale: bool) -> list[q.Site]:
     """Mark one graph in topological order.
 
     Args:
         placement: the graph's marks.
-        network_output: quantise what the network returns too. What a convolution computes is quantised in any case:
-            there are no integer convolutions with a float output.
+        network_output: quantise what the network returns too, and what nothing reads as codes. What a convolution
+            computes is quantised in any case: there are no integer convolutions with a float output.
         one_concat_scale: give all inputs of a concatenation and its output one scale, so that codes are only copied.
             Otherwise each keeps its own, and the kernel looks new codes up: then the ReLU in front of an input still
             folds into its convolution, which a zero point that another input's negative values need would forbid.
@@ -30,6 +32,8 @@ def mark(placement: q.Placement, *, network_output: bool, one_concat_scale: bool
             sites.append(_weighted(placement, node, network_output))
         elif node.target in q.PRODUCTS:
             sites.append(_product(placement, node, network_output))
+        elif node.target is q.LOOKUP:
+            sites.append(placement.table(node))
         elif node.target in q.WITHOUT_INT8:
             sites.append(q.site(node, False, q.WITHOUT_INT8[node.target]))
         elif (node.target in q.ADDS or node.target is q.MULTIPLY) and _both_computed(node):
@@ -90,6 +94,18 @@ def _product(placement: q.Placement, node: Node, network_output: bool) -> q.Site
     return q.site(node, True)
 
 
+def _read_as_codes(node: Node) -> bool:
+    """Whether a reader of this tensor takes codes, also through operators that only move them."""
+    return any(
+        _read_as_codes(reader)
+        if reader.target in q.MOVES or reader.target in q.MAX_POOLS or reader.target in q.DROPOUTS
+        else reader.target in _TAKE_CODES
+        or q.is_spatial_mean(reader)
+        or (reader.target in q.ADDS | {q.MULTIPLY} and _both_computed(reader))
+        for reader in node.users
+    )
+
+
 def _both_computed(node: Node) -> bool:
     """Two computed tensors of real numbers, not a tensor and a constant."""
     sources = q.tensors(node)
@@ -99,5 +115,7 @@ def _both_computed(node: Node) -> bool:
 
 
 def _output(placement: q.Placement, node: Node, network_output: bool) -> None:
-    if network_output or any(reader.op != "output" for reader in node.users):
+    # Softmax, norms, powers and divisions take numbers, as the caller of the network does, and products and additions
+    # can give them: a pair between the two would round scores or an embedding for nothing.
+    if network_output or _read_as_codes(node):
         placement.output(node)

@@ -38,9 +38,9 @@ WITHOUT_INT8 = {  # weighted operators that no runtime here runs in int8
     aten.conv_transpose2d.input: "transposed convolutions have no int8 kernel",
     aten.gru.input: "recurrent layers have no int8 kernel",
     aten.lstm.input: "recurrent layers have no int8 kernel",
-    aten.embedding.default: "a table lookup multiplies nothing",
     aten.scaled_dot_product_attention.default: "attention is one operator here; write it as two matmuls",
 }
+LOOKUP = aten.embedding.default
 PRODUCTS = frozenset({aten.matmul.default, aten.bmm.default, aten.mm.default})
 BATCH_NORM = aten.batch_norm.default
 DROPOUTS = frozenset({aten.dropout.default, aten.feature_dropout.default})
@@ -230,6 +230,20 @@ class Placement:
     def weight(self, source: Node, consumer: Node, axis: int) -> None:
         """Quantise a parameter per channel along `axis`."""
         _annotation(consumer).input_qspec_map[source] = weight_spec(axis, self._rounding)
+
+    def table(self, node: Node) -> "Site":
+        """Store the table of a lookup in int8, one scale per column, so that scales are the same for all rows.
+
+        A lookup multiplies nothing: its codes become numbers behind it, and only the file and its memory are smaller.
+        """
+        table = node.args[0]
+        if not self.is_weight(table):
+            return site(node, False, "its table is computed")
+        assert isinstance(table, Node)
+        if len(table.users) > 1:
+            return site(node, False, "something else reads its table")
+        self.weight(table, node, axis=1)
+        return site(node, True)
 
     def output(self, node: Node) -> None:
         """Quantise what `node` computes, for all its readers."""

@@ -32,6 +32,8 @@ def mark(placement: q.Placement) -> list[q.Site]:
             sites.append(_weighted(placement, node, node is last))
         elif node.target in q.PRODUCTS:
             sites.append(_product(placement, node))
+        elif node.target is q.LOOKUP:
+            sites.append(placement.table(node))
         elif node.target in q.WITHOUT_INT8:
             sites.append(q.site(node, False, q.WITHOUT_INT8[node.target]))
         elif node.target in q.ADDS:

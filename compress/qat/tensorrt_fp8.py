@@ -24,6 +24,8 @@ def mark(placement: q.Placement) -> list[q.Site]:
             sites.append(_weighted(placement, node))
         elif node.target in q.PRODUCTS:
             sites.append(_product(placement, node))
+        elif node.target is q.LOOKUP:
+            sites.append(q.site(node, False, "a table lookup multiplies nothing"))
         elif node.target in q.WITHOUT_INT8:
             sites.append(q.site(node, False, q.WITHOUT_INT8[node.target].replace("int8", "fp8")))
     return sites

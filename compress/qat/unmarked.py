@@ -15,7 +15,7 @@ def rules(ships: str, half: HalfFormat | None) -> q.Rules:
     """
 
     def mark(placement: q.Placement) -> list[q.Site]:
-        weighted = q.CONVOLUTIONS | {q.LINEAR} | q.PRODUCTS | set(q.WITHOUT_INT8)
+        weighted = q.CONVOLUTIONS | {q.LINEAR, q.LOOKUP} | q.PRODUCTS | set(q.WITHOUT_INT8)
         return [q.site(node, False, f"the network is {ships}") for node in placement.nodes if node.target in weighted]
 
     return q.Rules(

@@ -3,7 +3,7 @@
 A pre-norm encoder over token ids and their mask (Vaswani et al. 2017, arXiv:1706.03762, with the norm in front) with
 the head of LEAF (arXiv:2509.12539): masked mean, linear map to the teacher's dimension, unit length where the teacher's
 answers have it. Without blocks it is a bag of token vectors with a perceptron behind its mean (proposed), which costs
-almost nothing. The table is looked up in float; all that multiplies runs in int8.
+almost nothing. What multiplies runs in int8, and the table is stored in it.
 
 Where the teacher is a network with a table of the same words, students start from its principal axes (proposed: LEAF's
 students start from pre-trained encoders); a black box leaves them random.

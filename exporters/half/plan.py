@@ -1,5 +1,6 @@
 """Which precision each node takes: float32 where it must, half where that pays, and the rest by fewest Casts."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from exporters.half.observe import Seen
 from exporters.passes.strip_traces import module_name
 
 GAIN = frozenset({*graph.WEIGHTED, "LSTM", "GRU", "RNN", "Einsum"})  # where half precision is worth a Cast
+TABLE = 1 << 16  # numbers of a stored table from which on it is worth a Cast of what is looked up
 QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
 HALF_SCALES = 19  # opset from which Q/DQ take scales in half precision
 _KIND = {"fp16": "tensor(float16)", "bf16": "tensor(bfloat16)"}
@@ -77,7 +79,7 @@ def decide(
     nodes = [index for index in range(len(facts.nodes)) if _computes(facts, index)]
     bound = {index: False for index in nodes if index in why}
     for index in nodes:
-        if index not in bound and facts.nodes[index].op_type in GAIN:
+        if index not in bound and (facts.nodes[index].op_type in GAIN or _is_table(facts, index)):
             bound[index] = True
     outside_in, outside_out = -1, -2
     if not half_inputs:
@@ -138,6 +140,13 @@ def _computes(facts: policy.Graph, index: int) -> bool:
     if node.op_type in (*QUANTISERS, "Constant"):
         return False
     return any(name in facts.floats for name in (*node.input, *node.output))
+
+
+def _is_table(facts: policy.Graph, index: int) -> bool:
+    """A lookup in a large stored table: it computes nothing, but is stored in the type that it gives."""
+    node = facts.nodes[index]
+    table = facts.constants.get(node.input[0]) if node.op_type == "Gather" else None
+    return table is not None and math.prod(table.dims) >= TABLE
 
 
 def _undefined(facts: policy.Graph, half: HalfFormat) -> dict[int, str]:

@@ -9,10 +9,12 @@ import torch
 from onnx import TensorProto
 from torch import nn
 
+import profiles
 from compress.contracts.space import SpaceContext
 from compress.errors import RecipeError
 from compress.frontends.unchanged import Unchanged
 from compress.network import Model
+from compress.precision.cost import Pricer
 from compress.qat import prepare as qat
 from compress.spaces.token_encoder import SPACE, Encoder, Plan, TokenEncoder
 from exporters import torch_to_onnx
@@ -75,28 +77,103 @@ def test_without_a_mask_every_token_is_there() -> None:
         torch.testing.assert_close(student(IDS), student(IDS, torch.ones_like(IDS)))
 
 
-@pytest.mark.parametrize("quantizer", ["onnxruntime_x86", "tensorrt"])
-def test_products_run_in_int8_behind_a_float_table(tmp_path: Path, quantizer: str) -> None:
-    student = Model(Unchanged(), network(2, unit=True))
+def quantised(quantizer: str, student: nn.Module) -> qat.Prepared:
+    """Calibrated and frozen."""
     prepared = qat.prepare(student.eval(), (IDS, MASK), quantizer, float_modules=("frontend",))
     qat.calibrate(prepared, [(IDS, MASK)])
     qat.enter(prepared, qat.phase(1.0))
-    prepared.eval()
-    path, names = tmp_path / "model.onnx", ("input_ids", "attention_mask")
+    return prepared.eval()
+
+
+def written(prepared: nn.Module, path: Path) -> onnx.GraphProto:
+    """The graph of the exported file."""
+    names = ("input_ids", "attention_mask")
     torch_to_onnx.convert(
         qat.convert(prepared), (IDS, MASK), path, opset=20, input_names=names, output_names=("y",), metadata={}
     )
-    graph = onnx.load(path).graph
+    return onnx.load(path).graph
+
+
+@pytest.mark.parametrize("quantizer", ["onnxruntime_x86", "tensorrt"])
+def test_products_run_in_int8_behind_a_table_of_codes(tmp_path: Path, quantizer: str) -> None:
+    prepared = quantised(quantizer, Model(Unchanged(), network(2, unit=True)))
+    path = tmp_path / "model.onnx"
+    graph = written(prepared, path)
     assert [value.type.tensor_type.elem_type for value in graph.input] == [TensorProto.INT64] * 2
     (table,) = [tensor for tensor in graph.initializer if list(tensor.dims) == [WORDS, 32]]
-    assert table.data_type == TensorProto.FLOAT
+    assert table.data_type == TensorProto.INT8
+    (lookup,) = [node for node in graph.node if node.op_type == "Gather"]
+    assert lookup.input[0] == table.name, "the rows that are asked for become numbers, not the table"
     stored = [tensor for tensor in graph.initializer if tensor.data_type == TensorProto.INT8 and len(tensor.dims) == 2]
-    assert len(stored) == 2 * 6 + 2  # four layers of attention and two of the perceptron per block, then two
+    assert len(stored) == 2 * 6 + 2 + 1  # four layers of attention and two of the perceptron per block, two, the table
     found = on_onnxruntime.load(path, as_written=True).run({"input_ids": IDS.numpy(), "attention_mask": MASK.numpy()})
     with torch.no_grad():
         expected = prepared(IDS, MASK)
     # A code on the border between two may fall to the other side: a step of the last layer's input.
     torch.testing.assert_close(torch.from_numpy(found["y"]), expected, rtol=0, atol=0.02)
+
+
+def test_a_table_is_rounded_by_column_and_only_by_half_a_step() -> None:
+    prepared = quantised("onnxruntime_x86", Model(Unchanged(), network(0)))
+    table = prepared.graph.get_parameter("network.table.weight").detach()
+    step = table.abs().amax(dim=0) / 127
+    (site,) = [site for site in prepared.sites if site.operator.startswith("embedding")]
+    assert (site.module, site.quantized) == ("network.table", True)
+    (rounding,) = [module for module in prepared.weights() if module.scale.shape == step.shape and module.ch_axis == 1]
+    torch.testing.assert_close(rounding.scale, step)
+    with torch.no_grad():
+        codes = rounding(table) / step
+    torch.testing.assert_close(codes, codes.round(), rtol=0, atol=1e-4)
+    assert float((codes - table / step).abs().max()) <= 0.5 + 1e-4
+
+
+def test_a_table_that_is_kept_in_float_says_so() -> None:
+    student = Model(Unchanged(), network(0)).eval()
+    prepared = qat.prepare(student, (IDS, MASK), "tensorrt", float_modules=("frontend", "network.table"))
+    assert not [site for site in prepared.sites if site.operator.startswith("embedding") and site.quantized]
+
+
+def test_on_x86_nothing_is_rounded_between_a_product_and_what_takes_numbers(tmp_path: Path) -> None:
+    graph = written(quantised("onnxruntime_x86", Model(Unchanged(), network(1, unit=True))), tmp_path / "model.onnx")
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+
+    def ends(name: str) -> set[str]:
+        found: set[str] = set()
+        for node in readers.get(name, ()):
+            moved = node.op_type in ("Reshape", "Transpose", "QuantizeLinear", "DequantizeLinear")
+            found |= ends(node.output[0]) if moved else {node.op_type}
+        return found
+
+    rounded = [node for node in graph.node if node.op_type == "QuantizeLinear"]
+    assert rounded
+    for node in rounded:
+        assert ends(node.output[0]) & {"MatMul", "Gemm", "Add", "Gelu"}, node.name
+    makers = {node.output[0]: node for node in graph.node}
+    (softmax,) = [node for node in graph.node if node.op_type == "Softmax"]
+    where = makers[softmax.input[0]]
+    assert where.op_type == "Where"
+    scaled = next(makers[name] for name in where.input if name in makers and makers[name].op_type == "Mul")
+    assert makers[scaled.input[0]].op_type == "MatMul", "scores go to the softmax as the product gives them"
+
+
+@pytest.mark.parametrize("target", ["x86", "a100"])
+def test_what_is_predicted_of_the_weights_is_what_the_file_has(tmp_path: Path, target: str) -> None:
+    device = profiles.target(target)
+    torch.manual_seed(0)
+    student = Model(Unchanged(), Encoder(Plan(32, 0, 1, 1, 0), 4000, LENGTH, 6, normalize=True)).eval()
+    searched = profiles.profile(student, target=device, precision=device.precision, example=(IDS[:1], MASK[:1]))
+    priced = Pricer(student, (IDS, MASK), device, device.quantizer).assignment()
+    path = tmp_path / "model.onnx"
+    written(quantised(device.quantizer, student), path)
+    found = profiles.profile(path, target=device)
+    table = 4000 * 32  # numbers, of a byte each
+    assert table < found.weight_bytes < 1.02 * table
+    assert searched.weight_bytes == pytest.approx(found.weight_bytes, rel=0.01)
+    assert priced.weight_bytes == pytest.approx(found.weight_bytes, rel=0.01)
+    assert path.stat().st_size < 1.1 * table
 
 
 @pytest.mark.parametrize(

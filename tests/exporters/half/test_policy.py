@@ -150,3 +150,19 @@ def test_formats_that_an_opset_lacks_are_refused() -> None:
     )
     with pytest.raises(ExportError, match="scales"):
         plan.decide(quantised, FP16, {})
+
+
+@pytest.mark.parametrize(("rows", "stays"), [(100, True), (10_000, False)])
+def test_large_tables_are_stored_in_half_also_between_float_nodes(rows: int, stays: bool) -> None:
+    """A Cast of the rows that are looked up costs less than a table that is twice as wide."""
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["rows"], name="lookup"),
+        helper.make_node("LayerNormalization", ["rows", "gain"], ["n"], name="norm"),
+        helper.make_node("MatMul", ["n", "w"], ["y"], name="product"),
+    ]
+    constants = {"table": np.ones((rows, 8), np.float32), "gain": np.ones(8, np.float32), "w": np.eye(8)}
+    model = model_of(nodes, {name: value.astype(np.float32) for name, value in constants.items()})
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch"]))
+    found = kept(model)
+    assert "norm" in found
+    assert ("lookup" in found) is stays
