@@ -51,4 +51,5 @@ def _recipe_line(path: Path) -> str:
     import tomllib  # Python 3.10, which a device may have, is without it
 
     data = tomllib.loads(path.read_text(encoding="utf-8"))
-    return f"task {data.get('task', {}).get('name', '?')}, target {data.get('target', 'jetson')}"
+    task, method = data.get("task", {}).get("name", "?"), data.get("distill", {}).get("method", "vanilla_kd")
+    return f"task {task}, method {method}, target {data.get('target', 'jetson')}"

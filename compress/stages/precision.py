@@ -133,11 +133,12 @@ def study(desk: Desk, model: Prepared) -> Study | None:
 def _score(desk: Desk, chosen: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     """The metric by examples, around what the float student says to these validation examples."""
     sums: list[Tensor] = []
-    for index in torch.split(chosen, 256):
-        batch = desk.batch_of(index)
-        assert batch.labels is not None
-        scores = desk.job.task.score(desk.reference(*batch.inputs), batch.labels)
-        sums.append(scores.double().reshape(len(index), -1).sum(dim=0))
+    with torch.no_grad():
+        for index in torch.split(chosen, 256):
+            batch = desk.batch_of(index)
+            assert batch.labels is not None
+            scores = desk.job.task.score(desk.reference(*batch.inputs), batch.labels)
+            sums.append(scores.double().reshape(len(index), -1).sum(dim=0))
     return linearised(desk.job.task, torch.stack(sums).sum(dim=0), len(chosen))
 
 
