@@ -69,7 +69,7 @@ class HeldOut(DataStrategy):
                 f"the share {share} of {source!r} cannot be held out",
                 fix="write a share above 0 and below 1, such as 0.1; 1 where the source is another stream",
             )
-        if not batch > 0.0:
+        if not 0.0 < batch < float("inf"):
             raise RecipeError(f"held-out batches of {batch} times the batch size", fix="write batch = 1.0")
         self._share, self._source, self._batch, self._seed = share, source, batch, seed
         self.augments = augment

@@ -52,7 +52,17 @@ def test_another_stream_can_be_held_out_whole() -> None:
     assert cut.train is SPLITS.train
 
 
-@pytest.mark.parametrize("numbers", [{"share": 0.0}, {"share": 1.0}, {"share": 1.5, "source": "val"}, {"batch": 0.0}])
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"share": 0.0},
+        {"share": 1.0},
+        {"share": 1.5, "source": "val"},
+        {"batch": 0.0},
+        {"batch": float("inf")},
+        {"share": float("nan")},
+    ],
+)
 def test_numbers_out_of_range_are_refused(numbers: dict[str, float]) -> None:
     with pytest.raises(RecipeError):
         HeldOut(**numbers)  # type: ignore[arg-type]
