@@ -17,6 +17,7 @@ SHARES = frozenset(
         "contradicted_labels",
     }
 )
+FOUND = "recall@"  # of whatever is searched: shares as well
 UNITS = {"predictive_kl": "nats", "nll": "nats"}
 LEAST = {  # figure -> least value, and what it means to be below
     "true_class_probability": (
@@ -71,6 +72,6 @@ def _data(looked: Row) -> str:
 
 
 def _figure(key: str, value: float) -> str:
-    if key in SHARES:
+    if key in SHARES or key.startswith(FOUND):
         return numbers.percent(value)
     return f"{numbers.significant(value, 4)} {UNITS.get(key, '')}".strip()

@@ -38,3 +38,14 @@ def test_a_teacher_that_contradicts_the_labels_is_warned_of(content: dict[str, A
     assert "contradicts" not in words(diagnostics.diagnostics(content))
     content["verify"]["diagnostics"]["true_class"]["true_class_probability"] = 0.29
     assert "The teacher contradicts the labels" in words(diagnostics.diagnostics(content))
+
+
+def test_recalls_are_shares_as_the_metric_is_and_coefficients_are_not() -> None:
+    figures = {
+        "embedding_space": {"cosine, mean": 0.6912, "recall@10, asymmetric, 8 bits": 0.8651},
+        "concordance": {"student and teacher": 0.9123},
+    }
+    said = words(diagnostics.diagnostics({"verify": {"diagnostics": figures}}))
+    assert "cosine, mean 0.6912" in said
+    assert "recall@10, asymmetric, 8 bits 86.51 %" in said
+    assert "student and teacher 0.9123" in said
