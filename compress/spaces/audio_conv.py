@@ -35,6 +35,7 @@ from compress.structure.decisions import (
     exchanged,
     inherited,
     listed,
+    odd_value,
     once_per_example,
     one_of,
     others,
@@ -42,7 +43,17 @@ from compress.structure.decisions import (
     stable_hash,
     steps,
 )
-from compress.structure.layers import SMALLEST_MAP, Pair, Residual, activated, halved, pool, separable, widths_of
+from compress.structure.layers import (
+    SMALLEST_MAP,
+    Pair,
+    Residual,
+    activated,
+    at_least,
+    halved,
+    pool,
+    separable,
+    widths_of,
+)
 
 Layout = Literal["map", "temporal"]
 Kind = Literal["plain", "residual", "separable"]
@@ -232,7 +243,7 @@ class AudioConv(Space[Plan]):
                 for stride in reversed(self.strides):
                     stages = max(1, min(3, self.stages - self.strides.index(stride)))
                     for first in (8, 16, 32):
-                        widths = tuple(self.at_least(first * (stage + 2) // 2) for stage in range(stages))
+                        widths = tuple(at_least(self.widths, first * (stage + 2) // 2) for stage in range(stages))
                         plans += [
                             Plan(layout, kind, kernel, stride, "stride", pooling, widths, (depth,) * stages)
                             for depth, pooling in looks
@@ -242,10 +253,6 @@ class AudioConv(Space[Plan]):
                 widest, deepest = self.widths[-1:] * self.stages, (MOST_DEPTH,) * self.stages
                 plans.append(Plan(layout, kind, 9, self.strides[0], reduction, self.poolings[-1], widest, deepest))
         return tuple(dict.fromkeys(plan for plan in plans if self.wrong_with(plan) is None))
-
-    def at_least(self, channels: int) -> int:
-        """The smallest width on offer that is not below `channels`, or the largest there is."""
-        return next((width for width in self.widths if width >= channels), self.widths[-1])
 
     def mutate(self, plan: Plan, rng: random.Random) -> Plan:
         """One decision of `Plan` anew, one stage's width or depth, or one stage more or less at the end."""
@@ -305,9 +312,8 @@ class AudioConv(Space[Plan]):
             "reduction": get_args(Reduction),
             "pooling": self.poolings,
         }
-        for key, values in offered.items():
-            if (found := getattr(plan, key)) not in values:
-                return f"has {key} {found!r}; here there are {listed(values)}"
+        if wrong := odd_value(plan, offered):
+            return wrong
         count = len(plan.widths)
         if count != len(plan.depths) or not 1 <= count <= self.stages:
             return f"has {count} widths and {len(plan.depths)} depths; here there are 1 to {self.stages} stages"

@@ -4,9 +4,7 @@ A plan says how three nodes of a cell are wired, by which operations, and how of
 Every plan is a plain network of convolutions whose batch norm folds, pools and sums: see `structure/cell_network.py`.
 """
 
-import hashlib
 import itertools
-import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,17 +14,16 @@ from torch import nn
 
 from compress.contracts.space import Space, SpaceContext
 from compress.errors import RecipeError
-from compress.structure.cell_network import NONE, SKIP, SMALLEST_MAP, CellNetwork, Nodes, Skeleton
-from compress.structure.decisions import once_per_example
+from compress.structure.cell_network import NONE, SKIP, CellNetwork, Nodes, Skeleton
+from compress.structure.convnets import stem_strides
+from compress.structure.decisions import exchanged, map_or_signal, stable_hash
+from compress.structure.layers import SMALLEST_MAP, widths_of
 
 NODES = 3
 KEPT = 2  # edges per node at most
 LADDER = (8, 12, 16, 24, 32, 48, 64)  # channels of the first stage, before rounding up to the target's multiple
 MOST_CELLS = 3  # per stage
 MOST_STAGES = 3
-LARGEST_MAP = 64  # positions per axis that the first stage may see; larger inputs are reduced in the stem
-LARGEST_SIGNAL = 512  # the same for one-dimensional signals
-STEM_CHOICES = 3  # reductions offered, in powers of two
 
 # TensorRT pads int8 depthwise convolutions to full groups, so dense ones cost less there.
 DENSE = (NONE, SKIP, "max_3x3", "average_3x3", "conv_1x1", "conv_3x3", "dilated_3x3")
@@ -75,8 +72,7 @@ class Plan:
         }
 
     def __hash__(self) -> int:
-        # Python salts the hashes of strings per process; this one is the same in every run.
-        return int.from_bytes(hashlib.sha256(json.dumps(self.to_json()).encode()).digest()[:7], "big")
+        return stable_hash(self.to_json())
 
 
 @final
@@ -92,25 +88,12 @@ class Cells(Space[Plan]):
     """
 
     def __init__(self, context: SpaceContext) -> None:
-        once_per_example("cells", context)
-        shape = tuple(context.features.shape[1:])
-        if len(shape) not in (2, 3) or min(shape) < 1:
-            raise RecipeError(
-                f"the space cells takes features (B, C, H, W) or (B, C, L); here they are"
-                f" {tuple(context.features.shape)}",
-                fix="choose the space 'derived', which scales the teacher itself, or give the task a front-end that"
-                " makes an image or a signal",
-            )
-        self.shape, self.outputs = shape, context.outputs
-        multiple = context.width_multiple
-        self.widths = tuple(sorted({-(-width // multiple) * multiple for width in LADDER}))
+        self.shape, self.outputs = map_or_signal("cells", context), context.outputs
+        self.widths = widths_of(LADDER, context.width_multiple)
         self.operations = DENSE if context.family == "nvidia-gpu" else SEPARABLE
-        longest, most = max(shape[1:]), LARGEST_MAP if len(shape) == 3 else LARGEST_SIGNAL
-        first = 1
-        while longest / first > most:
-            first *= 2
-        self.strides = tuple(first * 2**i for i in range(STEM_CHOICES) if i == 0 or longest / first >= 4 * 2**i)
-        self.stages = max(1, min(MOST_STAGES, (longest // first // SMALLEST_MAP).bit_length()))
+        self.strides = stem_strides(self.shape[1:])
+        longest = max(self.shape[1:]) // self.strides[0]
+        self.stages = max(1, min(MOST_STAGES, (longest // SMALLEST_MAP).bit_length()))
 
     def skeletons(self) -> tuple[Skeleton, ...]:
         """Those whose stages have the same number of cells: by reduction, depth, then width, each ascending."""
@@ -162,20 +145,20 @@ class Cells(Space[Plan]):
         ]
         for stage, depth in enumerate(plan.cells):
             others = [other for other in (depth - 1, depth + 1) if 1 <= other <= MOST_CELLS]
-            neighbours.append([replace(plan, cells=_with(plan.cells, stage, other)) for other in others])
+            neighbours.append([replace(plan, cells=exchanged(plan.cells, stage, other)) for other in others])
         if len(plan.cells) > 1:
             neighbours.append([replace(plan, cells=plan.cells[:-1])])
         if len(plan.cells) < self.stages:
             neighbours.append([replace(plan, cells=(*plan.cells, plan.cells[-1]))])
         for place, kept in enumerate(plan.nodes):
             for change in (self.renamed(kept), self.moved(kept, place + 1), self.resized(kept, place + 1)):
-                neighbours.append([replace(plan, nodes=_with(plan.nodes, place, other)) for other in change])
+                neighbours.append([replace(plan, nodes=exchanged(plan.nodes, place, other)) for other in change])
         return rng.choice(rng.choice([some for some in neighbours if some]))
 
     def renamed(self, kept: tuple[tuple[int, str], ...]) -> list[tuple[tuple[int, str], ...]]:
         """One edge with another operation."""
         return [
-            _with(kept, edge, (source, other))
+            exchanged(kept, edge, (source, other))
             for edge, (source, name) in enumerate(kept)
             for other in self.operations[1:]
             if other != name
@@ -185,7 +168,7 @@ class Cells(Space[Plan]):
         """One edge with the same operation from another node."""
         taken = {source for source, _ in kept}
         return [
-            tuple(sorted(_with(kept, edge, (other, name))))
+            tuple(sorted(exchanged(kept, edge, (other, name))))
             for edge, (_, name) in enumerate(kept)
             for other in range(node)
             if other not in taken
@@ -259,10 +242,6 @@ class Cells(Space[Plan]):
     def build(self, plan: Plan) -> nn.Module:
         """Fresh weights from torch's current seed; features -> (B, outputs)."""
         return CellNetwork(plan.skeleton, plan.nodes, self.shape, self.outputs)
-
-
-def _with(values: tuple[Any, ...], place: int, value: Any) -> tuple[Any, ...]:
-    return (*values[:place], value, *values[place + 1 :])
 
 
 SPACE = Cells

@@ -14,8 +14,6 @@ Three kinds of block:
         int8 depthwise convolutions to full groups, so they cost more there than the dense ones.
 """
 
-import hashlib
-import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,10 +22,19 @@ from typing import Any, Literal, get_args
 from torch import Tensor, nn
 
 from compress.contracts.space import Outline, Space, SpaceContext
-from compress.errors import RecipeError
-from compress.structure.convnets import LADDER, most_stages, reduced, stem_kernel, stem_strides
-from compress.structure.decisions import checked, once_per_example, refuse
-from compress.structure.layers import SMALLEST_MAP, convolution, widths_of
+from compress.structure.convnets import LADDER, most_stages, reduced, stages_of, stem_of, stem_strides, window
+from compress.structure.decisions import (
+    checked,
+    exchanged,
+    inherited,
+    map_or_signal,
+    one_of,
+    others,
+    refuse,
+    stable_hash,
+    steps,
+)
+from compress.structure.layers import SMALLEST_MAP, Pair, at_least, convolution, halved, widths_of
 
 Kind = Literal["residual", "light", "separable"]
 
@@ -61,16 +68,13 @@ class Plan:
         }
 
     def __hash__(self) -> int:
-        # Python salts the hashes of strings per process; this one is the same in every run.
-        return int.from_bytes(hashlib.sha256(json.dumps(self.to_json()).encode()).digest()[:7], "big")
+        return stable_hash(self.to_json())
 
 
 class ResidualBlock(nn.Module):
     """relu(second(relu(first(x))) + shortcut(x)); the shortcut is a 1x1 convolution where the shape changes."""
 
-    def __init__(
-        self, inputs: int, outputs: int, kernels: tuple[tuple[int, int], tuple[int, int]], stride: tuple[int, int]
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, kernels: tuple[Pair, Pair], stride: Pair) -> None:
         super().__init__()
         self.first = convolution(inputs, outputs, kernels[0], stride)
         self.first_relu = nn.ReLU()
@@ -89,7 +93,7 @@ class ResidualBlock(nn.Module):
 class SeparableBlock(nn.Module):
     """Depthwise 3x3 and 1x1, each with ReLU."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: tuple[int, int], stride: tuple[int, int]) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: Pair, stride: Pair) -> None:
         super().__init__()
         self.depthwise = convolution(inputs, inputs, kernel, stride, groups=inputs)
         self.depthwise_relu = nn.ReLU()
@@ -114,28 +118,16 @@ class ConvNet(nn.Module):
         """
         super().__init__()
         self.signal = len(shape) == 2
-        height, width = (1, shape[1]) if self.signal else (shape[1], shape[2])
-        stride = (reduced(height, plan.stem_stride), reduced(width, plan.stem_stride))
-        kernel = (stem_kernel(height, stride[0]), stem_kernel(width, stride[1]))
-        self.stem = nn.Sequential(convolution(shape[0], plan.widths[0], kernel, stride), nn.ReLU())
-        height, width = -(-height // stride[0]), -(-width // stride[1])
+        stem = stem_of(shape, plan.stem_stride)
+        self.stem = nn.Sequential(convolution(shape[0], plan.widths[0], stem.kernel, stem.stride), nn.ReLU())
 
-        stages: list[nn.Module] = []
-        inputs = plan.widths[0]
-        for index, (channels, depth) in enumerate(zip(plan.widths, plan.depths, strict=True)):
-            blocks: list[nn.Module] = []
-            for block in range(depth):
-                halve = 2 if index > 0 and block == 0 else 1
-                stride = (halve if height >= SMALLEST_MAP else 1, halve if width >= SMALLEST_MAP else 1)
-                kernel = (3 if height > 1 else 1, 3 if width > 1 else 1)
-                blocks.append(one_block(plan.kind, inputs, channels, kernel, stride))
-                height, width = -(-height // stride[0]), -(-width // stride[1])
-                inputs = channels
-            stages.append(nn.Sequential(*blocks))
-        self.stages = nn.Sequential(*stages)
+        def block(_stage: int, inputs: int, outputs: int, size: Pair, stride: Pair) -> nn.Module:
+            return one_block(plan.kind, inputs, outputs, window(3, size), stride)
+
+        self.stages = stages_of(stem.size, plan.widths, plan.depths, block)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
-        self.head = nn.Linear(inputs, outputs)
+        self.head = nn.Linear(plan.widths[-1], outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) or (B, C, L) -> (B, outputs)."""
@@ -145,7 +137,7 @@ class ConvNet(nn.Module):
         return output
 
 
-def one_block(kind: Kind, inputs: int, outputs: int, kernel: tuple[int, int], stride: tuple[int, int]) -> nn.Module:
+def one_block(kind: Kind, inputs: int, outputs: int, kernel: Pair, stride: Pair) -> nn.Module:
     """The block that a plan's kind names."""
     if kind == "separable":
         return SeparableBlock(inputs, outputs, kernel, stride)
@@ -157,16 +149,7 @@ class Int8Conv(Space[Plan]):
     """All plans for one input size and one target."""
 
     def __init__(self, context: SpaceContext) -> None:
-        once_per_example("int8_conv", context)
-        shape = tuple(context.features.shape[1:])
-        if len(shape) not in (2, 3) or min(shape) < 1:
-            raise RecipeError(
-                f"the space int8_conv takes features (B, C, H, W) or (B, C, L); here they are"
-                f" {tuple(context.features.shape)}",
-                fix="choose the space 'derived', which scales the teacher itself, or give the task a front-end that"
-                " makes an image or a signal",
-            )
-        self.shape = shape
+        self.shape = shape = map_or_signal("int8_conv", context)
         self.outputs = context.outputs
         self.widths = widths_of(LADDER, context.width_multiple)
         self.strides = stem_strides(shape[1:])
@@ -193,56 +176,39 @@ class Int8Conv(Space[Plan]):
             for stride in reversed(self.strides):
                 stages = max(1, min(3, self.stages - self.strides.index(stride)))
                 for first in (8, 16, 32):
-                    widths = tuple(self.at_least(first * 2**stage) for stage in range(stages))
+                    widths = tuple(at_least(self.widths, first * 2**stage) for stage in range(stages))
                     plans += [Plan(kind, stride, widths, (depth,) * stages) for depth in (1, 2, 3)]
             plans.append(Plan(kind, self.strides[0], self.widths[-1:] * self.stages, (MOST_DEPTH,) * self.stages))
         return tuple(dict.fromkeys(plans))
 
-    def at_least(self, channels: int) -> int:
-        """The smallest width on offer that is not below `channels`, or the largest there is."""
-        return next((width for width in self.widths if width >= channels), self.widths[-1])
-
     def mutate(self, plan: Plan, rng: random.Random) -> Plan:
         """Another kind, stem reduction, width or depth of one stage, or one stage more or less at the end."""
         neighbours: list[list[Plan]] = [
-            [replace(plan, kind=kind) for kind in self.kinds if kind != plan.kind],
-            [replace(plan, stem_stride=stride) for stride in self.strides if stride != plan.stem_stride],
+            [replace(plan, kind=kind) for kind in others(self.kinds, plan.kind)],
+            [replace(plan, stem_stride=stride) for stride in others(self.strides, plan.stem_stride)],
         ]
         for stage, (width, depth) in enumerate(zip(plan.widths, plan.depths, strict=True)):
-            neighbours.append(
-                [
-                    replace(plan, widths=(*plan.widths[:stage], other, *plan.widths[stage + 1 :]))
-                    for other in self.widths
-                    if other != width
-                ]
-            )
-            neighbours.append(
-                [
-                    replace(plan, depths=(*plan.depths[:stage], other, *plan.depths[stage + 1 :]))
-                    for other in (depth - 1, depth + 1)
-                    if 1 <= other <= MOST_DEPTH
-                ]
-            )
+            wider = [exchanged(plan.widths, stage, other) for other in others(self.widths, width)]
+            deeper = [exchanged(plan.depths, stage, other) for other in steps(range(1, MOST_DEPTH + 1), depth)]
+            neighbours += [[replace(plan, widths=w) for w in wider], [replace(plan, depths=d) for d in deeper]]
         stages = []
         if len(plan.widths) > 1:
             stages.append(replace(plan, widths=plan.widths[:-1], depths=plan.depths[:-1]))
         if len(plan.widths) < self.stages:
             stages.append(replace(plan, widths=(*plan.widths, plan.widths[-1]), depths=(*plan.depths, plan.depths[-1])))
-        neighbours.append(stages)
-        return rng.choice(rng.choice([some for some in neighbours if some]))
+        return one_of([*neighbours, stages], plan, rng)
 
     def crossover(self, plan: Plan, other: Plan, rng: random.Random) -> Plan:
         """Kind, stem reduction, number of stages, and each stage's width and depth come from either parent that has it.
 
         Stages beyond the shorter parent's are the longer one's.
         """
-        stages = range(len(rng.choice((plan, other)).widths))
-        parents = [[parent for parent in (plan, other) if stage < len(parent.widths)] for stage in stages]
+        count = len(rng.choice((plan, other)).widths)
         return Plan(
             rng.choice((plan, other)).kind,
             rng.choice((plan, other)).stem_stride,
-            tuple(rng.choice(parents[stage]).widths[stage] for stage in stages),
-            tuple(rng.choice(parents[stage]).depths[stage] for stage in stages),
+            inherited(plan.widths, other.widths, count, rng),
+            inherited(plan.depths, other.depths, count, rng),
         )
 
     def from_json(self, data: Mapping[str, Any]) -> Plan:
@@ -287,7 +253,7 @@ class Int8Conv(Space[Plan]):
         for stage in range(1, len(plan.widths)):
             if max(axes) < SMALLEST_MAP and plan.widths[stage] == plan.widths[stage - 1] and plan.kind != "separable":
                 found.append(stage)
-            axes = [-(-size // 2) if size >= SMALLEST_MAP else size for size in axes]
+            axes = [halved(size) for size in axes]
         return tuple(found)
 
     def unabridged(self, plan: Plan, rng: random.Random) -> Plan:

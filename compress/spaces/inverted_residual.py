@@ -26,20 +26,19 @@ from typing import Any, Literal, final
 from torch import Tensor, nn
 
 from compress.contracts.space import Space, SpaceContext
-from compress.errors import RecipeError
-from compress.structure.convnets import LADDER, most_stages, reduced, stem_kernel, stem_strides
+from compress.structure.convnets import LADDER, most_stages, stages_of, stem_of, stem_strides, window
 from compress.structure.decisions import (
     checked,
     exchanged,
     inherited,
-    once_per_example,
+    map_or_signal,
     one_of,
     others,
     refuse,
     stable_hash,
     steps,
 )
-from compress.structure.layers import SMALLEST_MAP, activated, convolution, widths_of
+from compress.structure.layers import Pair, activated, at_least, convolution, widths_of
 
 Kind = Literal["depthwise", "fused"]
 
@@ -103,9 +102,7 @@ def changed(plan: Plan, decisions: Mapping[str, Any]) -> Plan:
 class Bottleneck(nn.Module):
     """One block; `widen` and `filter` end with ReLU, `project` does not."""
 
-    def __init__(
-        self, kind: Kind, inputs: int, outputs: int, expansion: int, kernel: tuple[int, int], stride: tuple[int, int]
-    ) -> None:
+    def __init__(self, kind: Kind, inputs: int, outputs: int, expansion: int, kernel: Pair, stride: Pair) -> None:
         super().__init__()
         wide = expansion * inputs
         self.adds = inputs == outputs and stride == (1, 1)
@@ -136,32 +133,20 @@ class InvertedNet(nn.Module):
         """
         super().__init__()
         self.signal = len(shape) == 2
-        height, width = (1, shape[1]) if self.signal else (shape[1], shape[2])
-        stride = (reduced(height, plan.stem_stride), reduced(width, plan.stem_stride))
-        kernel = (stem_kernel(height, stride[0]), stem_kernel(width, stride[1]))
-        self.stem = activated(shape[0], plan.widths[0], kernel, stride)
-        height, width = -(-height // stride[0]), -(-width // stride[1])
-        stages: list[nn.Module] = []
-        inputs = plan.widths[0]
-        for index, channels in enumerate(plan.widths):
-            blocks: list[nn.Module] = []
-            for block in range(plan.depths[index]):
-                halve = 2 if index > 0 and block == 0 else 1
-                stride = (halve if height >= SMALLEST_MAP else 1, halve if width >= SMALLEST_MAP else 1)
-                size = plan.kernels[index]
-                kernel = (size if height > 1 else 1, size if width > 1 else 1)
-                blocks.append(Bottleneck(plan.kinds[index], inputs, channels, plan.expansions[index], kernel, stride))
-                height, width = -(-height // stride[0]), -(-width // stride[1])
-                inputs = channels
-            stages.append(nn.Sequential(*blocks))
-        self.stages = nn.Sequential(*stages)
+        stem = stem_of(shape, plan.stem_stride)
+        self.stem = activated(shape[0], plan.widths[0], stem.kernel, stem.stride)
+
+        def block(stage: int, inputs: int, outputs: int, size: Pair, stride: Pair) -> nn.Module:
+            kernel = window(plan.kernels[stage], size)
+            return Bottleneck(plan.kinds[stage], inputs, outputs, plan.expansions[stage], kernel, stride)
+
+        self.stages = stages_of(stem.size, plan.widths, plan.depths, block)
         self.last: nn.Module = nn.Identity()
         if plan.last:
-            self.last = activated(inputs, plan.last, (1, 1))
-            inputs = plan.last
+            self.last = activated(plan.widths[-1], plan.last, (1, 1))
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
-        self.head = nn.Linear(inputs, outputs)
+        self.head = nn.Linear(plan.last or plan.widths[-1], outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) or (B, C, L) -> (B, outputs)."""
@@ -181,16 +166,7 @@ class InvertedResidual(Space[Plan]):
     """
 
     def __init__(self, context: SpaceContext) -> None:
-        once_per_example("inverted_residual", context)
-        shape = tuple(context.features.shape[1:])
-        if len(shape) not in (2, 3) or min(shape) < 1:
-            raise RecipeError(
-                f"the space inverted_residual takes features (B, C, H, W) or (B, C, L); here they are"
-                f" {tuple(context.features.shape)}",
-                fix="choose the space 'derived', which scales the teacher itself, or give the task a front-end that"
-                " makes an image or a signal",
-            )
-        self.shape = shape
+        self.shape = shape = map_or_signal("inverted_residual", context)
         self.outputs = context.outputs
         dense = context.family == "nvidia-gpu"
         widths = widths_of(LADDER, context.width_multiple)
@@ -233,7 +209,7 @@ class InvertedResidual(Space[Plan]):
             for stride in reversed(strides):
                 count = max(1, min(3, self.stages - strides.index(stride)))
                 for first in (8, 16, 32):
-                    wider = tuple(self.at_least(first * 2**stage) for stage in range(count))
+                    wider = tuple(at_least(widths, first * 2**stage) for stage in range(count))
                     plans += [self.even(kind, stride, wider, depth, usual, 3) for depth in (1, 2, 3)]
             kernel, last = self.offered["kernels"][-1], self.offered["last"][-1]
             plans.append(self.even(kind, strides[0], widths[-1:] * self.stages, MOST_DEPTH, most, kernel, last))
@@ -252,11 +228,6 @@ class InvertedResidual(Space[Plan]):
         """A plan whose stages differ in width only."""
         each = len(widths)
         return Plan(stride, (kind,) * each, widths, (depth,) * each, (expansion,) * each, (kernel,) * each, last)
-
-    def at_least(self, channels: int) -> int:
-        """The smallest width on offer that is not below `channels`, or the largest there is."""
-        widths: tuple[int, ...] = self.offered["widths"]
-        return next((width for width in widths if width >= channels), widths[-1])
 
     def mutate(self, plan: Plan, rng: random.Random) -> Plan:
         """Another value of one decision, or one stage more or less at the end; depths change by one."""

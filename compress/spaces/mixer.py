@@ -17,12 +17,10 @@ from typing import Any, final
 from torch import Tensor, nn
 
 from compress.contracts.space import Space, SpaceContext
-from compress.errors import RecipeError
-from compress.structure.decisions import checked, listed, once_per_example, one_of, others, refuse, stable_hash, steps
+from compress.structure.decisions import checked, odd_value, one_of, others, refuse, stable_hash, steps
 from compress.structure.layers import widths_of
-from compress.structure.tokens import FEWEST_TOKENS, SIDES, grid_of, patch_of, patches
+from compress.structure.tokens import SIDES, TokenNetwork, offered_patches, wrong_patch
 
-FAMILIES = ("nvidia-gpu", "x86-cpu")
 LADDER = (16, 32, 48, 64, 96, 128, 192)  # channels of a token, before rounding up to the target's multiple
 MIXING = (16, 32, 64, 128)  # hidden width of the perceptron along the tokens, before rounding
 RATIOS = (1, 2, 4)  # of the hidden width along the channels to the token's
@@ -74,33 +72,17 @@ class Block(nn.Module):
         return output
 
 
-class Mixer(nn.Module):
-    """The network of one plan. `blocks.0`, `blocks.1`, ... and `head` are its taps."""
-
-    def __init__(self, plan: Plan, shape: tuple[int, ...], outputs: int) -> None:
-        """
-        Args:
-            plan: what to build.
-            shape: of one example's features, (C, H, W) or (C, L).
-            outputs: of the linear layer.
-        """
-        super().__init__()
-        self.signal = len(shape) == 2
-        patch, grid = (find(shape, plan.frames, plan.patch) for find in (patch_of, grid_of))
-        self.patches = nn.Conv2d(shape[0], plan.width, patch, patch)
-        self.blocks = nn.Sequential(
-            *(Block(grid[0] * grid[1], plan.width, plan.mixing, plan.ratio * plan.width) for _ in range(plan.depth))
-        )
-        self.norm = nn.LayerNorm(plan.width)
-        self.head = nn.Linear(plan.width, outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) or (B, C, L) -> (B, outputs)."""
-        if self.signal:
-            x = x.unsqueeze(2)
-        tokens = self.patches(x).flatten(2).transpose(1, 2)
-        output: Tensor = self.head(self.norm(self.blocks(tokens)).mean(1))
-        return output
+def mixer_network(plan: Plan, shape: tuple[int, ...], outputs: int) -> TokenNetwork:
+    """The network of one plan, with the arguments of `TokenNetwork`."""
+    return TokenNetwork(
+        shape,
+        plan.frames,
+        plan.patch,
+        plan.width,
+        outputs,
+        depth=plan.depth,
+        block=lambda tokens: Block(tokens, plan.width, plan.mixing, plan.ratio * plan.width),
+    )
 
 
 @final
@@ -108,25 +90,13 @@ class MixerSpace(Space[Plan]):
     """All plans for one input size and one target."""
 
     def __init__(self, context: SpaceContext) -> None:
-        once_per_example("mixer", context)
-        shape = tuple(context.features.shape[1:])
-        if context.family not in FAMILIES:
-            raise RecipeError(
-                f"the space mixer needs layer norm and GELU between int8 layers, which targets of the family"
-                f" {context.family} have no kernels for; {listed(FAMILIES)} have",
-                fix="choose a space of convolutions ('int8_conv', 'audio_conv'), or 'mlp'",
-            )
-        self.patches = patches(shape) if len(shape) in (2, 3) and min(shape) >= 1 else ()
-        if not self.patches:
-            raise RecipeError(
-                f"the space mixer takes features (B, C, H, W) or (B, C, L) that make at least {FEWEST_TOKENS} tokens;"
-                f" here they are {tuple(context.features.shape)}",
-                fix="choose the space 'mlp', or give the task a front-end that makes an image or a signal",
-            )
-        self.shape = shape
+        self.patches = offered_patches("mixer", "layer norm and GELU", context)
+        self.shape = tuple(context.features.shape[1:])
         self.outputs = context.outputs
         self.widths = widths_of(LADDER, context.width_multiple)
         self.mixings = widths_of(MIXING, context.width_multiple)
+        depths = range(1, MOST_DEPTH + 1)
+        self.offered = {"width": self.widths, "mixing": self.mixings, "ratio": RATIOS, "depth": depths}
 
     def sample(self, rng: random.Random) -> Plan:
         """Every decision evenly."""
@@ -174,22 +144,11 @@ class MixerSpace(Space[Plan]):
 
     def wrong_with(self, plan: Plan) -> str | None:
         """Why a plan is not one of this space, or None."""
-        if (plan.frames, plan.patch) not in self.patches:
-            sides = listed(side for frames, side in self.patches if frames is plan.frames) or "none"
-            return f"has {'frames' if plan.frames else 'patches'} of {plan.patch}; here there are {sides}"
-        if plan.width not in self.widths:
-            return f"has width {plan.width}; here there are {listed(self.widths)}"
-        if plan.mixing not in self.mixings:
-            return f"mixes tokens through {plan.mixing}; here there are {listed(self.mixings)}"
-        if plan.ratio not in RATIOS:
-            return f"has ratio {plan.ratio}; here there are {listed(RATIOS)}"
-        if not 1 <= plan.depth <= MOST_DEPTH:
-            return f"has {plan.depth} blocks; here they are 1 to {MOST_DEPTH}"
-        return None
+        return wrong_patch(self.patches, plan.frames, plan.patch) or odd_value(plan, self.offered)
 
     def build(self, plan: Plan) -> nn.Module:
         """Fresh weights from torch's current seed; features -> (B, outputs)."""
-        return Mixer(plan, self.shape, self.outputs)
+        return mixer_network(plan, self.shape, self.outputs)
 
 
 SPACE = MixerSpace

@@ -5,8 +5,8 @@ the head of LEAF (arXiv:2509.12539): masked mean, linear map to the teacher's di
 answers have it. Without blocks it is a bag of token vectors with a perceptron behind its mean (proposed), which costs
 almost nothing. What multiplies runs in int8, and the table is stored in it.
 
-Where the teacher is a network with a table of the same words, students start from its principal axes (proposed: LEAF's
-students start from pre-trained encoders); a black box leaves them random.
+Where the teacher is a network with a table of the same words, students that are no wider start from its principal axes
+(proposed: LEAF's students start from pre-trained encoders); wider ones, and those of a black box, start at random.
 
 It takes ids (B, n) and, as a second input, their mask (B, n), 1 where a token is; without a mask every token is there.
 Not offered where a runtime has neither tables nor softmax: Cortex-M, Ethos-U and RISC-V clusters.
@@ -23,7 +23,17 @@ from torch import Tensor, nn
 from compress.contracts.space import Space, SpaceContext
 from compress.errors import RecipeError
 from compress.structure.attention import Block
-from compress.structure.decisions import checked, listed, once_per_example, one_of, others, refuse, stable_hash, steps
+from compress.structure.decisions import (
+    checked,
+    listed,
+    odd_value,
+    once_per_example,
+    one_of,
+    others,
+    refuse,
+    stable_hash,
+    steps,
+)
 from compress.structure.embedding_head import LeafHead, masked_mean
 from compress.structure.layers import widths_of
 
@@ -155,7 +165,8 @@ class TokenEncoder(Space[Plan]):
         return tuple(dict.fromkeys(plans))
 
     def mutate(self, plan: Plan, rng: random.Random) -> Plan:
-        """Another width, depth, number of heads, ratio or hidden width; a bag stays a bag, but for its width."""
+        """Another width, number of heads, ratio or hidden width, or one block more or less; an encoder of one head and
+        ratio 1 becomes a bag by losing its one block, and a bag becomes that."""
         neighbours = [
             [replace(plan, width=value) for value in others(self.widths, plan.width)],
             [replace(plan, depth=value) for value in steps(range(MOST_DEPTH + 1), plan.depth)],
@@ -188,22 +199,18 @@ class TokenEncoder(Space[Plan]):
 
     def wrong_with(self, plan: Plan) -> str | None:
         """Why a plan is not one of this space, or None."""
-        if plan.width not in self.widths:
-            return f"has width {plan.width}; here there are {listed(self.widths)}"
-        if not 0 <= plan.depth <= MOST_DEPTH:
-            return f"has {plan.depth} blocks; here they are 0 to {MOST_DEPTH}"
+        offered = {"width": self.widths, "depth": range(MOST_DEPTH + 1), "ratio": RATIOS, "hidden": self.hidden}
+        if wrong := odd_value(plan, offered):
+            return wrong
         if plan.depth == 0 and (plan.heads, plan.ratio) != (1, 1):
             return f"has {plan.heads} heads of ratio {plan.ratio} and no block; a bag has 1 and 1"
         if plan.heads not in self.heads_of(plan.width):
             return f"has {plan.heads} heads at width {plan.width}; here there are {listed(self.heads_of(plan.width))}"
-        if plan.ratio not in RATIOS:
-            return f"has ratio {plan.ratio}; here there are {listed(RATIOS)}"
-        if plan.hidden not in self.hidden:
-            return f"has {plan.hidden} hidden; here there are {listed(self.hidden)}"
         return None
 
     def build(self, plan: Plan) -> nn.Module:
-        """Fresh weights from torch's current seed, but for an inherited table; ids (and mask) -> (B, outputs)."""
+        """Fresh weights from torch's current seed, but for a table as wide as the teacher's or narrower, which starts
+        from that; ids (and mask) -> (B, outputs)."""
         made = Encoder(plan, self.vocabulary, self.length, self.outputs, self.unit)
         if self.inherited is not None and plan.width <= self.inherited.shape[1]:
             with torch.no_grad():
@@ -219,7 +226,7 @@ def _principal(teacher: nn.Module | None, vocabulary: int) -> Tensor | None:
         return None
     centred = table - table.mean(dim=0)
     axes: Tensor = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)
-    axes = axes * axes.sum(dim=0).sign()  # an axis has no direction of its own
+    axes = torch.where(axes.sum(dim=0) < 0, -axes, axes)  # an axis has no direction of its own
     return centred @ axes
 
 

@@ -14,22 +14,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compress.contracts.space import Space, SpaceContext
-from compress.errors import RecipeError
 from compress.structure.attention import Block
-from compress.structure.decisions import checked, listed, once_per_example, one_of, others, refuse, stable_hash, steps
+from compress.structure.decisions import checked, listed, odd_value, one_of, others, refuse, stable_hash, steps
 from compress.structure.layers import widths_of
-from compress.structure.tokens import FEWEST_TOKENS, SIDES, grid_of, patch_of, patches
+from compress.structure.tokens import SIDES, TokenNetwork, offered_patches, wrong_patch
 
-FAMILIES = ("nvidia-gpu", "x86-cpu")
 LADDER = (16, 32, 48, 64, 96, 128, 192)  # channels of a token, before rounding up to the target's multiple
 HEADS = (1, 2, 4, 8)
 NARROWEST_HEAD = 8  # channels
 RATIOS = (1, 2, 4)  # of the perceptron's hidden width to the token's
 MOST_DEPTH = 6
+SPREAD = 0.02  # of a place's first values, as in BERT
 KEYS: Mapping[str, type] = {"frames": bool, "patch": int, "width": int, "heads": int, "ratio": int, "depth": int}
 
 
@@ -61,35 +59,18 @@ class Plan:
         return stable_hash(self.to_json())
 
 
-class Encoder(nn.Module):
-    """The network of one plan. `blocks.0`, `blocks.1`, ... and `head` are its taps."""
-
-    def __init__(self, plan: Plan, shape: tuple[int, ...], outputs: int) -> None:
-        """
-        Args:
-            plan: what to build.
-            shape: of one example's features, (C, H, W) or (C, L).
-            outputs: of the linear layer.
-        """
-        super().__init__()
-        self.signal = len(shape) == 2
-        patch, grid = (find(shape, plan.frames, plan.patch) for find in (patch_of, grid_of))
-        tokens = grid[0] * grid[1]
-        self.patches = nn.Conv2d(shape[0], plan.width, patch, patch)
-        self.places = nn.Parameter(0.02 * torch.randn(1, tokens, plan.width))
-        self.blocks = nn.Sequential(
-            *(Block(plan.width, plan.heads, plan.ratio * plan.width) for _ in range(plan.depth))
-        )
-        self.norm = nn.LayerNorm(plan.width)
-        self.head = nn.Linear(plan.width, outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) or (B, C, L) -> (B, outputs)."""
-        if self.signal:
-            x = x.unsqueeze(2)
-        tokens = self.patches(x).flatten(2).transpose(1, 2) + self.places
-        output: Tensor = self.head(self.norm(self.blocks(tokens)).mean(1))
-        return output
+def encoder_network(plan: Plan, shape: tuple[int, ...], outputs: int) -> TokenNetwork:
+    """The network of one plan, with the arguments of `TokenNetwork`."""
+    return TokenNetwork(
+        shape,
+        plan.frames,
+        plan.patch,
+        plan.width,
+        outputs,
+        depth=plan.depth,
+        block=lambda _tokens: Block(plan.width, plan.heads, plan.ratio * plan.width),
+        places=SPREAD,
+    )
 
 
 @final
@@ -97,24 +78,11 @@ class TransformerEncoder(Space[Plan]):
     """All plans for one input size and one target."""
 
     def __init__(self, context: SpaceContext) -> None:
-        once_per_example("transformer_encoder", context)
-        shape = tuple(context.features.shape[1:])
-        if context.family not in FAMILIES:
-            raise RecipeError(
-                f"the space transformer_encoder needs layer norm and softmax between int8 layers, which targets of the"
-                f" family {context.family} have no kernels for; {listed(FAMILIES)} have",
-                fix="choose a space of convolutions: 'int8_conv' or 'audio_conv'",
-            )
-        self.patches = patches(shape) if len(shape) in (2, 3) and min(shape) >= 1 else ()
-        if not self.patches:
-            raise RecipeError(
-                f"the space transformer_encoder takes features (B, C, H, W) or (B, C, L) that make at least"
-                f" {FEWEST_TOKENS} tokens; here they are {tuple(context.features.shape)}",
-                fix="choose the space 'mlp', or give the task a front-end that makes an image or a signal",
-            )
-        self.shape = shape
+        self.patches = offered_patches("transformer_encoder", "layer norm and softmax", context)
+        self.shape = tuple(context.features.shape[1:])
         self.outputs = context.outputs
         self.widths = widths_of(LADDER, context.width_multiple)
+        self.offered = {"width": self.widths, "ratio": RATIOS, "depth": range(1, MOST_DEPTH + 1)}
 
     def heads_of(self, width: int) -> tuple[int, ...]:
         """Numbers of heads that a width can have."""
@@ -168,22 +136,14 @@ class TransformerEncoder(Space[Plan]):
 
     def wrong_with(self, plan: Plan) -> str | None:
         """Why a plan is not one of this space, or None."""
-        if (plan.frames, plan.patch) not in self.patches:
-            sides = listed(side for frames, side in self.patches if frames is plan.frames) or "none"
-            return f"has {'frames' if plan.frames else 'patches'} of {plan.patch}; here there are {sides}"
-        if plan.width not in self.widths:
-            return f"has width {plan.width}; here there are {listed(self.widths)}"
-        if plan.heads not in self.heads_of(plan.width):
-            return f"has {plan.heads} heads at width {plan.width}; here there are {listed(self.heads_of(plan.width))}"
-        if plan.ratio not in RATIOS:
-            return f"has ratio {plan.ratio}; here there are {listed(RATIOS)}"
-        if not 1 <= plan.depth <= MOST_DEPTH:
-            return f"has {plan.depth} blocks; here they are 1 to {MOST_DEPTH}"
-        return None
+        wrong = wrong_patch(self.patches, plan.frames, plan.patch) or odd_value(plan, self.offered)
+        if wrong is None and plan.heads not in (there := self.heads_of(plan.width)):
+            return f"has {plan.heads} heads at width {plan.width}; here there are {listed(there)}"
+        return wrong
 
     def build(self, plan: Plan) -> nn.Module:
         """Fresh weights from torch's current seed; features -> (B, outputs)."""
-        return Encoder(plan, self.shape, self.outputs)
+        return encoder_network(plan, self.shape, self.outputs)
 
 
 SPACE = TransformerEncoder

@@ -6,7 +6,8 @@ proposed. The number of mel bands and the hop are the front-end's, which belongs
 every second frame, exactly as twice the hop does.
 
 Attention's softmax and sums are float, so it is offered where the runtime runs float beside int8; mean pooling needs
-none, and is the one that Ethos-U and RISC-V clusters have.
+none, and is the one that RISC-V clusters have. Ethos-U has no max-pool with a border on every side, and no network of
+this space.
 """
 
 import random
@@ -19,7 +20,16 @@ from torch import nn
 from compress.contracts.space import Space, SpaceContext
 from compress.errors import RecipeError
 from compress.structure.attentive_pool import WITHOUT_FLOAT
-from compress.structure.decisions import checked, listed, once_per_example, one_of, others, refuse, stable_hash, steps
+from compress.structure.decisions import (
+    checked,
+    odd_value,
+    once_per_example,
+    one_of,
+    others,
+    refuse,
+    stable_hash,
+    steps,
+)
 from compress.structure.layers import SMALLEST_MAP, widths_of
 from compress.structure.wav2small import AFTER, BEFORE, Wav2SmallNetwork
 
@@ -29,7 +39,7 @@ LADDER = (4, 8, 12, 16, 24, 32, 48)  # channels, before rounding up to the targe
 PUBLISHED = (5, 13, 33)  # of the small study of the claim, of the release, and of the paper's 72 thousand parameters
 EVERY = (1, 2, 4)
 MOST_BEFORE, MOST_AFTER = 4, 6
-UNPOOLED = "ethos-u"
+WITHOUT_BORDERS = "ethos-u"  # of a max-pool, on every side
 KEYS: Mapping[str, type] = {"channels": int, "before": int, "after": int, "every": int, "pooling": str}
 
 
@@ -65,10 +75,10 @@ class Wav2SmallSpace(Space[Plan]):
 
     def __init__(self, context: SpaceContext) -> None:
         once_per_example("wav2small", context)
-        if context.family == UNPOOLED:
+        if context.family == WITHOUT_BORDERS:
             raise RecipeError(
                 "the space wav2small pools with a border on every side, which TensorFlow Lite has not, and targets of"
-                f" the family {UNPOOLED} take nothing else",
+                f" the family {WITHOUT_BORDERS} take nothing else",
                 fix="choose the space 'audio_conv'",
             )
         shape = tuple(context.features.shape[1:])
@@ -148,10 +158,7 @@ class Wav2SmallSpace(Space[Plan]):
             "every": self.every,
             "pooling": self.poolings,
         }
-        for key, values in offered.items():
-            if (found := getattr(plan, key)) not in values:
-                return f"has {key} {found!r}; here there are {listed(values)}"
-        return None
+        return odd_value(plan, offered)
 
     def build(self, plan: Plan) -> nn.Module:
         """Fresh weights from torch's current seed; features -> (B, outputs)."""

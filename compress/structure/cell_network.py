@@ -16,7 +16,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-SMALLEST_MAP = 4  # an axis is not reduced below this many positions
+from compress.structure.convnets import reduced
+from compress.structure.layers import SMALLEST_MAP
+
 NONE, SKIP = "none", "skip"
 WEIGHTLESS = (NONE, SKIP, "max_3x3", "average_3x3")
 CONVOLUTIONS = (
@@ -52,13 +54,6 @@ class Skeleton:
 def edges_of(nodes: int) -> tuple[tuple[int, int], ...]:
     """All edges (earlier node, node) of a cell with that many later nodes: by node, then by earlier node."""
     return tuple((source, node) for node in range(1, nodes + 1) for source in range(node))
-
-
-def reduced(size: int, stride: int) -> int:
-    """The reduction that an axis of `size` positions gets: it keeps `SMALLEST_MAP` of them at least."""
-    while stride > 1 and size / stride < SMALLEST_MAP:
-        stride //= 2
-    return stride
 
 
 def convolution(

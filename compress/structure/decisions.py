@@ -86,6 +86,14 @@ def refuse(space: str, wrong: str | None) -> None:
         raise RecipeError(f"a plan of {space} {wrong}", fix="take a plan that was made for the same target and task")
 
 
+def odd_value(plan: object, offered: Mapping[str, Iterable[object]]) -> str | None:
+    """What is wrong with the first decision whose value is not on offer; None where each is."""
+    for name, values in offered.items():
+        if (found := getattr(plan, name)) not in (known := tuple(values)):
+            return f"has {name} {found!r}; here there are {listed(known)}"
+    return None
+
+
 def once_per_example(space: str, context: SpaceContext) -> None:
     """Refuse a task that wants an answer for every position, where the context says so.
 
@@ -97,6 +105,24 @@ def once_per_example(space: str, context: SpaceContext) -> None:
             f"students of {space} give {context.outputs} numbers per example; this task's answers are {context.answer}",
             fix="choose the space 'unet', which answers every position, or 'derived'",
         )
+
+
+def map_or_signal(space: str, context: SpaceContext) -> tuple[int, ...]:
+    """Shape of one example's features, (C, H, W) or (C, L), for spaces of convolutions.
+
+    Raises:
+        RecipeError: it is another, or the task wants an answer for every position.
+    """
+    once_per_example(space, context)
+    shape = tuple(context.features.shape[1:])
+    if len(shape) not in (2, 3) or min(shape) < 1:
+        raise RecipeError(
+            f"the space {space} takes features (B, C, H, W) or (B, C, L); here they are"
+            f" {tuple(context.features.shape)}",
+            fix="choose the space 'derived', which scales the teacher itself, or give the task a front-end that"
+            " makes an image or a signal",
+        )
+    return shape
 
 
 def made_for(name: str, kind: type[Space[Any]], context: SpaceContext) -> Space[Any]:

@@ -52,6 +52,11 @@ def widths_of(ladder: tuple[int, ...], multiple: int) -> tuple[int, ...]:
     return tuple(sorted({-(-width // multiple) * multiple for width in ladder}))
 
 
+def at_least(widths: tuple[int, ...], channels: int) -> int:
+    """The smallest of these ascending widths that is not below `channels`, or the largest there is."""
+    return next((width for width in widths if width >= channels), widths[-1])
+
+
 def pool(size: Pair, smaller: Pair) -> nn.Module:
     """Max-pool that keeps ceil(size / 2) positions of each axis that is halved.
 

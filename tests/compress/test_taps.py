@@ -11,7 +11,7 @@ from compress.contracts.signals import Signals
 from compress.contracts.stages import stages
 from compress.errors import RecipeError
 from compress.residual_network import ResidualNetwork
-from compress.spaces.transformer_encoder import Encoder, Plan
+from compress.spaces.transformer_encoder import Plan, encoder_network
 from compress.taps import Taps, detached, observe
 
 
@@ -162,7 +162,7 @@ def test_two_stages_may_be_one_module() -> None:
 
 
 def test_gradients_flow_through_a_stage_of_tokens() -> None:
-    network = Encoder(Plan(False, 4, 16, 2, 1, 1), (1, 8, 8), 3)
+    network = encoder_network(Plan(False, 4, 16, 2, 1, 1), (1, 8, 8), 3)
     batch = Batch((torch.randn(2, 1, 8, 8),), None, torch.arange(2))
     with Taps(network, stages(1)) as taps:
         found = observe(network, batch, taps).taps["stage 1 of 1"]

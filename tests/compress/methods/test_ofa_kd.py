@@ -28,9 +28,9 @@ from compress.methods.ofa_kd import (
 from compress.objectives.features import Features
 from compress.objectives.labels import Labels
 from compress.reproduction import bed
-from compress.spaces.mixer import Mixer
 from compress.spaces.mixer import Plan as MixerPlan
-from compress.spaces.transformer_encoder import Encoder, Plan
+from compress.spaces.mixer import mixer_network
+from compress.spaces.transformer_encoder import Plan, encoder_network
 from compress.teachers.frozen import FrozenTeacher
 from exporters import torch_to_onnx
 
@@ -114,9 +114,57 @@ def test_no_gradient_reaches_the_teacher() -> None:
     assert student.grad is not None
 
 
+def test_the_gradient_is_that_of_the_value_and_sums_to_zero() -> None:
+    student = UNSURE[0].clone().requires_grad_()
+    for weights in (adaptive_weights, paper_weights):
+        assert torch.autograd.gradcheck(
+            lambda z, w=weights: adaptive_target_loss(z, UNSURE[1], CLASS_2, 1.3, 2.0, w), (student,)
+        )
+        (slope,) = torch.autograd.grad(adaptive_target_loss(student, UNSURE[1], CLASS_2, 1.3, 2.0, weights), student)
+        assert abs(slope.sum().item()) < 1e-12
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32])
+def test_logits_far_apart_stay_finite(kind: torch.dtype) -> None:
+    student = torch.tensor([[1e4, -1e4, 0.0]], dtype=kind, requires_grad=True)
+    teacher = torch.tensor([[-1e4, 1e4, 0.0]], dtype=kind)
+    loss = adaptive_target_loss(student, teacher, CLASS_0, 1.5)
+    # the teacher gives the true class nothing, and class 1 all: weights (1 + 0)^g - 1 = 0 and 1
+    torch.testing.assert_close(loss, torch.tensor([2e4]), rtol=2**-8, atol=0)  # bfloat16 holds 8 bits
+    loss.sum().backward()
+    assert student.grad is not None
+    assert torch.isfinite(student.grad).all()
+
+
+def test_objectives_have_the_recipes_numbers() -> None:
+    said, taught_by = Signals(STUDENT), Signals(TEACHER)
+    batch = Batch((STUDENT,), CLASS_0, CLASS_0)
+    assert AdaptiveTargets()(said, taught_by, batch, CLOCK).item() == pytest.approx(1.49670245, abs=EXACT)
+    assert AdaptiveTargets(2.0)(said, taught_by, batch, CLOCK).item() == pytest.approx(2.71778000, abs=EXACT)
+    paper = AdaptiveTargets(1.5, form="paper")
+    assert paper(said, taught_by, batch, CLOCK).item() == pytest.approx(3.66932223, abs=EXACT)
+    softer = AdaptiveTargets(1.5, 3.0)(said, taught_by, batch, CLOCK)
+    torch.testing.assert_close(softer, adaptive_target_loss(STUDENT, TEACHER, CLASS_0, 1.5, 3.0))
+    features = torch.randn(1, 5, dtype=torch.float64)
+    tapped, nothing = Signals(STUDENT, taps={"a": features}), pictures(1)
+    branches = Branches(1.5, stages="a", temperature=3.0, form="paper")
+    assert branches.student_taps == ("a",)
+    preparation = Preparation(
+        Splits(nothing, nothing, nothing), lambda split: iter(()), tapped, taught_by, 3, 0, lambda z, y: z[:, 0]
+    )
+    branches.prepare(preparation)
+    logits = branches.double().branches[0](features)
+    expected = adaptive_target_loss(logits, TEACHER, CLASS_0, 1.5, 3.0, paper_weights)
+    torch.testing.assert_close(branches(tapped, taught_by, batch, CLOCK), expected)
+
+
 def test_other_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="teacher logits"):
         adaptive_target_loss(STUDENT, TEACHER[:, :2], CLASS_0, 1.0)
+    five = torch.zeros(5, 3)
+    for labels in (CLASS_0, torch.zeros(5, 4), torch.zeros(5, 3, 1)):  # one label would be broadcast to all five
+        with pytest.raises(ValueError, match="labels"):
+            adaptive_target_loss(five, five, labels, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -124,6 +172,9 @@ def test_other_shapes_are_refused() -> None:
     [
         lambda: AdaptiveTargets(0.9),
         lambda: AdaptiveTargets(float("inf")),
+        lambda: AdaptiveTargets(float("nan")),
+        lambda: AdaptiveTargets(temperature=float("nan")),
+        lambda: AdaptiveTargets(temperature=-1.0),
         lambda: AdaptiveTargets(temperature=0.0),
         lambda: AdaptiveTargets(form="mine"),
         lambda: Branches(stages=0),
@@ -156,8 +207,8 @@ def pictures(count: int) -> TensorExamples:
 STUDENTS = {
     "cnn": lambda: bed.cnn((4, 6, 8), 10),
     "mlp": lambda: bed.mlp((12, 8), 10),
-    "transformer": lambda: Encoder(Plan(False, 2, 16, 2, 1, 4), (1, 14, 14), 10),
-    "mixer": lambda: Mixer(MixerPlan(False, 2, 16, 16, 1, 4), (1, 14, 14), 10),
+    "transformer": lambda: encoder_network(Plan(False, 2, 16, 2, 1, 4), (1, 14, 14), 10),
+    "mixer": lambda: mixer_network(MixerPlan(False, 2, 16, 16, 1, 4), (1, 14, 14), 10),
 }
 
 

@@ -61,10 +61,10 @@ def test_features_without_tokens_are_refused(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"mixing": 24}, "through 24"),
+        ({"mixing": 24}, "mixing 24"),
         ({"patch": 3}, "patches of 3"),
         ({"frames": True, "patch": 8}, "frames of 8"),
-        ({"depth": 9}, "9 blocks"),
+        ({"depth": 9}, "depth 9"),
         ({"ratio": 3}, "ratio 3"),
         ({"width": 17}, "width 17"),
     ],

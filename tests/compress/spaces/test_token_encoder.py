@@ -1,6 +1,7 @@
 """Students of token ids and a mask: what padding may not change, what is quantised, what is refused."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -16,7 +17,7 @@ from compress.frontends.unchanged import Unchanged
 from compress.network import Model
 from compress.precision.cost import Pricer
 from compress.qat import prepare as qat
-from compress.spaces.token_encoder import SPACE, Encoder, Plan, TokenEncoder
+from compress.spaces.token_encoder import SPACE, SPREAD, Encoder, Plan, TokenEncoder, _principal
 from exporters import torch_to_onnx
 from profiles.runners import on_onnxruntime
 from tools import fuzz_spaces as fuzz
@@ -190,6 +191,27 @@ def test_what_is_predicted_of_the_weights_is_what_the_file_has(tmp_path: Path, t
 def test_what_it_does_not_take_is_refused(more: dict[str, object], said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         TokenEncoder(context(**more))  # type: ignore[arg-type]
+
+
+def test_students_start_from_the_teachers_table_along_its_widest_axes() -> None:
+    teacher = nn.Sequential(nn.Embedding(WORDS, 48), nn.Linear(48, 6))
+    space = TokenEncoder(replace(context(), teacher=teacher))
+    whole = space.build(Plan(48, 0, 1, 1, 0)).get_parameter("table.weight")
+    own = teacher.get_parameter("0.weight")
+    found, expected = (torch.cdist(one, one, compute_mode="donot_use_mm_for_euclid_dist") for one in (whole, own))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert bool((whole.detach().var(dim=0).diff() <= 1e-5).all()), "the widest first"
+    narrow = space.build(Plan(32, 0, 1, 1, 0)).get_parameter("table.weight")
+    assert torch.equal(narrow, whole[:, :32])
+    wide = space.build(Plan(64, 0, 1, 1, 0)).get_parameter("table.weight")
+    assert float(wide.detach().abs().max()) < 6 * SPREAD, "wider than the teacher's: random"
+
+
+def test_an_axis_whose_entries_cancel_is_no_zero() -> None:
+    table = nn.Embedding.from_pretrained(torch.tensor([[2.0, -2.0], [-2.0, 2.0], [1.0, -1.0], [-1.0, 1.0]]))
+    found = _principal(table, 4)
+    assert found is not None
+    torch.testing.assert_close(found[:, 0].abs(), torch.tensor([8.0, 8.0, 2.0, 2.0]).sqrt())
 
 
 def test_taps_are_there() -> None:

@@ -71,7 +71,7 @@ def test_features_without_tokens_are_refused(shape: tuple[int, ...]) -> None:
         ({"heads": 4}, "4 heads at width 16"),
         ({"patch": 3}, "patches of 3"),
         ({"frames": True, "patch": 8}, "frames of 8"),
-        ({"depth": 7}, "7 blocks"),
+        ({"depth": 7}, "depth 7"),
         ({"ratio": 3}, "ratio 3"),
         ({"width": 17}, "width 17"),
     ],

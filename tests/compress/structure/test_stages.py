@@ -8,9 +8,9 @@ from compress.contracts.stages import Stage, read_stage, stage, stages
 from compress.errors import RecipeError
 from compress.reproduction.bed import cnn, mlp
 from compress.residual_network import ResidualNetwork
-from compress.spaces.mixer import Mixer
 from compress.spaces.mixer import Plan as MixerPlan
-from compress.spaces.transformer_encoder import Encoder, Plan
+from compress.spaces.mixer import mixer_network
+from compress.spaces.transformer_encoder import Plan, encoder_network
 from compress.structure.stages import feature, find_stages
 
 PICTURES = torch.zeros(4, 1, 28, 28)
@@ -24,8 +24,8 @@ def residual() -> ResidualNetwork:
     return ResidualNetwork(1, (4, 8, 12, 16), (2, 2, 3, 1), 10)
 
 
-def encoder(depth: int) -> Encoder:
-    return Encoder(Plan(False, 4, 16, 2, 1, depth), (1, 28, 28), 10)
+def encoder(depth: int) -> nn.Module:
+    return encoder_network(Plan(False, 4, 16, 2, 1, depth), (1, 28, 28), 10)
 
 
 def test_a_residual_network_gives_its_four_stages() -> None:
@@ -57,7 +57,7 @@ def test_a_transformer_is_divided_evenly_into_blocks(depth: int, expected: tuple
 
 
 def test_a_mixer_of_four_blocks_gives_them() -> None:
-    network = Mixer(MixerPlan(False, 4, 16, 16, 1, 4), (1, 28, 28), 10)
+    network = mixer_network(MixerPlan(False, 4, 16, 16, 1, 4), (1, 28, 28), 10)
     assert modules(network, 4) == [f"blocks.{number}" for number in range(4)]
 
 

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from compress.structure.cell_network import OPERATIONS, SKIP, CellNetwork, Skeleton, edges_of, reduced
+from compress.structure.cell_network import OPERATIONS, SKIP, CellNetwork, Skeleton, edges_of
+from compress.structure.convnets import reduced
 from compress.structure.statistics import frozen_statistics
 from compress.structure.supernet import Supernet, discretised, entropy, genotypes, skips
 
