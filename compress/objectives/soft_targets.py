@@ -9,8 +9,8 @@ from compress.contracts.batch import Batch
 from compress.contracts.clock import Clock
 from compress.contracts.objective import Objective
 from compress.contracts.signals import Signals
-from compress.errors import RecipeError
 from compress.similarity import soft_target_loss as soft_target_loss
+from compress.terms import positive_temperature
 
 
 class SoftTargets(Objective):
@@ -25,11 +25,7 @@ class SoftTargets(Objective):
 
     def __init__(self, temperature: float = 4.0) -> None:
         super().__init__()
-        if not 0.0 < temperature < float("inf"):
-            raise RecipeError(
-                f"soft_targets has the temperature {temperature}", fix="write a temperature above 0, such as 4.0"
-            )
-        self.temperature = temperature
+        self.temperature = positive_temperature("soft_targets", temperature)
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, clock: Clock) -> Tensor:
         """(B,) nats."""

@@ -14,8 +14,7 @@ from compress.contracts.clock import Clock
 from compress.contracts.objective import Objective
 from compress.contracts.preparation import Preparation
 from compress.contracts.signals import Signals
-from compress.errors import RecipeError, TaskError
-from compress.similarity import soft_target_loss
+from compress.terms import labels_for, positive_temperature, shared_loss
 
 
 def relative_ratio(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
@@ -46,12 +45,7 @@ class WeightedSoftLabels(Objective):
 
     def __init__(self, temperature: float = 4.0) -> None:
         super().__init__()
-        if not 0.0 < temperature < float("inf"):
-            raise RecipeError(
-                f"weighted_soft_labels has the temperature {temperature}",
-                fix="write a temperature above 0, such as 4.0",
-            )
-        self.temperature = temperature
+        self.temperature = positive_temperature("weighted_soft_labels", temperature)
 
     def prepare(self, preparation: Preparation) -> None:
         """Take the task's loss, with the recipe's label smoothing."""
@@ -63,16 +57,11 @@ class WeightedSoftLabels(Objective):
         Raises:
             TaskError: the stream has no labels.
         """
-        ratio = self.ratio(student, teacher, batch)
-        assert batch.labels is not None
-        soft = soft_target_loss(student.output, teacher.output, self.temperature)
-        return ratio * soft + (1.0 - ratio) * self._supervised(student.output, batch.labels)
+        share, labels = self.ratio(student, teacher, batch), labels_for("weighted_soft_labels", batch)
+        return shared_loss(share, student.output, teacher.output, labels, self.temperature, self._supervised)
 
     def ratio(self, student: Signals, teacher: Signals, batch: Batch) -> Tensor:
         """The teacher's share of each sample's loss, (B,), without gradient."""
-        if batch.labels is None:
-            raise TaskError(
-                "the objective 'weighted_soft_labels' met a stream without labels", fix="give it a labelled stream"
-            )
+        labels = labels_for("weighted_soft_labels", batch)
         with torch.no_grad():
-            return relative_ratio(student.output, teacher.output, batch.labels)
+            return relative_ratio(student.output, teacher.output, labels)
