@@ -14,18 +14,19 @@ from torch import Tensor, nn
 from compress import catalog
 from compress.contracts.batch import Batch
 from compress.contracts.clock import Clock
-from compress.contracts.examples import TensorExamples
+from compress.contracts.examples import Splits, TensorExamples
 from compress.contracts.method import Method, Phase
 from compress.contracts.objective import Objective
 from compress.contracts.signals import Signals
 from compress.contracts.step import Update, distillation_step
 from compress.contracts.strategy import DataStrategy
-from compress.contracts.task import TrainingNumbers
+from compress.contracts.task import Task, TrainingNumbers
 from compress.contracts.teacher import Teacher
 from compress.contracts.world import World
 from compress.errors import RecipeError
 from compress.job import Job
 from compress.progress import Quiet
+from compress.recipe import DistillPart
 from compress.strategies.plain import Plain
 from compress.tally import shown
 from compress.teachers.cached import CachedTeacher
@@ -36,6 +37,24 @@ from profiles.atomic import writing
 GIVEN = "given teacher"  # beside the teachers that a method makes of it
 LEARNED = "objectives.safetensors"  # what objectives have learned, beside a trained student
 ANSWERS = "answers"  # folder of the run with the teacher's answers, which can be made again at any time
+
+
+def check_lesson(part: DistillPart, task: Task, splits: Splits) -> None:
+    """Refuse what would end every lesson of this method on this task, before a teacher is trained for it.
+
+    Raises:
+        RecipeError: the method is for other kinds of task, an objective or the data strategy refuses its numbers, or
+            the task lacks a stream.
+    """
+    method: Method = catalog.load("compress.methods", part.method).METHOD
+    if method.tasks and task.kind not in method.tasks:
+        raise RecipeError(
+            f"method {part.method} is for tasks of the kind {' or '.join(method.tasks)}, and {task.name} is of the"
+            f" kind {task.kind}",
+            fix="choose another method (docs/methods.md says what each is for), or another task",
+        )
+    _objectives(method, part.objectives, part.method)
+    _check_streams(_strategy(part, method), splits, part.method, task)
 
 
 def lesson(
@@ -77,7 +96,7 @@ def lesson(
     taps = tuple(dict.fromkeys(tap for objective in objectives.values() for tap in objective.teacher_taps))
     student.requires_grad_(True)
     students = method.students(_one_after_another(student, spare))
-    strategy = _strategy(job, method)
+    strategy = _strategy(part, method)
     teachers = method.teachers(_teacher(job, strategy, taps), students)
     progress = Quiet() if title is None else job.progress
     with progress.bar(title or "", numbers.epochs) as bar:
@@ -153,7 +172,7 @@ def look(job: Job, student: nn.Module, see: Callable[[Batch, Signals, Signals], 
     """
     part = job.recipe.distill
     method: Method = catalog.load("compress.methods", part.method).METHOD
-    strategy = _strategy(job, method)
+    strategy = _strategy(part, method)
     students = method.students(_one_after_another(student, None))
     objectives, _ = _objectives(method, part.objectives, part.method)
     # Where the lesson tapped no teacher, its answers are on disk.
@@ -202,11 +221,11 @@ def _one_after_another(student: nn.Module, spare: Callable[[int], nn.Module] | N
     return build
 
 
-def _strategy(job: Job, method: Method) -> DataStrategy:
+def _strategy(part: DistillPart, method: Method) -> DataStrategy:
     """The method's own data strategy, or the train split with the task's augmentation, with the recipe's numbers."""
     make: Callable[..., DataStrategy] = method.strategy or Plain
     try:
-        return make(**job.recipe.distill.strategy)
+        return make(**part.strategy)
     except TypeError as error:
         raise RecipeError(
             f"the data strategy refuses its numbers: {error}", fix="see [distill.strategy] in `compress init`"
@@ -218,20 +237,23 @@ def _teacher(job: Job, strategy: DataStrategy, taps: tuple[str, ...]) -> Teacher
     if taps:
         return job.teacher.tapped(taps)
     teacher = job.teacher.teacher
-    streams = strategy.splits(job.splits).named()
-    for name in strategy.streams:
-        if name not in streams:
-            raise RecipeError(
-                f"method {job.recipe.distill.method} trains on the stream {name!r}, and task {job.task.name} has "
-                f"{', '.join(job.splits.named())}",
-                fix=f"choose another method, or let the task's load() give Splits(..., extras=(({name!r}, ...),))",
-            )
+    _check_streams(strategy, job.splits, job.recipe.distill.method, job.task)
     if not strategy.unchanged(job.task) or not teacher.cacheable:
         return teacher
     for name, examples in job.splits.named().items():  # of a stream that the strategy cuts, the whole is kept
         if name == "train" or name in strategy.streams:
             teacher = CachedTeacher(teacher, examples, name, job.store.folder / ANSWERS)
     return teacher
+
+
+def _check_streams(strategy: DataStrategy, splits: Splits, method: str, task: Task) -> None:
+    streams = strategy.splits(splits).named()
+    for name in strategy.streams:
+        if name not in streams:
+            raise RecipeError(
+                f"method {method} trains on the stream {name!r}, and task {task.name} has {', '.join(splits.named())}",
+                fix=f"choose another method, or let the task's load() give Splits(..., extras=(({name!r}, ...),))",
+            )
 
 
 def while_quantized(
@@ -256,7 +278,7 @@ def while_quantized(
 def _objectives(
     method: Method, given: Mapping[str, Mapping[str, Any]], name: str
 ) -> tuple[dict[str, Objective], dict[str, Any]]:
-    """Make the method's objectives with the recipe's numbers."""
+    """Make the method's objectives with the recipe's numbers; and the weights that the recipe gives."""
     unknown = sorted(set(given) - set(method.objectives))
     if unknown:
         raise RecipeError(
@@ -267,7 +289,8 @@ def _objectives(
     weights: dict[str, Any] = {}
     for key, make in method.objectives.items():
         numbers = dict(given.get(key, {}))
-        weights[key] = numbers.pop("weight", method.weights.get(key, 1.0))
+        if "weight" in numbers:
+            weights[key] = numbers.pop("weight")
         try:
             objectives[key] = make(**numbers)
         except (TypeError, ValueError) as error:

@@ -20,6 +20,7 @@ from compress.contracts.task import Task
 from compress.contracts.teacher import Teacher
 from compress.errors import TaskError, TeacherError
 from compress.job import Job, TeacherSide
+from compress.lesson import check_lesson
 from compress.network import Model
 from compress.privileged import PrivilegedModel, told_splits
 from compress.progress import Progress
@@ -44,13 +45,14 @@ def prepare(recipe: Recipe, store: Store, progress: Progress, remote: str | None
     """Read task, data, target and teacher; the reference teacher is trained once per machine and cached.
 
     Raises:
-        TaskError, TeacherError, ProfileError: what does not fit, and what to do.
+        TaskError, TeacherError, ProfileError, RecipeError: what does not fit, and what to do.
     """
     target = formats.chosen(profiles.target(recipe.target, Path()), recipe.quantize.format)
     task = load_task(recipe.task)
     _check_target(task, target)
     splits = task.load(recipe.task.data)
     data_checks.check_splits(task, splits)
+    check_lesson(recipe.distill, task, splits)
     data = digest({name: examples.fingerprint() for name, examples in splits.named().items()})
     identities = {
         "task": _task_identity(recipe.task, task),

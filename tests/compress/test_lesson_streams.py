@@ -12,6 +12,7 @@ from compress import lesson
 from compress.contracts.batch import Batch
 from compress.contracts.examples import Splits, TensorExamples
 from compress.errors import RecipeError
+from compress.recipe import DistillPart
 from compress.strategies.graph_edges import GraphEdges
 from compress.teachers.cached import CachedTeacher
 from compress.teachers.frozen import FrozenTeacher
@@ -60,3 +61,32 @@ def test_the_strategys_streams_are_answered_from_disk(tmp_path: Path) -> None:
 def test_a_task_without_the_stream_is_told_so(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="ff_g2m trains on the stream 'graph', and task plain has train, val, test"):
         lesson._teacher(job(tmp_path, Counting()), GraphEdges(), ())
+
+
+@pytest.mark.parametrize(
+    ("part", "kind", "message"),
+    [
+        (DistillPart("wav2small"), "classification", "wav2small is for tasks of the kind regression, and plain is of"),
+        (DistillPart("ff_g2m"), "classification", "trains on the stream 'graph', and task plain has train, val, test"),
+        (DistillPart("tgeo_kd", strategy={"source": "checked"}), "classification", "there is no stream 'checked'"),
+        (DistillPart("tgeo_kd", strategy={"shar": 0.1}), "classification", "the data strategy refuses its numbers"),
+        (DistillPart("vanilla_kd", objectives={"hints": {}}), "segmentation", "vanilla_kd has no objective 'hints'"),
+        (
+            DistillPart("tgeo_kd", objectives={"trilateral": {"temperature": -1.0}}),
+            "classification",
+            "temperature = -1",
+        ),
+    ],
+)
+def test_what_no_lesson_could_do_is_refused_before_a_teacher_is_trained(
+    tmp_path: Path, part: DistillPart, kind: str, message: str
+) -> None:
+    task: Any = SimpleNamespace(name="plain", kind=kind)
+    with pytest.raises(RecipeError, match=message):
+        lesson.check_lesson(part, task, job(tmp_path, Counting()).splits)
+
+
+def test_what_a_lesson_can_do_is_not_refused(tmp_path: Path) -> None:
+    task: Any = SimpleNamespace(name="plain", kind="classification")
+    part = DistillPart("tgeo_kd", strategy={"source": "checked", "share": 1.0})
+    lesson.check_lesson(part, task, job(tmp_path, Counting(), "checked").splits)
