@@ -100,6 +100,28 @@ def test_each_pair_of_stages_has_its_figure() -> None:
     assert figures["diagonal"] == pytest.approx((1 + 0.05443381 + 0.05443381 + 1) / 4, abs=1e-8)
 
 
+def test_batches_that_are_too_small_are_passed_over() -> None:
+    x, y = (side.split([16, 13, 3]) for side in drawn())
+    whole = [
+        ([one.clone() for _ in range(4)], [other.clone() for _ in range(4)]) for one, other in zip(x, y, strict=True)
+    ]
+    expected = CKA().measure(answers(whole[:2]))
+    assert CKA().measure(answers(whole)) == expected
+    assert len(expected) == 17
+    assert CKA().measure(answers(whole[2:])) == {}
+
+
+def test_a_stage_that_says_the_same_of_everything_has_no_figure() -> None:
+    x, y = drawn()
+    still = torch.ones_like(x)
+    assert np.isnan(unbiased_cka(still, y))
+    assert linear_cka(still, y) == 0.0
+    ours = [x, still, *(x.clone() for _ in range(2))]
+    figures = CKA().measure(answers([(ours, [y.clone() for _ in range(4)])]))
+    assert len(figures) == 12  # neither its four nor the mean of the diagonal
+    assert not any(name.endswith("student_2") or name == "diagonal" for name in figures)
+
+
 def test_a_black_box_gives_no_figures() -> None:
     batch = Batch((X,), None, torch.arange(4))
     assert CKA().measure(iter([(batch, Signals(X), Signals(Y))])) == {}
