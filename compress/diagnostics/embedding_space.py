@@ -14,14 +14,14 @@ from torch.nn import functional as F
 from compress.contracts.batch import Batch
 from compress.contracts.diagnostic import Diagnostic
 from compress.contracts.signals import Signals
-from compress.retrieval import in_int8, of_unit_length, prefix, recall_at, signs
+from compress.retrieval import in_int8, ndcg_at, of_unit_length, prefix, recall_at, signs
 
 QUANTILES = (0.01, 0.1, 0.5)
 SIZES = (32, 64, 128, 256)
 
 
 class EmbeddingSpace(Diagnostic):
-    """Cosines of student and teacher to the same text; and recall@10 where labels grade documents that are there too.
+    """Cosines of student and teacher to the same text; recall and nDCG where labels grade documents that are there too.
 
     A label is then a row over documents: grades from 0, -1 where the text is that very document. Standard search has
     both sides by the student, asymmetric search the documents by the teacher. Every text is read as the student reads
@@ -49,7 +49,7 @@ class EmbeddingSpace(Diagnostic):
 
 
 def searched(student: Tensor, teacher: Tensor, labels: Tensor) -> dict[str, float]:
-    """Recall of the queries among the documents.
+    """Recall of the queries among the documents, and nDCG with the grades as gains.
 
     Args:
         student, teacher: (N, d).
@@ -72,6 +72,13 @@ def searched(student: Tensor, teacher: Tensor, labels: Tensor) -> dict[str, floa
         "recall@10, asymmetric": recall(queries, theirs, of_unit_length),
         "recall@10, standard": recall(queries, ours, of_unit_length),
     }
+    grades = labels[asked].clamp(min=0)
+    for name, q, d in (
+        ("teacher alone", teacher[asked], theirs),
+        ("asymmetric", queries, theirs),
+        ("standard", queries, ours),
+    ):
+        found[f"nDCG@10, {name}"] = float(ndcg_at(of_unit_length(q) @ of_unit_length(d).T, grades).mean())
     for size in (size for size in SIZES if size < student.shape[1]):
         found[f"recall@10, asymmetric, {size} of {student.shape[1]}"] = recall(
             queries, theirs, partial(prefix, size=size)

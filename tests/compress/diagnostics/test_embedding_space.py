@@ -88,3 +88,17 @@ def test_class_indices_and_documents_that_are_absent_give_no_search() -> None:
     vectors, labels = collection()
     assert searched(vectors, vectors, torch.zeros(len(vectors), dtype=torch.int64)) == {}
     assert searched(vectors[:-1], vectors[:-1], labels[:-1]) == {}
+
+
+def test_grades_are_gains_worked_by_hand() -> None:
+    texts = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8], [0.0, 1.0]])  # a query, and three documents
+    labels = torch.tensor([[1, 3, 0], [-1, 0, 0], [0, -1, 0], [0, 0, -1]], dtype=torch.int8)
+    found = searched(texts, texts, labels)
+    second = 1.0 / torch.tensor(3.0).log2().item()
+    assert found["recall@10, standard"] == 1.0
+    assert found["nDCG@10, standard"] == pytest.approx((1 + 3 * second) / (3 + second), abs=1e-6)
+    assert found["nDCG@10, asymmetric"] == found["nDCG@10, teacher alone"] == found["nDCG@10, standard"]
+    exchanged = texts[[0, 2, 1, 3]]  # the teacher has the better document in front
+    mixed = searched(texts, exchanged, labels)
+    assert mixed["nDCG@10, teacher alone"] == mixed["nDCG@10, asymmetric"] == pytest.approx(1.0)
+    assert mixed["nDCG@10, standard"] == found["nDCG@10, standard"]
