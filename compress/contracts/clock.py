@@ -17,3 +17,8 @@ class Clock:
     def progress(self) -> float:
         """Share of the phase that is done, in [0, 1)."""
         return self.step / max(1, self.steps)
+
+    @property
+    def starts_epoch(self) -> bool:
+        """Whether this is an epoch's first step: prototypes or labels are made anew here."""
+        return self.step * self.epochs == self.epoch * self.steps

@@ -40,7 +40,8 @@ class Phase:
         share: of the recipe's epochs; the shares of a method sum to 1.
         step: what one step does.
         groups: optimiser groups that exist in this phase; None for all.
-        begin: called once before the phase's first step, to copy weights from one part to another or to freeze some.
+        begin: called before the phase's first step, to copy weights from one part to another or to freeze some; also
+            after an interruption, before the weights that were saved are taken up.
     """
 
     name: str

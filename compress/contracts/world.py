@@ -11,6 +11,11 @@ from compress.contracts.signals import Signals
 from compress.contracts.teacher import Teacher
 
 
+def seen(batch: Batch) -> Batch:
+    """What a teacher sees of a task without privileged inputs."""
+    return batch
+
+
 def whole(rows: Tensor) -> Tensor:
     """What one process has is all there is."""
     return rows
@@ -31,6 +36,7 @@ class World:
         ask: the answers of the teacher of that name, float32, without gradient; mixed precision is inside.
         groups: optimiser groups by name: each student's name, "objectives", and those a method adds.
         supervised: the task's own loss on labels, (output, labels) -> (B,).
+        told: a batch as the given teacher sees it: what no student does (`Task.privileged`) stands behind its inputs.
         gather: rows of this process's part of the batch, (b, ...), -> those of the whole batch, (B, ...), through which
             gradients flow; for what a step computes over the batch. The same tensor where one process trains.
     """
@@ -44,4 +50,5 @@ class World:
     ask: Callable[[str, Batch], Signals]
     groups: Mapping[str, tuple[nn.Parameter, ...]]
     supervised: Callable[[Tensor, Tensor], Tensor]
+    told: Callable[[Batch], Batch] = seen
     gather: Callable[[Tensor], Tensor] = whole

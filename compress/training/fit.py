@@ -28,6 +28,7 @@ from compress.contracts.teacher import Teacher
 from compress.contracts.world import World
 from compress.contracts.world import whole as whole_rows
 from compress.errors import TrainingError
+from compress.privileged import told
 from compress.strategies.plain import Plain
 from compress.tally import total
 from compress.training import checkpoint as disk
@@ -346,6 +347,7 @@ class _Loop:
             self._ask,
             groups,
             self._supervised,
+            lambda batch: told(batch, self.task.privileged),
             gather if self.processes > 1 else whole_rows,
         )
 
@@ -369,8 +371,10 @@ class _Loop:
         batch_size = min(self.numbers.batch_size, length)
         steps = steps_per_epoch(length, batch_size)
         self._clock = Clock(phase.name, 0, epochs * steps, 0, epochs)
-        if saved is None and phase.begin is not None:
-            phase.begin(self._world)
+        # After an interruption everything that earlier phases set stands again; weights are then the saved ones.
+        for begun in (phase,) if saved is None else self.method.phases[: number + 1]:
+            if begun.begin is not None:
+                begun.begin(self._world)
         members = {n: g for n, g in self._world.groups.items() if phase.groups is None or n in phase.groups}
         self._updates = Updates(members, self.numbers, self.method.rates, self.clip, self.processes)
         first, offset, sums = 0, 0, _Sums()

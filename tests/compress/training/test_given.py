@@ -168,3 +168,40 @@ def test_feedback_is_one_row_for_each_example(toy: ModuleType) -> None:
     train(toy, method(32), objectives={})
     with pytest.raises(ValueError, match="'loss' has 3 rows for a batch of 32"):
         train(toy, method(3), objectives={})
+
+
+def still(world: World) -> None:
+    """From here on nothing is dropped, and the first layer stays."""
+    student = world.students["student"]
+    student.get_submodule("dropout").eval()
+    student.get_submodule("conv").requires_grad_(False)
+
+
+def test_what_a_phase_froze_is_frozen_after_an_interruption_of_a_later_one(toy: ModuleType, tmp_path: Path) -> None:
+    phases = (Phase("first", 0.34), Phase("second", 0.33, begin=still), Phase("third", 0.33))
+    method, path = replace(VANILLA, phases=phases), tmp_path / "c.pt"
+
+    class HereError(Exception):
+        pass
+
+    def stop(clock: Clock) -> None:
+        if clock.phase == "third" and clock.epoch == 1:
+            raise HereError
+
+    def run(student: nn.Module, **changes: Any) -> None:
+        train(
+            toy, method, students={"student": student}, objectives={"soft_targets": SoftTargets()},
+            numbers=replace(toy.NUMBERS, epochs=6), **changes,
+        )  # fmt: skip
+
+    whole, resumed = toy.network(dropout=0.5), toy.network(dropout=0.5, seed=3)
+    run(whole)
+    with pytest.raises(HereError):
+        run(toy.network(dropout=0.5), checkpoint=path, checkpoint_every_s=0.0, before_epoch=stop)
+    run(resumed, checkpoint=path)
+    assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())
+
+
+def test_an_epochs_first_step() -> None:
+    starts = [step for step in range(6) if Clock("p", step, 6, step // 3, 2).starts_epoch]
+    assert starts == [0, 3]

@@ -1,4 +1,4 @@
-"""What one process or several compute of terms over a batch; test_global_batchnorm.py runs it in processes of its own."""
+"""What one process or several compute of terms over a batch; test_global_batchnorm.py runs it in its processes."""
 
 import json
 from collections.abc import Iterator, Mapping
