@@ -8,10 +8,60 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+# Files whose tests must not run beside each other, or that share what is dear: one process takes all of a group.
+TOGETHER = {
+    # One server of forks, begun by the first of them.
+    "forks": (
+        "tests/end_to_end/test_pipeline.py",
+        "tests/compress/training/test_global_batchnorm.py",
+        "tests/compress/training/test_checkpoint.py",
+        "tests/compress/teachers/test_cached.py",
+    ),
+    # They count the processes and the folders that an ssh server of this user leaves.
+    "ssh": (
+        "tests/profiles/test_remote.py",
+        "tests/profiles/test_ssh.py",
+        "tests/exporters/test_remote.py",
+        "tests/tools/test_remote_loopback.py",
+    ),
+}
+# The longest first: whoever of several processes begins with one last makes the others wait.
+FIRST = (
+    *TOGETHER["forks"],
+    "tests/compress/stages/test_select.py",
+    "tests/compress/workers/test_on_ray.py",
+    "tests/compress/workers/test_workers.py",
+    "tests/compress/stages/test_quantize.py",
+    *TOGETHER["ssh"],
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Heavy files first, the rest as it was found."""
+    place = {name: number for number, name in enumerate(FIRST)}
+    items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(FIRST)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `pytest -n`, a process takes whole files in the order above: what a file's tests share is made once."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    group = {name: title for title, names in TOGETHER.items() for name in names}
+
+    class Files(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            name = nodeid.partition("::")[0]
+            return group.get(name, name)
+
+    config.option.loadscopereorder = False
+    return Files(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from compress.contracts.teacher import Teacher
 from compress.errors import RunError, TeacherError
 from compress.teachers.cached import CHUNK, CachedTeacher
 from compress.teachers.ema import EMATeacher
+from tests.forked import forked
 
 COUNT = CHUNK + 44  # more than one chunk, the last one short
 
@@ -179,11 +180,8 @@ def _rank(folder: Path, calls: Path, answers: "multiprocessing.Queue[list[float]
 
 
 def test_of_several_processes_one_computes(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("forkserver")
-    answers: multiprocessing.Queue[list[float]] = context.Queue()
-    ranks = [context.Process(target=_rank, args=(tmp_path / "cache", tmp_path / "calls", answers)) for _ in range(2)]
-    for rank in ranks:
-        rank.start()
+    answers: multiprocessing.Queue[list[float]] = multiprocessing.get_context("forkserver").Queue()
+    ranks = [forked(_rank, tmp_path / "cache", tmp_path / "calls", answers) for _ in range(2)]
     said = [answers.get(timeout=120) for _ in ranks]
     for rank in ranks:
         rank.join(timeout=60)

@@ -1,14 +1,14 @@
 """A training that is really killed, and goes on."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import ModuleType
 
 import torch
+
+from tests.forked import forked, run_script
 
 SCRIPT = """
 import importlib.util, sys, time
@@ -33,12 +33,15 @@ torch.save(student.state_dict(), sys.argv[1] + ".final")
 """
 
 
-def start(tmp_path: Path, toy: ModuleType, name: str, slow: float) -> subprocess.Popen[bytes]:
+def start(tmp_path: Path, toy: ModuleType, name: str, slow: float) -> ForkServerProcess:
     script = tmp_path / "train.py"
     script.write_text(SCRIPT.format(toy=toy.__file__))
-    root = str(Path(__file__).resolve().parents[3])
-    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, str(script), str(tmp_path / name), str(slow)], env=environment)
+    return forked(run_script, script, str(tmp_path / name), str(slow))
+
+
+def status(process: ForkServerProcess) -> int | None:
+    process.join(120)
+    return process.exitcode
 
 
 def test_a_killed_training_ends_with_the_same_bits(toy: ModuleType, tmp_path: Path) -> None:
@@ -49,11 +52,11 @@ def test_a_killed_training_ends_with_the_same_bits(toy: ModuleType, tmp_path: Pa
         if path.exists() and torch.load(path, weights_only=True)["epoch"] >= 2:
             break
         time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
-    assert killed.wait(60) == -signal.SIGKILL
-    assert undisturbed.wait(120) == 0
+    killed.kill()
+    assert status(killed) == -signal.SIGKILL
+    assert status(undisturbed) == 0
     assert torch.load(path, weights_only=True)["epoch"] < 6  # it was killed in the middle
-    assert start(tmp_path, toy, "broken", 0.0).wait(120) == 0
+    assert status(start(tmp_path, toy, "broken", 0.0)) == 0
     expected = torch.load(tmp_path / "whole.final", weights_only=True)
     resumed = torch.load(tmp_path / "broken.final", weights_only=True)
     assert expected.keys() == resumed.keys()

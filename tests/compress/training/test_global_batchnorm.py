@@ -1,10 +1,7 @@
 """Two real processes train what one does."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +12,7 @@ from torch import nn
 
 from compress.qat.prepare import prepare
 from compress.training.global_batchnorm import GlobalBatchNorm, global_batchnorm
+from tests.forked import forked, run_script
 
 SCRIPT = """
 import importlib.util, json, os, sys
@@ -69,20 +67,22 @@ if int(os.environ.get("RANK", "0")) == 0:
 """
 
 
-def train(tmp_path: Path, toy: ModuleType, launcher: list[str]) -> list[dict[str, Any]]:
+def train(tmp_path: Path, toy: ModuleType, count: int) -> list[dict[str, Any]]:
+    """In that many processes, with what torchrun would tell them; what the first one says."""
     script = tmp_path / "train.py"
     script.write_text(SCRIPT.format(toy=toy.__file__, here=str(Path(__file__).parent)))
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *launcher, str(script)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    answer: list[dict[str, Any]] = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("[{")))
+    group = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "TORCHELASTIC_RUN_ID": "tests"}
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    said, processes = [], []
+    for rank in range(count):
+        said.append(tmp_path / f"rank {rank} of {count}")
+        environment = {**group, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)} if count > 1 else {}
+        processes.append(forked(run_script, script, environment=environment, said=said[-1]))
+    for process, words in zip(processes, said, strict=True):
+        process.join(200)
+        assert process.exitcode == 0, words.read_text()
+    lines = said[0].read_text().splitlines()
+    answer: list[dict[str, Any]] = json.loads(next(line for line in lines if line.startswith("[{")))
     return answer
 
 
@@ -109,9 +109,7 @@ def both_see_the_whole_batch(together: dict[str, Any], alone: dict[str, Any]) ->
 
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this torch was built without gloo")
 def test_two_processes_follow_the_curve_of_one(toy: ModuleType, tmp_path: Path) -> None:
-    alone = train(tmp_path, toy, [])
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
-    together = train(tmp_path, toy, launcher)
+    alone, together = train(tmp_path, toy, 1), train(tmp_path, toy, 2)
     # Sums over a batch are rounded differently when they are taken in two halves: 2^-24 relative each, growing over
     # the 12 steps through Adam's division by small second moments.
     ROUNDING = 1e-5
