@@ -23,6 +23,7 @@ def test_ratio_by_hand() -> None:
     labels = torch.tensor([0, 0, 2])  # 0.8 - 0.2 / 2; 0.2 - 0.8 / 2 < 0; no better than chance
     torch.testing.assert_close(margin_ratio(TEACHER, labels), torch.tensor([0.7, 0.0, 0.0]), atol=1e-6, rtol=0)
     assert margin_ratio(torch.tensor([[200.0, 0.0]]), torch.tensor([0])).item() == 1.0
+    assert not margin_ratio(TEACHER.clone().requires_grad_(), labels).requires_grad
 
 
 def test_mixes_both_terms_by_it() -> None:

@@ -23,6 +23,8 @@ RATIOS = torch.tensor([1 - math.exp(-2.0), 1 - math.exp(-1.0)])  # ln 4 / ln 2 =
 
 def test_ratio_by_hand() -> None:
     torch.testing.assert_close(relative_ratio(STUDENT, TEACHER, LABELS), RATIOS)
+    both = [logits.clone().requires_grad_() for logits in (STUDENT, TEACHER)]
+    assert not relative_ratio(*both, LABELS).requires_grad
 
 
 def test_a_certain_teacher_is_divided_by() -> None:
