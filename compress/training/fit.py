@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from compress.training.curve import Outcome as Outcome
 from compress.training.devices import Precision, laid_out, open_fabric, placed, repeatable, seed_all
 from compress.training.evaluate import evaluating, score_part
 from compress.training.global_batchnorm import global_batchnorm
+from compress.training.nonfinite import broken_gradients, first_source
 from compress.training.observe import Autocast, Observer, as_float32
 from compress.training.order import EpochPlan, derived_seed, generator, steps_per_epoch
 from compress.training.schedule import Weight, read_weight, weight_at
@@ -179,9 +181,10 @@ class _Pending:
     """An update whose figures were not looked at yet: on a GPU looking would wait for it."""
 
     clock: Clock
-    index: Tensor
+    batches: Mapping[str, Batch]
     loss: Tensor
     logs: Mapping[str, Tensor]
+    norm: Tensor  # of the gradient
 
 
 @dataclass(frozen=True)
@@ -431,12 +434,10 @@ class _Loop:
         batches, share = self._batches(plan, streams, step)
         # Dropout and the like: repeatable from any step, and different in every process.
         seed_all(derived_seed(self.seed, "step", phase.name, clock.step, self.rank), self.device)
-        index = next(iter(batches.values())).index
         fresh: list[_Pending] = []
         for update in phase.step(self._world, batches, clock):
             self._check_groups(update)
-            loss, logs = self._updates.apply(update, clock, share)
-            fresh.append(_Pending(clock, index, loss, logs))
+            fresh.append(_Pending(clock, batches, *self._updates.apply(update, clock, share)))
             if self.device.type == "cpu":
                 self._look(fresh, sums)
                 fresh = []
@@ -495,19 +496,24 @@ class _Loop:
         for item in pending:
             loss = float(item.loss)
             logs = {name: float(value) for name, value in item.logs.items()}
-            if not math.isfinite(loss):
+            if not math.isfinite(loss) or not math.isfinite(float(item.norm)):
                 self._refuse(item, loss, logs)
             sums.add(loss, logs)
 
     def _refuse(self, item: _Pending, loss: float, logs: Mapping[str, float]) -> None:
         terms = [f"{name} is {value}" for name, value in logs.items() if not math.isfinite(value)]
-        clock, positions = item.clock, item.index.tolist()
+        clock, positions = item.clock, next(iter(item.batches.values())).index.tolist()
         shown = ", ".join(map(str, positions[:8])) + (", ..." if len(positions) > 8 else "")
         kept = "" if self.saver.source is None else "; the last good checkpoint is kept"
+        what = (
+            f"the loss became {loss}" if not math.isfinite(loss) else f"the gradient's norm became {float(item.norm)}"
+        )
+        ask = {name: partial(self._ask, name) for name in self.teachers}
+        source = first_source(item.batches, ask, self.students, self.autocast, broken_gradients(self.students))
         raise TrainingError(
-            f"the loss became {loss} in phase {clock.phase!r}, epoch {clock.epoch}, step {clock.step} of {clock.steps} "
-            f"({'; '.join(terms) or 'no logged term shows it'}), on the examples {shown}{kept}",
-            fix="lower the learning rate, set a gradient clip, train in fp32, or look at these examples",
+            f"{what} in phase {clock.phase!r}, epoch {clock.epoch}, step {clock.step} of {clock.steps} "
+            f"({'; '.join(terms) or 'no logged term shows it'}), on the examples {shown}; {source}{kept}",
+            fix="mend what is named first, or lower the learning rate, set a gradient clip, train in fp32",
         )
 
     def _finish(self, number: int, phase: Phase, epoch: int, epochs: int, steps: int, sums: _Sums) -> None:

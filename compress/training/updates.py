@@ -77,7 +77,7 @@ class Updates:
         self._clip = clip
         self._processes = processes
 
-    def apply(self, update: Update, clock: Clock, share: float) -> tuple[Tensor, dict[str, Tensor]]:
+    def apply(self, update: Update, clock: Clock, share: float) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Make one update.
 
         Args:
@@ -86,7 +86,8 @@ class Updates:
             share: of the global batch that this process computed.
 
         Returns:
-            loss and logs of the global batch; parameters are unchanged where the loss is not finite.
+            loss and logs of the global batch, and the norm of the gradient; on a CPU parameters are unchanged where the
+            loss or the norm is not finite (a GPU would have to be waited for).
         """
         moving = [self.groups[name] for name in update.groups if name in self.groups]
         parameters = [parameter for group in moving for parameter in group.parameters]
@@ -96,17 +97,21 @@ class Updates:
                 torch.autograd.backward(update.loss * share, inputs=parameters)
             loss, logs = _sum_over_processes(parameters, loss, logs, share)
             if not math.isfinite(float(loss)):
-                return loss, logs
+                return loss, logs, loss
         else:
             if loss.device.type == "cpu" and not math.isfinite(float(loss)):
-                return loss, logs
+                return loss, logs, loss
             if update.loss.requires_grad and parameters:
                 torch.autograd.backward(update.loss, inputs=parameters)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients) if gradients else loss.new_zeros(())
+        if norm.device.type == "cpu" and not math.isfinite(float(norm)):
+            return loss, logs, norm
         if self._clip is not None:
-            torch.nn.utils.clip_grad_norm_(parameters, self._clip)
+            torch.nn.utils.clip_grads_with_norm_(parameters, self._clip, norm)
         for group in moving:
             group.step(clock)
-        return loss, logs
+        return loss, logs, norm
 
     def state(self) -> dict[str, object]:
         """For checkpoints."""

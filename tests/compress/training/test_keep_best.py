@@ -123,7 +123,7 @@ def test_a_strategy_that_changes_no_example_draws_anew_at_every_step(toy: Module
             return super().transform(batches, teachers, clock, generator)
 
     for _ in range(2):
-        train(toy, toy.network(), False, strategy=Drawing(toy.ToyTask(), augment=False))
+        train(toy, toy.network(), False, strategy=Drawing(augment=False))
     half = len(drawn) // 2
     assert drawn[:half] == drawn[half:]
     assert len(set(drawn[:half])) == half

@@ -28,10 +28,11 @@ def test_adamw_by_hand_with_decay_on_matrices_alone() -> None:
     nn.init.constant_(layer.weight, 1.0)
     nn.init.constant_(layer.bias, 1.0)
     updates = Updates({"student": layer.parameters()}, NUMBERS, {"student": Constant(0.1)}, None)
-    loss, logs = updates.apply(Update(layer(torch.ones(1, 1)).sum(), logs={"x": torch.tensor(2.0)}), PEAK, 1.0)
+    loss, logs, norm = updates.apply(Update(layer(torch.ones(1, 1)).sum(), logs={"x": torch.tensor(2.0)}), PEAK, 1.0)
     rate = 0.1 * 0.1  # the recipe's times the group's
     assert loss.item() == 2.0
     assert logs["x"].item() == 2.0
+    assert norm.item() == pytest.approx(2**0.5)  # the gradient is (1, 1)
     # Adam's first step is the rate times the gradient's sign; decay multiplies by 1 - rate * decay beforehand.
     assert layer.weight.item() == pytest.approx(1.0 * (1 - rate * 0.5) - rate, abs=1e-6)
     assert layer.bias.item() == pytest.approx(1.0 - rate, abs=1e-6)
@@ -64,6 +65,16 @@ def test_a_loss_that_is_not_finite_moves_nothing() -> None:
     updates = Updates({"student": layer.parameters()}, NUMBERS, {}, None)
     updates.apply(Update(layer(torch.ones(1, 1)).sum() * float("inf")), PEAK, 1.0)
     assert layer.weight.item() == before
+
+
+def test_a_gradient_that_is_not_finite_moves_nothing() -> None:
+    layer = nn.Linear(1, 1)
+    nn.init.constant_(layer.weight, 0.0)
+    updates = Updates({"student": layer.parameters()}, NUMBERS, {}, clip=1.0)
+    loss, _, norm = updates.apply(Update(layer.weight.sqrt().sum() + layer.bias.sum()), PEAK, 1.0)  # 1 / (2 sqrt 0)
+    assert torch.isfinite(loss)
+    assert torch.isinf(norm)
+    assert layer.weight.item() == 0.0
 
 
 def test_frozen_parameters_are_in_no_optimiser() -> None:
