@@ -1,4 +1,4 @@
-"""What one process or several compute of terms over a batch; run by test_global_batchnorm.py in processes of its own."""
+"""What one process or several compute of terms over a batch; test_global_batchnorm.py runs it in others."""
 
 import json
 from collections.abc import Iterator, Mapping
