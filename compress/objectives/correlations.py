@@ -12,8 +12,8 @@ from compress.contracts.batch import Batch
 from compress.contracts.clock import Clock
 from compress.contracts.objective import Objective
 from compress.contracts.signals import Signals
-from compress.errors import RecipeError
 from compress.similarity import widened
+from compress.terms import positive_temperature
 
 EPSILON = 1e-8  # beside the product of lengths in the denominator, as in the authors' code
 
@@ -46,7 +46,7 @@ class BetweenClasses(Objective):
 
     def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()
-        self._temperature = _positive("between_classes", temperature)
+        self._temperature = positive_temperature("between_classes", temperature, 1.0)
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, clock: Clock) -> Tensor:
         """(B,), or (B, ...) positions flattened: one value for each row of probabilities."""
@@ -68,7 +68,7 @@ class BetweenExamples(Objective):
 
     def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()
-        self._temperature = _positive("between_examples", temperature)
+        self._temperature = positive_temperature("between_examples", temperature, 1.0)
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, clock: Clock) -> Tensor:
         """(C,), whose mean is that of the classes which vary over the batch in both networks. Of the others, such as
@@ -94,9 +94,3 @@ def _vary(student: Tensor, teacher: Tensor, dim: int) -> Tensor:
     """Whether both hold different numbers along `dim`."""
     one, other = (values.amax(dim=dim) > values.amin(dim=dim) for values in (student, teacher))
     return one & other
-
-
-def _positive(name: str, temperature: float) -> float:
-    if not 0.0 < temperature < float("inf"):
-        raise RecipeError(f"{name} has the temperature {temperature}", fix="write a temperature above 0, such as 1.0")
-    return temperature

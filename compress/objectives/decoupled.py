@@ -12,8 +12,9 @@ from compress.contracts.batch import Batch
 from compress.contracts.clock import Clock
 from compress.contracts.objective import Objective
 from compress.contracts.signals import Signals
-from compress.errors import RecipeError, TaskError
+from compress.errors import RecipeError
 from compress.similarity import widened
+from compress.terms import labels_for
 
 ABSENT = -1e30  # logit of a class that is left out: finite, so that 0 x (ABSENT - ABSENT) is 0
 
@@ -73,9 +74,7 @@ class Decoupled(Objective):
             TaskError: the stream has no labels.
             ValueError: the shapes differ, or are not (B, C) and (B,).
         """
-        labels, ours, theirs = batch.labels, student.output, teacher.output
-        if labels is None:
-            raise TaskError("the objective 'decoupled' met a stream without labels", fix="give it a labelled stream")
+        labels, ours, theirs = labels_for("decoupled", batch), student.output, teacher.output
         if ours.shape != theirs.shape or ours.ndim != 2 or labels.shape != ours.shape[:1]:
             raise ValueError(
                 f"student {tuple(ours.shape)}, teacher {tuple(theirs.shape)}, labels {tuple(labels.shape)}"

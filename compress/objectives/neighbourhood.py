@@ -14,6 +14,7 @@ from compress.contracts.objective import Objective
 from compress.contracts.signals import Signals
 from compress.errors import RecipeError
 from compress.graphs import INSIDE, LOOPS
+from compress.terms import positive_temperature
 
 FIX = "train on a stream of graphs: the data strategy 'graph_edges' of a task whose extras have a stream 'graph'"
 
@@ -90,11 +91,7 @@ class HighFrequency(Objective):
 
     def __init__(self, temperature: float = 1.5) -> None:
         super().__init__()
-        if not 0.0 < temperature < float("inf"):
-            raise RecipeError(
-                f"high_frequency has the temperature {temperature}", fix="write a temperature above 0, such as 1.5"
-            )
-        self.temperature = temperature
+        self.temperature = positive_temperature("high_frequency", temperature, 1.5)
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, clock: Clock) -> Tensor:
         """(E,) nats; one 0 where no two nodes of the batch are connected.

@@ -20,8 +20,9 @@ from compress.contracts.batch import Batch
 from compress.contracts.clock import Clock
 from compress.contracts.objective import Objective
 from compress.contracts.signals import Signals
-from compress.errors import RecipeError, TaskError
+from compress.errors import RecipeError
 from compress.similarity import widened
+from compress.terms import labels_for, positive_temperature
 
 Weights = Callable[[Tensor, float], Tensor]
 """(teacher's logits along the ranking, (N, C), -inf where there is no class; temperature) -> (N, C), rows sum to 1."""
@@ -138,13 +139,10 @@ class PlackettLuce(Objective):
 
     def __init__(self, temperature: float = 1.0, weights: str = "teacher") -> None:
         super().__init__()
-        if not 0.0 < temperature < float("inf"):
-            raise RecipeError(
-                f"plackett_luce has the temperature {temperature}", fix="write a temperature above 0, such as 1.0"
-            )
         if weights not in WEIGHTS:
             raise RecipeError(f"plackett_luce has no weights '{weights}'", fix=f"write one of {', '.join(WEIGHTS)}")
-        self._temperature, self._weights = temperature, WEIGHTS[weights]
+        self._temperature = positive_temperature("plackett_luce", temperature, 1.0)
+        self._weights = WEIGHTS[weights]
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, clock: Clock) -> Tensor:
         """(B,) nats.
@@ -157,11 +155,7 @@ class PlackettLuce(Objective):
             first = self._ranked(student.output, teacher.output, extras["first_labels"], None)
             second = self._ranked(student.output, teacher.output, extras["second_labels"], None)
             return extras["first_share"] * first + (1.0 - extras["first_share"]) * second
-        if batch.labels is None:
-            raise TaskError(
-                "the objective 'plackett_luce' met a stream without labels", fix="give it a labelled stream"
-            )
-        return self._ranked(student.output, teacher.output, batch.labels, extras.get("present"))
+        return self._ranked(student.output, teacher.output, labels_for("plackett_luce", batch), extras.get("present"))
 
     def _ranked(self, student: Tensor, teacher: Tensor, labels: Tensor, present: Tensor | None) -> Tensor:
         if student.shape != teacher.shape:

@@ -13,8 +13,8 @@ from compress.contracts.batch import Batch
 from compress.contracts.clock import Clock
 from compress.contracts.objective import Objective
 from compress.contracts.signals import Signals
-from compress.errors import RecipeError
 from compress.similarity import widened
+from compress.terms import positive_temperature
 
 
 def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -50,11 +50,7 @@ class SoftCrossEntropy(Objective):
 
     def __init__(self, temperature: float = 4.0) -> None:
         super().__init__()
-        if not 0.0 < temperature < float("inf"):
-            raise RecipeError(
-                f"soft_cross_entropy has the temperature {temperature}", fix="write a temperature above 0, such as 4.0"
-            )
-        self._temperature = temperature
+        self._temperature = positive_temperature("soft_cross_entropy", temperature)
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, clock: Clock) -> Tensor:
         """(B,) nats."""

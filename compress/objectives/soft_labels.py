@@ -14,7 +14,8 @@ from compress.contracts.batch import Batch
 from compress.contracts.clock import Clock
 from compress.contracts.objective import Objective
 from compress.contracts.signals import Signals
-from compress.errors import RecipeError, TaskError
+from compress.errors import RecipeError
+from compress.terms import labels_for
 
 
 def soft_label_loss(student: Tensor, teacher: Tensor, labels: Tensor, alpha: float = 0.5) -> Tensor:
@@ -67,6 +68,4 @@ class SoftLabels(Objective):
         Raises:
             TaskError: the stream has no labels.
         """
-        if batch.labels is None:
-            raise TaskError("the objective 'soft_labels' met a stream without labels", fix="give it a labelled stream")
-        return soft_label_loss(student.output, teacher.output, batch.labels, self.alpha)
+        return soft_label_loss(student.output, teacher.output, labels_for("soft_labels", batch), self.alpha)

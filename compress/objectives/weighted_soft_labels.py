@@ -5,16 +5,13 @@ Tradeoff Perspective", ICLR 2021, arXiv:2102.00650, in the form in which it is a
 weight of the teacher is 1 - exp(-CE_student / CE_teacher), and the label has the rest.
 """
 
+from typing import final
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compress.contracts.batch import Batch
-from compress.contracts.clock import Clock
-from compress.contracts.objective import Objective
-from compress.contracts.preparation import Preparation
-from compress.contracts.signals import Signals
-from compress.terms import labels_for, positive_temperature, shared_loss
+from compress.terms import SharedLoss
 
 
 def relative_ratio(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
@@ -33,7 +30,8 @@ def relative_ratio(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
     return 1.0 - torch.exp(-ours / theirs.clamp(min=torch.finfo(theirs.dtype).tiny))
 
 
-class WeightedSoftLabels(Objective):
+@final
+class WeightedSoftLabels(SharedLoss):
     """`relative_ratio` * T^2 KL(teacher || student) + the rest of 1 * the task's loss on labels.
 
     Args:
@@ -43,25 +41,8 @@ class WeightedSoftLabels(Objective):
         RecipeError: it is not.
     """
 
-    def __init__(self, temperature: float = 4.0) -> None:
-        super().__init__()
-        self.temperature = positive_temperature("weighted_soft_labels", temperature)
+    name = "weighted_soft_labels"
 
-    def prepare(self, preparation: Preparation) -> None:
-        """Take the task's loss, with the recipe's label smoothing."""
-        self._supervised = preparation.supervised
-
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, clock: Clock) -> Tensor:
-        """(B,) nats.
-
-        Raises:
-            TaskError: the stream has no labels.
-        """
-        share, labels = self.ratio(student, teacher, batch), labels_for("weighted_soft_labels", batch)
-        return shared_loss(share, student.output, teacher.output, labels, self.temperature, self._supervised)
-
-    def ratio(self, student: Signals, teacher: Signals, batch: Batch) -> Tensor:
-        """The teacher's share of each sample's loss, (B,), without gradient."""
-        labels = labels_for("weighted_soft_labels", batch)
-        with torch.no_grad():
-            return relative_ratio(student.output, teacher.output, labels)
+    def share(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        """`relative_ratio`."""
+        return relative_ratio(student, teacher, labels)
