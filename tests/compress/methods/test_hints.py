@@ -1,5 +1,6 @@
 """FitNets: the annealed weight, the temperature, and the two stages."""
 
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -7,11 +8,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from compress import lesson as lessons
 from compress.contracts.batch import Batch
 from compress.contracts.clock import Clock
 from compress.contracts.method import Method
 from compress.contracts.signals import Signals
 from compress.methods.hints import METHOD, annealed
+from compress.progress import Quiet
+from compress.recipe import DistillPart
 
 STUDENT = torch.tensor([[1.0, 2.0, 0.5]], dtype=torch.float64)
 TEACHER = torch.tensor([[3.0, 1.0, 2.0]], dtype=torch.float64)
@@ -44,6 +48,25 @@ def test_the_teachers_term_is_that_of_equation_2() -> None:
     assert isinstance(weight, float)
     torch.testing.assert_close(slope(METHOD.quantized, weight), student.grad)
     assert set(METHOD.quantized.objectives) == {"soft_targets", "labels"}
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, 1.0 / 9), ({"soft_targets": {"weight": 0.7}}, 0.7)])
+def test_the_quantised_student_does_not_begin_the_descent_anew(
+    toy: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: dict[str, Any], expected: float
+) -> None:
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(lessons, "fit", lambda **how: asked.update(how))
+    job: Any = SimpleNamespace(
+        recipe=SimpleNamespace(distill=DistillPart(method="hints", objectives=given), seed=0),
+        task=toy.ToyTask(),
+        splits=toy.splits(),
+        teacher=SimpleNamespace(teacher=toy.teacher()),
+        store=SimpleNamespace(folder=tmp_path),
+        progress=Quiet(),
+    )
+    lessons.lesson(job, toy.network(), toy.NUMBERS, title=None, checkpoint=None, precision="fp32", quantized=True)
+    assert (asked["method"].weights | asked["weights"])["soft_targets"] == pytest.approx(expected)
+    assert set(asked["objectives"]) == {"soft_targets", "labels"}
 
 
 def test_the_regressor_is_trained_in_the_first_stage_alone() -> None:
