@@ -11,9 +11,11 @@ from compress.contracts.task import Task
 from compress.errors import TaskError
 
 STEP = 1e-5
-"""Of a numerical derivative, relative to what is varied."""
+"""Of a numerical derivative, relative to the sum that is varied."""
+SMALL = 1e-3
+"""A sum is varied as if it were at least this share of the largest one."""
 GROUPS = 200
-"""Of examples, at most, that a standard error is taken over."""
+"""As many groups of examples, at most, are left out one after the other for a standard error."""
 
 
 class Tally:
@@ -97,7 +99,9 @@ def linearised(task: Task, sums: Tensor, count: int) -> Callable[[Tensor, Tensor
         return task.score
     centre = sums / count
     base = task.total(sums, count)
-    steps = torch.eye(len(centre), dtype=torch.float64) * STEP * centre.abs().clamp(min=1.0)
+    # A sum that is 0 (of numbers that cancel) says nothing of its size; the largest does, where all are small.
+    least = min(1.0, SMALL * float(centre.abs().max())) or 1.0
+    steps = torch.eye(len(centre), dtype=torch.float64) * STEP * centre.abs().clamp(min=least)
     slopes = torch.tensor(
         [
             (task.total((centre + step) * count, count) - task.total((centre - step) * count, count))

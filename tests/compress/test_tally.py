@@ -131,3 +131,12 @@ def test_nothing_scores_nan_and_wrong_shapes_are_named() -> None:
     found.add(OUTPUT, LABELS)
     with pytest.raises(TaskError, match="gives 3 figures here and 4 before"):
         found.add(OUTPUT[:3], LABELS[:3])
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+def test_what_examples_add_does_not_depend_on_the_unit_of_the_labels(size: float) -> None:
+    task, other = Concordance(), OUTPUT + torch.tensor([[0.1], [-0.2], [0.0], [0.1]])
+    sums = task.score(size * OUTPUT, size * LABELS).sum(dim=0)
+    found = linearised(task, sums, 4)(size * other, size * LABELS)
+    expected = linearised(task, task.score(OUTPUT, LABELS).sum(dim=0), 4)(other, LABELS)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
