@@ -62,9 +62,9 @@ class GraphEdges(DataStrategy):
         return {name: self._cut(batch, generator) for name, batch in batches.items()}
 
     def _cut(self, batch: Batch, generator: torch.Generator) -> Batch:
-        edges, nodes = batch.common[INSIDE], len(batch.common[FEATURES])
+        edges = batch.common[INSIDE]
         count = edges.shape[1]
-        if len(batch) < nodes:
+        if FEATURES in batch.common and len(batch) < (nodes := len(batch.common[FEATURES])):
             raise RecipeError(
                 f"a batch holds {len(batch)} of the graph's {nodes} nodes, and {count} of its "
                 f"{batch.common[EDGES].shape[1]} edges",

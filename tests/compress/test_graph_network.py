@@ -71,3 +71,15 @@ def test_a_classifier_of_nodes_picks_from_the_whole_graph_in_full_precision() ->
 def test_a_node_without_neighbours_answers_by_itself() -> None:
     network = only(gcn((2, 2), 0.0), lin_weight=torch.eye(2))
     torch.testing.assert_close(network(X, PATH[:, :2])[2], X[2])
+
+
+def test_layers_have_a_relu_between_them_and_none_at_the_end() -> None:
+    network = gcn((2, 2, 2), 0.0).eval()
+    with torch.no_grad():
+        for layer, sign in zip(network.layers, (1.0, -1.0), strict=True):
+            layer.lin.weight.copy_(sign * torch.eye(2))
+            layer.bias.zero_()
+    assert bool((network(X.abs(), PATH) < 0).any())
+    with torch.no_grad():
+        network.layers[0].lin.weight.mul_(-1.0)
+    assert network(X.abs(), PATH).abs().max() == 0

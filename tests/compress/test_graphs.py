@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from compress.contracts.clock import Clock
 from compress.errors import RecipeError
 from compress.graphs import Graph, Nodes, WholeGraph, induced
 from compress.strategies.graph_edges import GraphEdges, drawn_part
@@ -88,6 +89,14 @@ def test_a_step_sees_a_hundred_thousand_edges_at_most_and_all_of_fewer() -> None
     whole = GraphEdges().transform(batch, {}, None, torch.Generator())  # type: ignore[arg-type]
     assert whole["graph"] is batch["graph"]
     assert GraphEdges()._edges == 100_000
+    part = GraphEdges(edges=2).transform(batch, {}, None, torch.Generator())["graph"]  # type: ignore[arg-type]
+    assert part.common["edges"].shape == (2, 2)
+    assert part.common["loops"].shape == (2,)  # a third of the edges, and of five loops
+
+
+def test_the_whole_graph_comes_in_its_own_order() -> None:
+    order = GraphEdges().order("graph", 5, Clock("distill", 3, 9, 3, 9), torch.Generator().manual_seed(0))
+    assert order.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_drawing_is_repeatable_and_unbiased() -> None:

@@ -268,6 +268,7 @@ def test_an_inductive_graph_has_no_trace_of_the_hidden_nodes() -> None:
 
 def test_a_step_of_the_method_is_the_specifications_total() -> None:
     """The path of three nodes, labelled at its first: objectives, their means and weights together."""
+    assert METHOD.diagnostics == ("fidelity", "graph_frequencies")
     graph = Graph(
         torch.eye(3).to_sparse_coo().coalesce(),
         torch.eye(3).to_sparse_coo().coalesce(),

@@ -81,6 +81,19 @@ def test_before_the_test_an_inductive_setting_has_no_test_papers(tmp_path: Path)
         assert torch.equal(one.labels, two.labels)
 
 
+def test_papers_behind_hidden_ones_keep_their_words_and_labels(tmp_path: Path) -> None:
+    graph, _ = small(tmp_path)
+    parts = {"train": torch.tensor([4]), "val": torch.tensor([5]), "test": torch.tensor([0, 1])}
+    seen, everything = inductive(graph, parts), transductive(graph, parts)
+    for mine, theirs in ((seen.train, everything.train), (seen.val, everything.val)):
+        one, two = mine.batch(torch.arange(1)), theirs.batch(torch.arange(1))
+        assert torch.equal(one.inputs[0], two.inputs[0])
+        assert one.labels is not None
+        assert two.labels is not None
+        assert torch.equal(one.labels, two.labels)
+    assert whole(seen).batch(torch.arange(4)).extras["known_label"].tolist() == [-1, -1, 1, -1]
+
+
 def test_labels_outside_the_training_split_are_not_in_the_stream(tmp_path: Path) -> None:
     graph, parts = small(tmp_path)
     batch = whole(transductive(graph, parts)).batch(torch.arange(6))
