@@ -56,7 +56,10 @@ def gcn(sizes: Sequence[int], dropout: float) -> GraphNetwork:
 
 
 def sage(sizes: Sequence[int], dropout: float) -> GraphNetwork:
-    """GraphSAGE: a node's own features through one matrix, the mean of its neighbours' through another."""
+    """GraphSAGE: a node's own features through one matrix, the mean of its neighbours' through another.
+
+    Arguments and errors are those of `gcn`.
+    """
     geometric = _geometric()
     # The neighbours' features are averaged before they are multiplied: their rows are gathered, which wants dense ones.
     return GraphNetwork([geometric.SAGEConv(a, b) for a, b in pairwise(sizes)], dropout, sparse=False)
@@ -67,6 +70,7 @@ def gat(sizes: Sequence[int], dropout: float, heads: int = 4) -> GraphNetwork:
 
     Raises:
         ValueError: a width between is no multiple of `heads`.
+        TaskError: PyTorch Geometric is not installed.
     """
     if odd := [width for width in sizes[1:-1] if width % heads]:
         raise ValueError(f"a width of {odd[0]} cannot be shared by {heads} heads")

@@ -16,7 +16,7 @@ from compress.contracts.space import Space, SpaceContext
 from compress.errors import RecipeError
 from compress.structure.cell_network import NONE, SKIP, CellNetwork, Nodes, Skeleton
 from compress.structure.convnets import stem_strides
-from compress.structure.decisions import exchanged, map_or_signal, stable_hash
+from compress.structure.decisions import checked, exchanged, map_or_signal, refuse, stable_hash
 from compress.structure.layers import SMALLEST_MAP, widths_of
 
 NODES = 3
@@ -38,7 +38,8 @@ SEPARABLE = (
     "separable_5x5",
     "dilated_separable_3x3",
 )
-TAKE_A_PLAN = "take the plan from candidates.json of a run for the same target and task"
+MADE_HERE = "take the plan from candidates.json of a run as it stands there"
+KEYS: Mapping[str, type] = {"stem_stride": int, "channels": int, "cells": tuple, "nodes": object}
 
 
 @dataclass(frozen=True)
@@ -203,21 +204,15 @@ class Cells(Space[Plan]):
         Raises:
             RecipeError: a key is missing or unknown, or a value is none that this space offers.
         """
-        expected = ("stem_stride", "channels", "cells", "nodes")
-        if set(data) != set(expected):
-            raise RecipeError(
-                f"a plan of cells has the keys {', '.join(expected)}; this one has"
-                f" {', '.join(map(str, data)) or 'none'}",
-                fix=TAKE_A_PLAN,
-            )
+        given = checked("cells", data, KEYS)
         try:
-            nodes = tuple(tuple((int(source), str(name)) for source, name in kept) for kept in data["nodes"])
-            plan = Plan(data["stem_stride"], data["channels"], tuple(data["cells"]), nodes)
+            nodes = tuple(tuple((int(source), str(name)) for source, name in kept) for kept in given["nodes"])
         except (TypeError, ValueError) as error:
-            raise RecipeError(f"a plan of cells has nodes {data['nodes']!r}", fix=TAKE_A_PLAN) from error
-        wrong = self.wrong_with(plan)
-        if wrong:
-            raise RecipeError(f"a plan of cells {wrong}", fix=TAKE_A_PLAN)
+            raise RecipeError(
+                f"a plan of cells has nodes = {given['nodes']!r}, no lists of edges", fix=MADE_HERE
+            ) from error
+        plan = Plan(**given | {"nodes": nodes})
+        refuse("cells", self.wrong_with(plan))
         return plan
 
     def wrong_with(self, plan: Plan) -> str | None:

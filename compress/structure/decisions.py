@@ -58,7 +58,8 @@ def checked(space: str, data: Mapping[str, Any], kinds: Mapping[str, type]) -> d
     Args:
         space: for the message.
         data: what was read from a file.
-        kinds: decision -> str, int or bool; tuple for a list of whole numbers, list for one of names.
+        kinds: decision -> str, int or bool; tuple for a list of whole numbers, list for one of names; object for what
+            the space checks itself.
 
     Raises:
         RecipeError: a decision is missing or unknown, or is of another type.
@@ -69,7 +70,7 @@ def checked(space: str, data: Mapping[str, Any], kinds: Mapping[str, type]) -> d
         raise RecipeError(f"a plan of {space} has the keys {', '.join(kinds)}; this one has {found}", fix=fix)
     for key, kind in kinds.items():
         value, items = data[key], ITEMS.get(kind)
-        if items is None and type(value) is not kind:
+        if items is None and kind is not object and type(value) is not kind:
             raise RecipeError(f"a plan of {space} has {key} = {value!r}, which is no {kind.__name__}", fix=fix)
         if items is not None and not (isinstance(value, list | tuple) and all(type(item) is items for item in value)):
             raise RecipeError(f"a plan of {space} has {key} = {value!r}, no list of {items.__name__}", fix=fix)

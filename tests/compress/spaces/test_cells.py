@@ -137,7 +137,10 @@ def test_a_plan_survives_json_and_hashes_the_same_in_every_process() -> None:
         ({"nodes": [[[0, "none"]], [[0, "skip"]], [[0, "skip"]]]}, "operation 'none'"),
         ({"nodes": [[[0, "skip"]], [[2, "skip"]], [[0, "skip"]]]}, "wires node 2"),
         ({"nodes": [[[0, "skip"]], [], [[0, "skip"]]]}, "wires node 2"),
-        ({"nodes": 5}, "has nodes 5"),
+        ({"nodes": 5}, "nodes = 5"),
+        ({"nodes": [[["in", "skip"]]] * 3}, "no lists of edges"),
+        ({"cells": 5}, "cells = 5"),
+        ({"stem_stride": 2.0}, r"stem_stride = 2\.0"),
         ({"colour": 1}, "colour"),
     ],
 )
