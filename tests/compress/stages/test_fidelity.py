@@ -146,6 +146,19 @@ def test_every_copy_is_held_to_the_float_student_and_builds_to_the_file(job: Any
     assert "fidelity_gap" not in found
 
 
+def test_both_bounds_hold_what_ships(job: Any) -> None:
+    """An artifact with the student's classes and thrice its logits agrees everywhere, and is far from it."""
+    watch = Watch(job, "float", "e", [ledger.Pair("float", "e", "build")])
+    batch = job.splits.test.batch(torch.arange(COUNT))
+    said = outputs(batch, steps=0.0)
+    watch.look(batch, {"float": said, "e": {"logits": 3 * said["logits"]}})
+    found = watch.found(network(2))
+    (pair,) = (row for row in found["pairs"] if (row["copy"], row["reference"]) == ("e", "float"))
+    assert pair["agreement"] == 1.0
+    assert pair["kl"] > 0.02
+    assert found["shipped"]["kept"] is False
+
+
 def test_nothing_fails_unless_the_recipe_asks(job: Any) -> None:
     assert watched(job, steps=5.0).gates() == []
     job.recipe.verify = VerifyPart(student_agreement=0.98, student_kl=0.02)

@@ -37,6 +37,13 @@ def test_convolutions_halve_the_map_and_double_the_channels() -> None:
     assert parameters(branch) == block(8, 16) + block(16, 32) + block(32, 40) + 40 * 10 + 10
 
 
+def test_a_map_is_halved_once_for_every_stage_that_is_left() -> None:
+    for number, side in ((1, 4), (2, 8), (3, 16), (4, 32)):
+        branch = full_branch(Stage("a", 1, (32, 32)), 8, number, 4, 24, 10, 7)
+        assert isinstance(branch, Convolutions)
+        assert branch.blocks(torch.randn(2, 8, 32, 32)).shape == (2, 24, side, side)
+
+
 def test_the_last_stage_of_a_convolutional_student_has_one_convolution() -> None:
     assert parameters(Convolutions(8, 0, 40, 10)) == (8 * 40 + 40) + (40 * 10 + 10)
 
