@@ -1,9 +1,16 @@
 """The experiment's criteria, and its sparse view of the data."""
 
-import torch
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+import torch
+from torch import nn
+
+from compress.citation_graphs import transductive
 from compress.contracts.examples import Splits
 from compress.contracts.experiment import Results
+from compress.experiments import ff_g2m as experiment
 from compress.experiments.ff_g2m import (
     BEDS,
     EXPERIMENT,
@@ -11,7 +18,9 @@ from compress.experiments.ff_g2m import (
     LABELS,
     LOW,
     NODE_WISE,
+    NUMBERS,
     TEACHER,
+    Bed,
     perceptron,
     sparse,
 )
@@ -56,3 +65,33 @@ def test_sparse_rows_are_the_front_ends_features() -> None:
     torch.manual_seed(0)
     student = perceptron((3, 4, 2), 0.0)
     torch.testing.assert_close(student(whole), student(scaled.to_dense()))
+
+
+def test_arms_have_the_official_weights_and_one_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = torch.rand(6, 4).to_sparse_coo().coalesce()
+    edges = torch.tensor([[0, 1, 1, 2, 3, 4], [1, 0, 2, 1, 4, 3]])
+    graph = Graph(features, features, torch.tensor([0, 1, 0, 1, 0, 1]), edges, "g")
+    parts = {"train": torch.tensor([0, 1]), "val": torch.tensor([2]), "test": torch.tensor([3, 4, 5])}
+    task: Any = SimpleNamespace(
+        load=lambda data: transductive(graph, parts), input_shape=(4,), labels=("a", "b"), name="small"
+    )
+    seen: list[dict[str, Any]] = []
+
+    def taught(student: nn.Module, splits: Splits, numbers: object, seed: int, **how: Any) -> nn.Module:
+        seen.append(how | {"numbers": numbers, "start": [p.detach().clone() for p in student.parameters()]})
+        return student.eval()
+
+    monkeypatch.setattr(experiment, "taught", taught)
+    monkeypatch.setattr(experiment, "accuracy", lambda *_: 0.0)
+    experiment._accuracies(Bed(task, 2, 0.5, 0.1), None, 0)
+    _, alone, *arms = seen
+    assert [arm["weights"] for arm in arms] == [
+        {"labels": 0.1, "soft": 0.9},
+        {"labels": 0.1, "low": 0.9, "high": 0.9},
+        {"labels": 0.1, "low": 0.9},
+    ]
+    assert arms[1]["objectives"]["high"].temperature == 1.5
+    for arm in (alone, *arms):
+        assert arm["numbers"] == NUMBERS
+        assert all(torch.equal(a, b) for a, b in zip(arm["start"], alone["start"], strict=True))
+    assert [(bed.layers, bed.dropout, bed.labels, bed.tau) for bed in BEDS] == [(2, 0.5, 0.1, 1.5), (3, 0.6, 0.4, 1.5)]

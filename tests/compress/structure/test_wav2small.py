@@ -33,6 +33,7 @@ def test_shapes_on_the_way() -> None:
     assert found == {
         "before": (1, 13, 26, 499), "halve": (1, 13, 13, 250), "after": (1, 13, 13, 250), "pool.value": (1, 13, 13, 250)
     }  # fmt: skip
+    assert (len(model.network.before), len(model.network.after)) == (3, 4)
     head, gram = model.network.pool.head, model.network.pool.gram_head
     assert head.in_features + gram.in_features == 338
 
