@@ -1,6 +1,7 @@
 """The whole method on small pictures: what teaches, what is averaged, what weight zero means."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from compress.contracts.examples import Splits, TensorExamples
 from compress.contracts.signals import Signals
 from compress.contracts.task import TrainingNumbers
 from compress.experiments.bidirectional_copy_paste import Hearts, SmallUNet, pictures
-from compress.methods.bidirectional_copy_paste import DECAY, METHOD
+from compress.methods.bidirectional_copy_paste import DECAY, METHOD, on_both_mixes
 from compress.objectives.regions import Regions, region_loss
 from compress.strategies.copy_paste import INWARD, OUTWARD, UNLABELLED, CopyPaste
 from compress.teachers.ema import EMATeacher
@@ -135,6 +136,40 @@ def test_weight_zero_lets_no_gradient_through_pseudo_labels() -> None:
         unlabelled = found[name].common["mask"] == inside
         assert network.logits.grad[:, :, unlabelled].abs().sum() == 0
         assert network.logits.grad[:, :, ~unlabelled].abs().sum() > 0
+
+
+def test_a_step_is_the_sum_of_the_four_region_losses() -> None:
+    """L = l(z_in, y_j; M) + a l(z_in, P(u_p); 1 - M) + a l(z_out, P(u_q); M) + l(z_out, y_i; 1 - M), a = 0.5."""
+    torch.manual_seed(3)
+    images, labels = torch.rand(4, 1, 6, 6), torch.randint(0, 4, (4, 6, 6))
+    teacher = EMATeacher(nn.Conv2d(1, 4, 1), 0.99)
+    streams = {"train": Batch((images,), labels, torch.arange(4)), UNLABELLED: Batch((-images,), None, torch.arange(4))}
+    strategy = CopyPaste(component=False, flips=False)
+    found = strategy.transform(streams, {"teacher": teacher}, SELFTRAIN, torch.Generator().manual_seed(0))
+    answers = {name: torch.randn(2, 4, 6, 6) for name in found}
+    world: Any = SimpleNamespace(
+        observe=lambda name, batch: Signals(next(answers[k] for k, v in found.items() if v is batch)),
+        objectives={"regions": Regions()},
+        weights=lambda name: 3.0,
+    )
+    (update,) = on_both_mixes(world, found, SELFTRAIN)
+    mask, pseudo = found[INWARD].common["mask"], teacher.observe(streams[UNLABELLED]).output.argmax(1)
+    inside = region_loss(answers[INWARD], labels[2:], mask) + 0.5 * region_loss(answers[INWARD], pseudo[:2], 1 - mask)
+    outside = 0.5 * region_loss(answers[OUTWARD], pseudo[2:], mask) + region_loss(
+        answers[OUTWARD], labels[:2], 1 - mask
+    )
+    torch.testing.assert_close(update.loss, 3.0 * (inside.mean() + outside.mean()))
+    assert set(update.logs) == {INWARD, OUTWARD}
+
+
+def test_a_quarter_of_the_steps_pre_train_and_the_teacher_answers_as_the_sources_does() -> None:
+    assert [(phase.name, phase.share) for phase in METHOD.phases] == [("pretrain", 0.25), ("selftrain", 0.75)]
+    assert METHOD.tasks == ("segmentation",)
+    assert (CopyPaste()._beta, CopyPaste()._alpha) == (2 / 3, 0.5)
+    student = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1))
+    teacher = METHOD.teachers(None, {"student": student})["teacher"]  # type: ignore[arg-type]
+    answer = teacher.observe(Batch((5 + torch.randn(4, 1, 6, 6),), None, torch.arange(4))).output
+    assert float(answer.mean().abs()) < 1e-5  # by the batch's own statistics
 
 
 def test_a_mask_of_ones_leaves_a_labelled_loss_and_a_weighted_pseudo_loss() -> None:
