@@ -36,7 +36,7 @@ from profiles.atomic import write_text, writing
 
 ROUNDS = 2  # assignments of layers that are fine-tuned before another precision ships
 
-FORMAT = "2"  # of the stored state: what a prepared student's tensors are called; older ones are made again
+FORMAT = "3"  # of the stored state: what a prepared student's tensors are called; older ones are made again
 
 
 @dataclass(frozen=True)
