@@ -50,6 +50,8 @@ def test_convolutions_have_no_bias_but_those_of_the_pooling() -> None:
     model = published()
     biased = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.bias is not None]
     assert biased == ["network.pool.value", "network.pool.weight"]
+    for block in (*model.network.before, *model.network.after):
+        assert [type(part) for part in block] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]
 
 
 def test_pooling_is_a_softmax_over_time_and_a_gram_matrix() -> None:
