@@ -51,9 +51,14 @@ def only(*names: str) -> Step:
 
 
 def weighted_sum(world: World, batch: Batch, clock: Clock, names: tuple[str, ...]) -> Update:
-    """The mean of each named objective between the first teacher and "student", weighted and added up."""
-    teacher = world.ask(next(iter(world.teachers)), batch)
+    """The mean of each named objective between the first teacher and "student", weighted and added up.
+
+    Where there is no teacher, for objectives that look at none, the student's own answers stand in its place.
+    """
+    first = next(iter(world.teachers), None)
+    said = None if first is None else world.ask(first, batch)
     student = world.observe("student", batch)
+    teacher = student.detach() if said is None else said
     terms = {name: world.objectives[name](student, teacher, batch, clock).mean() for name in names}
     loss = sum((world.weights(name) * term for name, term in terms.items()), start=student.output.new_zeros(()))
     return Update(loss, logs={name: term.detach() for name, term in terms.items()})

@@ -1,12 +1,14 @@
 """Several teachers with masks, of which a gate picks one per sample; the student sees one modality of two.
 
 Source: Li, Yang, Chen, Dong, Chen, Wang, "MST-Distill: Mixture of Specialized Teachers for Cross-Modal Knowledge
-Distillation", ACM Multimedia 2025, arXiv:2507.07015. Shows: networks that teach each other and then freeze, three
-phases with different optimiser groups, modules of the method, inputs that differ between networks.
+Distillation", ACM Multimedia 2025, arXiv:2507.07015. Shows: a teacher that is trained on by the method, a second one
+that the task brings, networks that teach each other and then freeze, three phases with different optimiser groups,
+inputs that no student sees. Of the networks the method knows the taps and their widths alone, as recipes say them.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,11 @@ from compress.contracts.clock import Clock
 from compress.contracts.examples import Splits
 from compress.contracts.method import Method, Phase
 from compress.contracts.preparation import Preparation
-from compress.contracts.step import Update
+from compress.contracts.step import Step, Update
 from compress.contracts.task import Task, TrainingNumbers
 from compress.contracts.world import World
 from compress.objectives.soft_targets import soft_target_loss
+from compress.teachers.frozen import FrozenTeacher
 from compress.training.curve import CurvePoint
 from compress.training.fit import fit
 
@@ -76,21 +79,17 @@ class Net(nn.Module):
         return answer
 
 
-def views(batch: Batch) -> dict[str, Batch]:
-    """What each network sees of a batch."""
-    mine, theirs = batch.inputs[0], batch.extras["other"]
-    return {
-        "student": batch,
-        "fused": batch.with_inputs(mine, theirs),
-        "other": batch.with_inputs(theirs),
-    }
+def views(world: World, batch: Batch) -> dict[str, Batch]:
+    """What each network sees of a batch: its inputs, these and the privileged ones, or the privileged ones alone."""
+    told = world.told(batch)
+    return {"student": batch, "fused": told, "other": batch.with_inputs(*told.inputs[len(batch.inputs) :])}
 
 
 def cotrain(world: World, batches: Mapping[str, Batch], clock: Clock) -> Iterator[Update]:
     """Everyone learns labels and from everyone else."""
     batch = batches["train"]
     assert batch.labels is not None
-    seen = views(batch)
+    seen = views(world, batch)
     answers = {name: world.observe(name, seen[name]).output for name in seen}
     hard = sum(world.supervised(answer, batch.labels).mean() for answer in answers.values())
     soft = sum(soft_target_loss(answers[a], answers[b], TAU).mean() for a in answers for b in answers if a != b)
@@ -99,7 +98,7 @@ def cotrain(world: World, batches: Mapping[str, Batch], clock: Clock) -> Iterato
 
 def freeze(world: World) -> None:
     for name in ("fused", "other"):
-        world.students[name].eval().requires_grad_(False)
+        world.modules[name].eval().requires_grad_(False)
 
 
 def specialise(world: World, batches: Mapping[str, Batch], clock: Clock) -> Iterator[Update]:
@@ -113,9 +112,9 @@ def specialise(world: World, batches: Mapping[str, Batch], clock: Clock) -> Iter
 
 
 def ways(world: World, batch: Batch) -> list[Tensor]:
-    seen, masks = views(batch), world.modules["masks"]
+    seen, masks = views(world, batch), world.modules["masks"]
     return [
-        masked(world.students[name], tap, masks.get_submodule(str(number)), seen[name].inputs)
+        masked(world.modules[name], tap, masks.get_submodule(str(number)), seen[name].inputs)
         for number, (name, tap) in enumerate(WAYS)
     ]
 
@@ -138,6 +137,17 @@ def route(learned: bool) -> Callable[[World, Mapping[str, Batch], Clock], Iterat
     return step
 
 
+def fused(preparation: Preparation) -> nn.Module:
+    """The given teacher, which sees both modalities, to be trained on."""
+    given = preparation.teachers["teacher"].modules()["network"]
+    return copy.deepcopy(given).requires_grad_(True)
+
+
+def other(preparation: Preparation) -> nn.Module:
+    """The task's network for the modality that no student sees."""
+    return preparation.companions()["other"]
+
+
 def make_masks(preparation: Preparation) -> nn.Module:
     return nn.ModuleList(Mask() for _ in WAYS)
 
@@ -153,13 +163,12 @@ def method(learned: bool) -> Method:
     return Method(
         source="arXiv:2507.07015",
         objectives={},
-        students=lambda build: {"student": build(), "fused": Net(2), "other": Net(1)},
         phases=(
             Phase("cotrain", 0.3, cotrain, ("student", "fused", "other")),
             Phase("specialise", 0.2, specialise, ("masks",), freeze),
             Phase("route", 0.5, route(learned), ("student", "gate"), freeze),
         ),
-        modules={"masks": make_masks, "gate": make_gate},
+        modules={"fused": fused, "other": other, "masks": make_masks, "gate": make_gate},
     )
 
 
@@ -187,6 +196,7 @@ class PairTask(Task):
     name = "pairs"
     labels = ("a", "b")
     input_shape = (3,)
+    privileged = ("other",)
 
     def load(self, data: Path | None) -> Splits:
         raise NotImplementedError
@@ -197,15 +207,24 @@ class PairTask(Task):
     def teacher(self) -> nn.Module:
         return Net(2)
 
+    def companions(self) -> Mapping[str, nn.Module]:
+        return {"other": Net(1)}
 
-def train(learned: bool, on_point: Callable[[CurvePoint], None] | None = None) -> tuple[Any, Mapping[str, nn.Module]]:
+
+def train(
+    learned: bool, on_point: Callable[[CurvePoint], None] | None = None, watch: Callable[[World], None] | None = None
+) -> tuple[Any, nn.Module]:
     torch.manual_seed(0)
+    given = FrozenTeacher(Net(2), fingerprint="pairs", privileged=PairTask.privileged)
+    student = Net(1)
     chosen = method(learned)
-    students = chosen.students(lambda: Net(1))
+    if watch is not None:
+        phases = tuple(replace(phase, step=watched(phase.step, watch)) for phase in chosen.phases)
+        chosen = replace(chosen, phases=phases)
     outcome = fit(
         method=chosen,
-        students=students,
-        teachers={},
+        students={"student": student},
+        teachers={"teacher": given},
         objectives={},
         weights={},
         splits=Splits(Pairs(128, 1), Pairs(64, 2), Pairs(8, 3)),
@@ -215,7 +234,24 @@ def train(learned: bool, on_point: Callable[[CurvePoint], None] | None = None) -
         precision="fp32",
         on_point=on_point,
     )
-    return outcome, students
+    return outcome, given.modules()["network"]
+
+
+def watched(step: Step, watch: Callable[[World], None]) -> Step:
+    """The same step, and a look at the world behind it."""
+
+    def around(world: World, batches: Mapping[str, Batch], clock: Clock) -> Iterator[Update]:
+        yield from step(world, batches, clock)
+        watch(world)
+
+    return around
+
+
+def first_weights() -> Tensor:
+    """Of the given teacher's first layer."""
+    torch.manual_seed(0)
+    weights: Tensor = Net(2).state_dict()["body.0.weight"]
+    return weights
 
 
 S = torch.tensor([[2.0, 0, -1], [0, 1, 0]], dtype=torch.float64)
@@ -244,19 +280,14 @@ def test_one_mask_at_a_time_and_a_mask_of_ones_is_the_plain_teacher() -> None:
 
 
 def test_three_phases_move_their_own_groups() -> None:
+    now: dict[str, Tensor] = {}
     frozen: list[dict[str, Tensor]] = []
 
-    def watch(point: CurvePoint) -> None:
-        frozen.append({name: value.clone() for name, value in students["fused"].state_dict().items()})
+    def watch(world: World) -> None:
+        now.update({name: value.clone() for name, value in world.modules["fused"].state_dict().items()})
 
-    torch.manual_seed(0)
-    chosen = method(learned=True)
-    students = chosen.students(lambda: Net(1))
-    outcome = fit(
-        method=chosen, students=students, teachers={}, objectives={}, weights={},
-        splits=Splits(Pairs(128, 1), Pairs(64, 2), Pairs(8, 3)), task=PairTask(),
-        numbers=TrainingNumbers(epochs=10, batch_size=32, learning_rate=1e-2), seed=0, precision="fp32", on_point=watch,
-    )  # fmt: skip
+    outcome, given = train(True, lambda point: frozen.append(dict(now)), watch)
+    assert torch.equal(given.state_dict()["body.0.weight"], first_weights())  # the given teacher itself stays
     assert [point.phase for point in outcome.curve] == ["cotrain"] * 3 + ["specialise"] * 2 + ["route"] * 5
     assert not torch.equal(frozen[0]["body.0.weight"], frozen[2]["body.0.weight"])
     assert all(torch.equal(frozen[2]["body.0.weight"], later["body.0.weight"]) for later in frozen[3:])

@@ -5,7 +5,8 @@ arXiv:2410.23274, with the losses of DMD2. Shows: K students, modules with rates
 weights, a teacher that is a formula, a generator that is updated less often than its critic.
 """
 
-from collections.abc import Iterator, Mapping
+import copy
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ def start_fakes(world: World) -> None:
 def distribution_matching(world: World, batches: Mapping[str, Batch], clock: Clock) -> Iterator[Update]:
     batch = batches["train"]
     for number, name in enumerate(STUDENTS):
-        fake = world.modules[f"fake_{name}"]
+        fake = f"fake_{name}"
         latent, condition, _ = own(batch, number)
         start = Batch(
             (SIGMA_MAX * latent, torch.full_like(latent, SIGMA_MAX), condition), None, torch.arange(len(latent))
@@ -117,18 +118,20 @@ def distribution_matching(world: World, batches: Mapping[str, Batch], clock: Clo
             x = world.observe(name, start).output
             noisy, sigma = noised(x.detach())
             with torch.no_grad():
-                real = world.ask("teacher", Batch((noisy, sigma, condition), None, start.index)).output
-                slope = direction(x, real, fake(noisy, sigma, condition))
+                seen = Batch((noisy, sigma, condition), None, start.index)
+                slope = direction(x, world.ask("teacher", seen).output, world.observe(fake, seen).output)
             yield Update(matching_loss(x, slope), groups=(name,), logs={f"dm_{name}": slope.abs().mean()})
         with torch.no_grad():
             x = world.observe(name, start).output
         noisy, sigma = noised(x)
-        loss = ((sigma**-2 + SPREAD**-2) * (fake(noisy, sigma, condition) - x).square()).mean()
-        yield Update(loss, groups=(f"fake_{name}",), logs={f"fake_{name}": loss})
+        said = world.observe(fake, Batch((noisy, sigma, condition), None, start.index)).output
+        loss = ((sigma**-2 + SPREAD**-2) * (said - x).square()).mean()
+        yield Update(loss, groups=(fake,), logs={fake: loss})
 
 
-def make_fake(preparation: Preparation) -> nn.Module:
-    return Denoiser()
+def fake_of(name: str) -> Callable[[Preparation], nn.Module]:
+    """A denoiser of the student's own kind, whatever the search chose that to be."""
+    return lambda preparation: copy.deepcopy(preparation.students[name])
 
 
 METHOD = Method(
@@ -139,7 +142,7 @@ METHOD = Method(
         Phase("tsm", 0.4, score_matching, STUDENTS),
         Phase("dm", 0.6, distribution_matching, begin=start_fakes),
     ),
-    modules={f"fake_{name}": make_fake for name in STUDENTS},
+    modules={f"fake_{name}": fake_of(name) for name in STUDENTS},
     rates={f"fake_{name}": 2.0 for name in STUDENTS},
 )
 
