@@ -1,6 +1,5 @@
 """What the loop gives to strategies, objectives and modules of a method."""
 
-import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from compress.contracts.step import Step, Update
 from compress.contracts.strategy import DataStrategy
 from compress.contracts.teacher import Teacher
 from compress.contracts.world import World
+from compress.errors import TeacherError
 from compress.methods.vanilla_kd import METHOD as VANILLA
 from compress.objectives.labels import Labels
 from compress.objectives.soft_targets import SoftTargets
@@ -134,7 +134,7 @@ def coached(world: World, batches: Mapping[str, Batch], clock: Clock) -> Iterato
 def own_copy(preparation: Preparation) -> nn.Module:
     """The teacher's network, to be trained on."""
     assert set(preparation.companions()) == {"other"}
-    return copy.deepcopy(preparation.teachers["teacher"].modules()["network"]).requires_grad_(True)
+    return preparation.trainable_teacher()
 
 
 def test_a_method_trains_its_own_copy_of_the_teacher(toy: ModuleType) -> None:
@@ -151,6 +151,19 @@ def test_a_method_trains_its_own_copy_of_the_teacher(toy: ModuleType) -> None:
     )  # fmt: skip
     assert outcome.curve[-1].terms["coach"] != outcome.curve[0].terms["coach"]
     assert all(torch.equal(value, before[name]) for name, value in given.modules()["network"].state_dict().items())
+
+
+def test_a_black_box_cannot_be_trained_on(toy: ModuleType) -> None:
+    class BlackBox(Teacher):
+        cacheable = True  # type: ignore[assignment]
+        fingerprint = "a black box"  # type: ignore[assignment]
+
+        def observe(self, batch: Batch) -> Signals:
+            return Signals(torch.zeros(len(batch), 3), taps={"body": torch.zeros(len(batch), 1, 1, 1)})
+
+    method = Method("here", {}, modules={"coach": Preparation.trainable_teacher})
+    with pytest.raises(TeacherError, match="goes on training its teacher, and this one, BlackBox, is a black box"):
+        train(toy, method, objectives={}, teachers={"teacher": BlackBox()})
 
 
 def feeding(rows: int) -> Step:
@@ -191,7 +204,7 @@ def test_what_a_phase_froze_is_frozen_after_an_interruption_of_a_later_one(toy: 
     def run(student: nn.Module, **changes: Any) -> None:
         train(
             toy, method, students={"student": student}, objectives={"soft_targets": SoftTargets()},
-            numbers=replace(toy.NUMBERS, epochs=6), **changes,
+            numbers=replace(toy.NUMBERS, epochs=6), splits=toy.splits(train=32, val=8), **changes,
         )  # fmt: skip
 
     whole, resumed = toy.network(dropout=0.5), toy.network(dropout=0.5, seed=3)

@@ -6,7 +6,6 @@ that the task brings, networks that teach each other and then freeze, three phas
 inputs that no student sees. Of the networks the method knows the taps and their widths alone, as recipes say them.
 """
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -139,8 +138,7 @@ def route(learned: bool) -> Callable[[World, Mapping[str, Batch], Clock], Iterat
 
 def fused(preparation: Preparation) -> nn.Module:
     """The given teacher, which sees both modalities, to be trained on."""
-    given = preparation.teachers["teacher"].modules()["network"]
-    return copy.deepcopy(given).requires_grad_(True)
+    return preparation.trainable_teacher()
 
 
 def other(preparation: Preparation) -> nn.Module:
