@@ -15,9 +15,14 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from compress.contracts.batch import Batch
+from compress.contracts.clock import Clock
+from compress.contracts.examples import Splits, TensorExamples
+from compress.contracts.preparation import Preparation
 from compress.contracts.signals import Signals
+from compress.contracts.step import distillation_step
+from compress.contracts.world import World
 from compress.lesson import lesson, trained_objectives
-from compress.methods.tgeo_kd import METHOD, Terms, drawing, hypergradient
+from compress.methods.tgeo_kd import METHOD, Terms, bilevel_step, drawing, hypergradient
 from compress.objectives.trilateral import Trilateral
 from compress.progress import Quiet
 from compress.recipe import DistillPart
@@ -50,6 +55,10 @@ def unrolled(
     ahead = {name: value - rate * slope for (name, value), slope in zip(parameters.items(), slopes, strict=True)}
     loss = F.cross_entropy(functional_call(student, {**ahead, **still}, held), known)
     return loss.detach(), torch.autograd.grad(loss, alpha)[0]
+
+
+def cross_entropy(output: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(output, labels, reduction="none")
 
 
 class Scalar(nn.Module):
@@ -161,6 +170,63 @@ def test_dropout_takes_the_same_units_in_both_passes() -> None:
         values.append(slopes_of(student, inputs, held, known, alpha + more, terms, draws=11))
     difference = (values[1][0] - values[0][0]) / 1e-5  # all ratios move together
     assert difference.item() == pytest.approx(values[0][1].sum().item(), rel=1e-4)
+
+
+def test_a_step_moves_the_ratio_along_the_exact_gradient_and_then_the_student_alone() -> None:
+    """Of the held-out loss at theta', with respect to the network behind the ratio: by autograd through everything."""
+    torch.manual_seed(4)
+    student, source = nn.Linear(7, 3).double(), torch.Generator().manual_seed(5)
+    inputs, held, answers = (torch.randn(6, n, generator=source, dtype=torch.float64) for n in (7, 7, 3))
+    labels, known = (torch.randint(0, 3, (6,), generator=source) for _ in range(2))
+    objective, example, nothing = Trilateral(every=2, inner_rate=0.3), Signals(torch.zeros(1, 3)), inputs[:0]
+    none = TensorExamples(nothing, labels[:0], "nothing")
+    objective.prepare(
+        Preparation(Splits(none, none, none), lambda split: iter(()), example, example, 3, 0, cross_entropy)
+    )
+    nn.init.normal_(objective.network[-1].weight)  # type: ignore[arg-type]
+    objective.double()
+    world = World(
+        {"student": student},
+        {},
+        {"trilateral": objective},
+        {},
+        lambda name: 0.25,
+        lambda name, batch: Signals(student(batch.inputs[0])),
+        lambda name, batch: Signals(answers),
+        {},
+        cross_entropy,
+    )
+    batches = {"train": Batch((inputs,), labels, torch.arange(6)), STREAM: Batch((held,), known, torch.arange(6))}
+    clock = Clock("distill", 0, 10, 0, 1)
+    outer, inner = bilevel_step(world, batches, clock)
+    assert (outer.groups, inner.groups) == (("objectives",), ("student",))
+    ratio = objective.ratios(student(inputs), answers, labels)
+    soft, hard = objective.terms(student(inputs), answers, labels)
+    weights = list(student.parameters())
+    slopes = torch.autograd.grad((ratio * soft + (1 - ratio) * hard).mean(), weights, create_graph=True)
+    ahead = [value - 0.3 * slope for value, slope in zip(weights, slopes, strict=True)]
+    loss = cross_entropy(F.linear(held, *ahead), known).mean()
+    omega = list(objective.parameters())
+    expected = torch.autograd.grad(loss, omega)
+    torch.testing.assert_close(outer.loss, loss, atol=1e-12, rtol=0)
+    found = torch.autograd.grad(outer.loss, [*omega, *weights], allow_unused=True)
+    torch.testing.assert_close(found[: len(omega)], expected, atol=1e-12, rtol=0)
+    assert max(float(slope.abs().max()) for slope in expected) > 1e-4
+    assert found[len(omega) :] == (None, None)
+    mixed = 0.25 * (ratio.detach() * soft + (1 - ratio.detach()) * hard).mean()
+    torch.testing.assert_close(inner.loss, mixed, atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        torch.autograd.grad(inner.loss, weights), torch.autograd.grad(mixed, weights), atol=1e-12, rtol=0
+    )
+    (only,) = bilevel_step(world, batches, replace(clock, step=1))
+    assert only.groups == ("student",)
+
+
+def test_while_the_student_is_quantised_there_is_no_outer_step_and_the_report_shows_the_ratio() -> None:
+    assert METHOD.quantized is not None
+    assert [phase.step for phase in METHOD.quantized.phases] == [distillation_step]
+    assert METHOD.quantized.strategy is HeldOut  # the same examples are kept from the student
+    assert "teacher_share" in METHOD.diagnostics
 
 
 def train(toy: ModuleType, every: int) -> tuple[Trilateral, Any]:
