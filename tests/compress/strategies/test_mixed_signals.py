@@ -42,11 +42,16 @@ def test_a_share_of_the_signals_gets_another_one_at_a_level_of_the_range() -> No
     found = shown(MixedSignals(share=1.0, quietest_db=-20.0)).inputs[0]
     own = found.diagonal()
     assert torch.all((own >= 0.5) & (own <= 1.0))
+    assert int((own < 1.0).sum()) >= 12  # all but those that met themselves
     torch.testing.assert_close(found.sum(dim=1), torch.ones(16))
     levels = (1.0 - own) / own
     assert torch.all((levels == 0) | (levels >= 0.0999))  # 0 where a signal met itself
     halves = [(shown(MixedSignals(share=0.5), seed).inputs[0].diagonal() < 1).float().mean() for seed in range(40)]
     assert 0.35 < float(torch.stack(halves).mean()) < 0.6
+
+
+def test_half_of_the_signals_and_20_db_are_proposed() -> None:
+    assert (MixedSignals()._share, MixedSignals()._quietest) == (0.5, -20.0)
 
 
 def test_the_generator_alone_decides() -> None:
