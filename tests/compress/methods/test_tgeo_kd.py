@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from compress.contracts.batch import Batch
 from compress.contracts.clock import Clock
 from compress.contracts.examples import Splits, TensorExamples
+from compress.contracts.method import Constant
 from compress.contracts.preparation import Preparation
 from compress.contracts.signals import Signals
 from compress.contracts.step import distillation_step
@@ -227,6 +228,7 @@ def test_while_the_student_is_quantised_there_is_no_outer_step_and_the_report_sh
     assert [phase.step for phase in METHOD.quantized.phases] == [distillation_step]
     assert METHOD.quantized.strategy is HeldOut  # the same examples are kept from the student
     assert "teacher_share" in METHOD.diagnostics
+    assert METHOD.rates == {"objectives": Constant(2.5)}  # 1e-2 beside 4e-3
 
 
 def train(toy: ModuleType, every: int) -> tuple[Trilateral, Any]:
