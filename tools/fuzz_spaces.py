@@ -49,7 +49,13 @@ from exporters.builder import BuildOptions
 from tools import exact_qdq
 
 SPACES = "compress.spaces"
-TARGETS = {"nvidia-gpu": "a100", "x86-cpu": "x86", "cortex-m": "cortex_m33", "ethos-u": "ethos_u55_128"}
+TARGETS = {
+    "nvidia-gpu": "a100",
+    "x86-cpu": "x86",
+    "cortex-m": "cortex_m33",
+    "ethos-u": "ethos_u55_128",
+    "riscv-cluster": "gap9",
+}
 ALIKE = 0.8  # correlation of fake-quantised and float answers of an untrained network
 TRIES = 30  # plans per wanted network until one is small enough
 SAME_SUMS = 1e-4  # of the largest output: float32 sums in another order
@@ -65,11 +71,13 @@ class Kind:
         shape: of one example's features.
         answer: of one example.
         values: how many integers the features may hold, from 0, where they are tokens beside a mask; 0 for numbers.
+        unit: whether answers have length 1.
     """
 
     shape: tuple[int, ...]
     answer: tuple[int, ...]
     values: int = 0
+    unit: bool = False
 
     def draw(self, count: int) -> tuple[Tensor, ...]:
         """Random examples from torch's current seed: (count, ...) each."""
@@ -92,6 +100,7 @@ KINDS: Mapping[str, Kind] = {
     "coarse_pixels": Kind((3, 32, 48), (3, 8, 12)),
     "steps": Kind((2, 120), (3, 120)),
     "tokens": Kind((12,), (7,), values=50),
+    "texts": Kind((32,), (24,), values=300, unit=True),
 }
 
 
@@ -116,12 +125,28 @@ class Dense(nn.Module):
         return x.squeeze(2) if self.signal else x
 
 
+class Bag(nn.Module):
+    """A teacher of tokens, whose table students may start from."""
+
+    def __init__(self, kind: Kind) -> None:
+        super().__init__()
+        self.table = nn.Embedding(kind.values, 64)
+        self.head = nn.Linear(64, kind.answer[0])
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """(B, n) and (B, n) -> (B, outputs)."""
+        output: Tensor = self.head((self.table(ids) * mask.unsqueeze(-1)).sum(dim=1))
+        return output
+
+
 def teacher(kind: Kind) -> nn.Module:
     """A small network for these features, untrained, in evaluation mode."""
     torch.manual_seed(0)
     channels, outputs = kind.shape[0], kind.answer[0]
     if len(kind.answer) > 1:
         return Dense(kind).eval()
+    if kind.values:
+        return Bag(kind).eval()
     if len(kind.shape) == 3:
         return ResidualNetwork(channels, widths=(32, 48), depths=(1, 2), outputs=outputs).eval()
     if len(kind.shape) == 2:
@@ -139,11 +164,10 @@ def context(kind: Kind, family: str) -> SpaceContext:
     target = profiles.target(TARGETS[family])
     torch.manual_seed(1)
     features, *more = kind.draw(4)
-    known = None if kind.values else teacher(kind)  # nobody cuts students out of a table of words
     values = (kind.values, 2) if kind.values else (0,)
-    return SpaceContext(
-        known, features, kind.answer[0], target.width_multiple, family, kind.answer, tuple(more), values
-    )
+    width, outputs = target.width_multiple, kind.answer[0]
+    known = None if kind is KINDS["tokens"] else teacher(kind)  # a black box
+    return SpaceContext(known, features, outputs, width, family, kind.answer, tuple(more), values, kind.unit)
 
 
 # -- plans as values ---------------------------------------------------------------------------------------------------
