@@ -25,7 +25,7 @@ from compress.objectives.labels import Labels
 from compress.objectives.soft_targets import SoftTargets
 from compress.reproduction import bed
 from compress.reproduction.paired import Paired, paired, shown, within
-from compress.spaces.mixer import Mixer, Plan
+from compress.spaces.mixer import Plan, mixer_network
 from compress.taps import Taps, observe
 from compress.teachers.frozen import FrozenTeacher
 
@@ -57,7 +57,7 @@ def run(data: Path | None, seed: int, say: Callable[[str], None]) -> Figures:
         return bed.taught(bed.seeded(1000 * number + seed, lambda: bed.cnn(CNN, 10)), large, TEACHER, seed)
 
     def mixer(number: int = 0) -> nn.Module:
-        return bed.seeded(1000 * number + seed, lambda: Mixer(MIXER, (1, 14, 14), 10))
+        return bed.seeded(1000 * number + seed, lambda: mixer_network(MIXER, (1, 14, 14), 10))
 
     first, second = cnn(1), cnn(2)
     teacher = FrozenTeacher(first, taps=stages(1), fingerprint=f"cnn {seed}")
