@@ -33,6 +33,8 @@ _IN_ONNX = {
     "max_pool2d_with_indices": "MaxPool", "max_pool1d_with_indices": "MaxPool", "max_pool3d_with_indices": "MaxPool",
     "permute": "Transpose", "pixel_shuffle": "DepthToSpace", "pixel_unshuffle": "SpaceToDepth",
 }  # fmt: skip
+TABLES = frozenset({"embedding"})
+"""Lookups: they compute nothing, but have weights that precisions store differently."""
 _TORCH_TYPES = {"fp16": "float16", "bf16": "bfloat16"}
 
 
@@ -147,6 +149,8 @@ def graph_of(converted: GraphModule, example: tuple[Tensor, ...]) -> Graph:
             stored = [item for item in weights if not item.bias]
             whole = coded and all(item.dtype in ("int8", "uint8") for item in stored)
             op = replace(op, name=names.get(op.name, op.name), weights=weights, int8=whole)
+        elif op.operator in TABLES:
+            op = replace(op, name=names.get(op.name, op.name))
         op = replace(op, operator=_IN_ONNX.get(op.operator, op.operator))
         ops.append(op)
         made |= {name: op for name in op.outputs}
@@ -202,7 +206,9 @@ def _names(converted: GraphModule, graph: Graph) -> dict[str, str]:
     for node in converted.graph.nodes:
         if node.op != "call_function" or not str(node.target).startswith("aten."):
             continue
-        stored = [name for source in node.all_input_nodes[1:] if (name := _stored(source)) is not None]
+        lookup = str(node.target).split(".")[1] in TABLES  # its weights are its first argument
+        sources = node.all_input_nodes[:1] if lookup else node.all_input_nodes[1:]
+        stored = [name for source in sources if (name := _stored(source)) is not None]
         if stored:
             for name in stored:
                 by_weight.setdefault(name, node.name)
@@ -211,7 +217,7 @@ def _names(converted: GraphModule, graph: Graph) -> dict[str, str]:
     names = {}
     unnamed = []
     for op in graph.ops:
-        if op.kind in HEAVY:
+        if op.kind in HEAVY or op.operator in TABLES:
             found = next((by_weight[item.name] for item in op.weights if item.name in by_weight), None)
             if found is not None:
                 names[op.name] = found

@@ -166,7 +166,8 @@ def test_what_is_predicted_of_the_weights_is_what_the_file_has(tmp_path: Path, t
     torch.manual_seed(0)
     student = Model(Unchanged(), Encoder(Plan(32, 0, 1, 1, 0), 4000, LENGTH, 6, normalize=True)).eval()
     searched = profiles.profile(student, target=device, precision=device.precision, example=(IDS[:1], MASK[:1]))
-    priced = Pricer(student, (IDS, MASK), device, device.quantizer).assignment()
+    pricer = Pricer(student, (IDS, MASK), device, device.quantizer)
+    priced = pricer.assignment()
     path = tmp_path / "model.onnx"
     written(quantised(device.quantizer, student), path)
     found = profiles.profile(path, target=device)
@@ -175,6 +176,9 @@ def test_what_is_predicted_of_the_weights_is_what_the_file_has(tmp_path: Path, t
     assert searched.weight_bytes == pytest.approx(found.weight_bytes, rel=0.01)
     assert priced.weight_bytes == pytest.approx(found.weight_bytes, rel=0.01)
     assert path.stat().st_size < 1.1 * table
+    (row,) = [item for item in pricer.by_layer() if item.layer.name == "network.table"]
+    assert row.weight_bytes["fp32"] == 4 * table
+    assert row.weight_bytes["int8"] == pytest.approx(table, rel=0.01)
 
 
 @pytest.mark.parametrize(
