@@ -265,7 +265,7 @@ def while_quantized(
         RecipeError: the method has steps of its own, or nothing is left, and it does not say how to go on.
     """
     chosen = method.quantized or method
-    kept = {key: value for key, value in objectives.items() if key in chosen.objectives and not value.student_taps}
+    kept = {key: value for key, value in objectives.items() if key in chosen.objectives and not _taps(value)}
     left = [key for key in chosen.objectives if key not in kept]
     if not kept or (left and any(phase.step is not distillation_step for phase in chosen.phases)):
         raise RecipeError(
@@ -273,6 +273,11 @@ def while_quantized(
             fix="let the method say how it goes on: METHOD = Method(..., quantized=Method(...))",
         )
     return chosen, kept
+
+
+def _taps(objective: Objective) -> tuple[str, ...]:
+    """What it wants of the student that is shipped."""
+    return objective.network_taps.get("student", objective.student_taps)
 
 
 def _objectives(

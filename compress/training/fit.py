@@ -351,7 +351,7 @@ class _Loop:
             groups,
             self._supervised,
             lambda batch: told(batch, self.task.privileged),
-            gather if self.processes > 1 else whole_rows,
+            (lambda rows: gather(rows, self.device)) if self.processes > 1 else whole_rows,
         )
 
     def _ask(self, name: str, batch: Batch) -> Signals:
@@ -455,7 +455,7 @@ class _Loop:
                 raise ValueError(f"the feedback {name!r} has {len(rows)} rows for a batch of {count} examples")
         if self.processes > 1:  # otherwise every process would change the next batches in its own way
             batches = {name: whole(batch, self.device) for name, batch in batches.items()}
-            feedback = {name: gather(rows) for name, rows in feedback.items()}
+            feedback = {name: gather(rows, self.device) for name, rows in feedback.items()}
         self.strategy.learn(batches, feedback)
 
     def _batches(

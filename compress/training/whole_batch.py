@@ -45,9 +45,9 @@ def gathered(rows: Tensor, lengths: list[int], device: torch.device) -> Tensor:
     return all_reduce_sum(torch.cat([before, there, behind])).to(rows.device, rows.dtype)
 
 
-def gather(rows: Tensor) -> Tensor:
+def gather(rows: Tensor, device: torch.device) -> Tensor:
     """`gathered`, where nobody knows yet how many rows the others have."""
-    return gathered(rows, lengths_of(len(rows), rows.device), rows.device)
+    return gathered(rows, lengths_of(len(rows), device), device)
 
 
 def whole(batch: Batch, device: torch.device) -> Batch:

@@ -1,5 +1,6 @@
 """Which answers of the teacher a lesson keeps on disk, and what it says where a task lacks a stream."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +12,13 @@ from torch import Tensor, nn
 from compress import lesson
 from compress.contracts.batch import Batch
 from compress.contracts.examples import Splits, TensorExamples
+from compress.contracts.strategy import DataStrategy
 from compress.errors import RecipeError
 from compress.recipe import DistillPart
+from compress.strategies.distillation_data import DistillationData
 from compress.strategies.graph_edges import GraphEdges
+from compress.strategies.held_out import HeldOut
+from compress.strategies.plain import Plain
 from compress.teachers.cached import CachedTeacher
 from compress.teachers.frozen import FrozenTeacher
 
@@ -90,3 +95,20 @@ def test_what_a_lesson_can_do_is_not_refused(tmp_path: Path) -> None:
     task: Any = SimpleNamespace(name="plain", kind="classification")
     part = DistillPart("tgeo_kd", strategy={"source": "checked", "share": 1.0})
     lesson.check_lesson(part, task, job(tmp_path, Counting(), "checked").splits)
+
+
+@pytest.mark.parametrize(("strategy", "augments", "cached"), [
+    (Plain(), True, False),
+    (Plain(), False, True),
+    (Plain(augment=False), True, True),
+    (HeldOut(), True, False),
+    (HeldOut(augment=False), True, True),
+    (DistillationData(mixed=0.5), False, False),
+])  # fmt: skip
+def test_augmented_examples_are_not_answered_from_disk(
+    tmp_path: Path, strategy: DataStrategy, augments: bool, cached: bool
+) -> None:
+    given = job(tmp_path, Counting())
+    given.task.augments = augments
+    given.splits = replace(given.splits, train=TensorExamples(torch.rand(20, 2), torch.zeros(20), "longer"))
+    assert isinstance(lesson._teacher(given, strategy, ()), CachedTeacher) is cached
