@@ -83,10 +83,8 @@ def walk_down(skeleton: Skeleton, nodes: Nodes, alpha: Tensor, operations: Seque
     return candidate
 
 
-def operation_latencies(
-    skeleton: Skeleton, operations: Sequence[str], nodes: int, admit: Admit
-) -> tuple[list[float], int]:
-    """What one edge with each operation adds to the latency, over all cells, in ms and >= 0; and the edges it is over.
+def operation_latencies(skeleton: Skeleton, operations: Sequence[str], nodes: int, admit: Admit) -> list[float]:
+    """What one edge with each operation adds to the latency of all cells together, in ms and >= 0.
 
     Each is a difference of two costs: all kept edges with the operation, and all with a wire. "none" adds nothing.
     """
@@ -99,11 +97,10 @@ def operation_latencies(
     def all_of(name: str) -> Nodes:
         return tuple(tuple((source, name) for source, _ in kept) for kept in wires)
 
-    added = [
+    return [
         0.0 if name in (NONE, SKIP) else max(0.0, admit(skeleton, all_of(name)).cost.latency_ms - base) / edges
         for name in operations
     ]
-    return added, edges
 
 
 def proxy_of(skeleton: Skeleton, widths: Sequence[int], channels: int) -> Skeleton:

@@ -214,7 +214,7 @@ class SDDarts:
         problem.charge(share, "supernet")
         penalty, latencies = None, None
         if self.latency_weight > 0.0:
-            latencies, _ = operation_latencies(skeleton, space.operations, supernet.nodes, admit)
+            latencies = operation_latencies(skeleton, space.operations, supernet.nodes, admit)
             per_operation = torch.tensor(latencies)
 
             def penalty(mixture: Tensor) -> Tensor:

@@ -33,7 +33,8 @@ SPLIT_HZ = 1000.0
 ENVELOPE = 64  # samples
 NOISE = 0.28  # standard deviation of a rating
 NOISE_SEED = 0
-# Of all 3,000 recordings: the 5th and the 95th of a hundred parts become 0 and 1.
+# The 5th and the 95th percentile of all 3,000 recordings, which become 0 and 1: log2 of hertz, log10 of a ratio of
+# powers, log2 of a ratio of levels.
 CENTROID, RATIO, PEAK = (8.47, 10.13), (0.17, 2.08), (0.72, 2.41)
 CHANNELS, MEMBERS = 16, 2  # of the reference teacher
 

@@ -28,7 +28,7 @@ from compress.retrieval import recall_at
 from compress.teachers import minilm
 
 LENGTH = 32  # word pieces that a student reads, enough for queries; the index has 256 of each document
-WINDOW, STRIDE = 12, 6  # words of pieces of documents that are as short as queries
+WINDOW, STRIDE = 12, 6  # words of a piece of a document, which is as short as a query, and from one to the next
 MOST_TEXTS = 4000  # to learn from
 SHARES = (0.6, 0.15)  # of groups for training and validation; the rest is the test
 SPACES = re.compile(r"\s+")
@@ -41,7 +41,9 @@ class Collection:
 
     Attributes:
         files: corpus, queries and judgements -> SHA-256.
-        by_group: whether documents of validation and test groups stay out of the training texts.
+        source: where they come from, for messages.
+        by_group: whether the questions about documents of one title stay in one split, and the documents that the
+            validation and test questions ask for out of the training texts.
     """
 
     name: str
@@ -160,10 +162,8 @@ class TextRetrieval(Task):
 
 
 def _collection(data: Path | None) -> Collection:
-    for one in COLLECTIONS:
-        if data is not None and (Path(data) / next(iter(one.files))).is_file():
-            return one
-    return COLLECTIONS[0]  # whose absence is then told
+    """The one of which the folder has the most files; where it has none, the absence of the first is told."""
+    return max(COLLECTIONS, key=lambda one: sum(data is not None and (data / name).is_file() for name in one.files))
 
 
 def _lines(path: Path) -> list[dict[str, str]]:

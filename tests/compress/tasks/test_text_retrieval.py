@@ -91,3 +91,10 @@ def test_without_data_or_index_it_says_what_is_missing() -> None:
     assert "corpus.en.jsonl" in refused.value.fix
     with pytest.raises(TaskError, match="no index yet"):
         TextRetrieval().score(torch.zeros(1, minilm.WIDTH), torch.zeros(1, 3, dtype=torch.int8))
+
+
+def test_a_folder_with_a_part_of_cranfield_is_asked_for_the_rest_of_it(tmp_path: Path) -> None:
+    for name in ("queries.jsonl", "qrels.tsv"):
+        (tmp_path / name).touch()
+    with pytest.raises(TaskError, match=r"corpus\.jsonl"):
+        TextRetrieval().load(tmp_path)
