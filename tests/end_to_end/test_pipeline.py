@@ -23,7 +23,8 @@ from compress.records import STAGES, folder_name, read_record
 from compress.stages import ledger
 from compress.store import BEGUN
 from profiles.atomic import sha256
-from tests.end_to_end.conftest import QUICK
+from tests.end_to_end.conftest import Finished, write_project
+from tests.forked import forked
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TIMED = ("1_select/search.json", "6_verify/", "7_report/")  # hold times of this very run
@@ -36,16 +37,23 @@ def result_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[
     return found
 
 
+def change(file: Path, *pairs: tuple[str, str]) -> None:
+    text = file.read_text()
+    for old, new in pairs:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    file.write_text(text)
+
+
 def hashes(run: Path) -> dict[str, str]:
     return {name: row.sha256 for name, row in read_manifest(run).items() if not name.startswith(TIMED)}
 
 
 def test_a_run_leaves_proven_artifacts_and_the_second_run_repeats_nothing(
-    quick: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    quick: Path, finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "run"
-    first = result_of(["pipeline", str(quick), "--out", str(out)], capsys)
-    assert first["repeated"] == list(STAGES)
+    assert finished.said["repeated"] == list(STAGES)
+    out = shutil.copytree(finished.folder, tmp_path / "run")
     for name, row in read_manifest(out).items():
         assert sha256(out / name) == row.sha256
         assert (out / name).stat().st_size == row.size
@@ -92,66 +100,63 @@ def test_a_run_leaves_proven_artifacts_and_the_second_run_repeats_nothing(
     assert hashes(out) == before  # the same recipe and seed give the same weights
 
 
-def test_killed_in_every_stage_it_ends_with_the_same_artifacts(quick: Path, tmp_path: Path, cache: Path) -> None:
-    calm, hit = tmp_path / "calm", tmp_path / "hit"
-    command = [sys.executable, "-m", "compress.cli.main", "pipeline", str(quick), "--quiet", "--out"]
-    environment = {**os.environ, "COMPRESS_CACHE": str(cache)}
-    subprocess.run([*command, str(calm)], check=True, env=environment, stdout=subprocess.DEVNULL)
+def test_killed_in_every_stage_it_ends_with_the_same_artifacts(
+    quick: Path, finished: Finished, tmp_path: Path, cache: Path
+) -> None:
+    hit = tmp_path / "hit"
+    command = ["pipeline", str(quick), "--quiet", "--out", str(hit)]
+    environment = {"COMPRESS_CACHE": str(cache)}
     for stage in ("distill", "quantize", "build"):  # tools/kill_stages.py does all of them
-        process = subprocess.Popen([*command, str(hit)], env=environment, stdout=subprocess.DEVNULL)
+        process = forked(main, command, environment=environment)
         begun = hit / folder_name(stage) / BEGUN
         deadline = time.monotonic() + 120
-        while not begun.exists() and process.poll() is None and time.monotonic() < deadline:
+        while not begun.exists() and process.is_alive() and time.monotonic() < deadline:
             time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         assert read_record(hit / folder_name(stage)) is None
-    finished = (hit / "2_distill/stage.json").stat().st_mtime_ns
-    subprocess.run([*command, str(hit)], check=True, env=environment, stdout=subprocess.DEVNULL)
-    assert (hit / "2_distill/stage.json").stat().st_mtime_ns == finished
-    assert hashes(hit) == hashes(calm)
+    before = (hit / "2_distill/stage.json").stat().st_mtime_ns
+    process = forked(main, command, environment=environment)
+    process.join()
+    assert process.exitcode == 0
+    assert (hit / "2_distill/stage.json").stat().st_mtime_ns == before
+    assert hashes(hit) == hashes(finished.folder)
     assert not list(hit.rglob("*.part-*"))
 
 
-def _listen() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def test_ctrl_c_leaves_a_resumable_run(quick: Path, tmp_path: Path, cache: Path) -> None:
-    command = [sys.executable, "-m", "compress.cli.main", "pipeline", str(quick), "--out", str(tmp_path / "run")]
-    environment = {**os.environ, "COMPRESS_CACHE": str(cache)}
-    process = subprocess.Popen(
-        command,
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=_listen,  # whoever starts the tests in the background makes them deaf to it
-    )
-    while not (tmp_path / "run/1_select" / BEGUN).exists() and process.poll() is None:
+def test_ctrl_c_leaves_a_resumable_run(small: Path, tmp_path: Path, cache: Path) -> None:
+    command = ["pipeline", str(small), "--out", str(tmp_path / "run")]
+    process = forked(main, command, environment={"COMPRESS_CACHE": str(cache)}, said=tmp_path / "said")
+    while not (tmp_path / "run/1_select" / BEGUN).exists() and process.is_alive():
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    said = process.communicate()[1]
-    assert process.returncode == 130
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGINT)
+    process.join()
+    said = (tmp_path / "said").read_text()
+    assert process.exitcode == 130
+    assert "interrupted; the same command goes on from here" in said
     assert "Traceback" not in said
-    assert (
-        main(["pipeline", str(tmp_path / "quick.toml"), "--until", "select", "--quiet", "--out", str(tmp_path / "run")])
-        == 0
-    )
+    assert main([*command, "--until", "select", "--quiet"]) == 0
 
 
-def test_two_processes_train_together_into_one_folder(quick: Path, tmp_path: Path, cache: Path) -> None:
+def test_two_processes_train_together_into_one_folder(
+    small: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """torchrun starts the same command twice; the loss curve is that of one process, but for the order of sums."""
-    quick.write_text(
-        quick.read_text().replace("[distill]", "[distill.strategy]\naugment = false\n[distill]\nprecision = 'fp32'")
+    change(
+        small,
+        ("[distill]", "[distill.strategy]\naugment = false\n[distill]\nprecision = 'fp32'"),
+        ("[select]", "[select]\nspaces = ['int8_conv']"),
     )
-    arguments = ["compress.cli.main", "pipeline", str(quick), "--until", "distill", "--json", "--quiet", "--out"]
+    arguments = ["pipeline", str(small), "--until", "distill", "--json", "--quiet", "--out"]
     environment = {**os.environ, "COMPRESS_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
     alone, both = tmp_path / "alone", tmp_path / "both"
-    subprocess.run([sys.executable, "-m", *arguments, str(alone)], check=True, env=environment, capture_output=True)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    said = subprocess.run(
-        [*torchrun, *arguments, str(both)], check=True, env=environment, capture_output=True, text=True
-    )
+    assert main([*arguments, str(alone)]) == 0
+    capsys.readouterr()
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, "-m", "compress.cli.main", *arguments, str(both)]
+    said = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
     assert json.loads(said.stdout)["repeated"] == ["prepare", "select", "distill"]  # one process speaks
     curves = [json.loads((run / "2_distill/curve.json").read_text()) for run in (alone, both)]
     losses = [[point["loss"] for point in curve] for curve in curves]
@@ -160,13 +165,13 @@ def test_two_processes_train_together_into_one_folder(quick: Path, tmp_path: Pat
     assert losses[0] == pytest.approx(losses[1], rel=1e-2)
 
 
-def test_a_black_box_teacher(quick: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_black_box_teacher(
+    small: Path, finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The float student of one run teaches the next, as an ONNX file of which nothing else is known."""
-    first = tmp_path / "first"
-    result_of(["pipeline", str(quick), "--until", "export", "--out", str(first)], capsys)
-    teacher = first / "4_export/float.onnx"
-    quick.write_text(QUICK.format(target="x86", candidates=200, budget="").replace("macs_reduction", "#"))
-    arguments = ["pipeline", str(quick), "--teacher", str(teacher), "--task", "digits", "--out", str(tmp_path / "run")]
+    teacher = finished.folder / "4_export/float.onnx"
+    write_project(small, "x86", samples=512)
+    arguments = ["pipeline", str(small), "--teacher", str(teacher), "--task", "digits", "--out", str(tmp_path / "run")]
     arguments += ["--budget", "macs_reduction=1.2,weight_reduction=4.5"]
     found = result_of(arguments, capsys)
     candidates = json.loads((tmp_path / "run/1_select/candidates.json").read_text())
@@ -182,15 +187,17 @@ def test_a_black_box_teacher(quick: Path, tmp_path: Path, capsys: pytest.Capture
 def test_a_task_and_a_teacher_of_ones_own(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """docs/examples/own_task as its comments say, with fewer epochs."""
+    """docs/examples/own_task as its comments say, with fewer pictures, epochs and candidates."""
     monkeypatch.setenv("COMPRESS_CACHE", str(cache))
     example = tmp_path / "own_task"
     example.mkdir()
     for name in ("task.py", "teacher.py", "train_teacher.py", "project.toml"):
         shutil.copy(REPOSITORY / "docs/examples/own_task" / name, example)
+    change(example / "task.py", ("pictures(2000", "pictures(1000"), ("epochs=8", "epochs=3"))
     subprocess.run([sys.executable, "train_teacher.py"], cwd=example, check=True, capture_output=True)
     project = example / "project.toml"
-    project.write_text(project.read_text().replace("epochs = 15", "epochs = 3") + "\n[quantize]\nepochs = 1\n")
+    few = ("candidates = 200", "candidates = 24"), ("epochs = 15", "epochs = 4")
+    change(project, *few, ("batch_size = 64", "batch_size = 64\n[quantize]\nepochs = 1"))
     found = result_of(
         ["pipeline", str(project), "--budget", "accuracy_drop=0.3", "--out", str(tmp_path / "run")], capsys
     )
@@ -207,6 +214,7 @@ def test_a_budget_that_nothing_meets_names_what_binds(
         main(["pipeline", str(quick), "--budget", "weight_bytes=100", "--quiet", "--out", str(tmp_path / "run")]) == 2
     )
     said = capsys.readouterr().err
+    assert "none of 200 students" in said
     assert "weight" in said
     assert "100" in said
     assert "Traceback" not in said
@@ -218,20 +226,20 @@ def test_a_measured_miss_sends_the_search_back_with_what_it_learned(
 ) -> None:
     """A core that is ten times slower than predicted: the first student misses, a smaller one is built."""
     monkeypatch.setenv("COMPRESS_CACHE", str(cache))
-    project = tmp_path / "slow.toml"
-    text = QUICK.format(target="x86", candidates=200, budget="latency_ms = 0.2")
+    project = write_project(tmp_path / "slow.toml", "x86", budget="latency_ms = 0.2")
     # Medians decide: what is within for sure could not miss, and straddlers would be measured before they are chosen.
-    project.write_text(text.replace("finalists = 1", "finalists = 1\ncaution = 0"))
+    change(project, ("finalists = 1", "finalists = 1\ncaution = 0"))
     real = profiles.measure_cost
 
     def slow(*arguments: Any, **named: Any) -> profiles.Cost:
-        found = real(*arguments, **named)
+        found = real(*arguments, **named, seconds=0.1)
         latency = 10 * profiles.profile(named["model"], target="x86").latency_ms
         return replace(found, latency_ms=latency, interval_ms=(latency, latency))
 
     monkeypatch.setattr(profiles, "measure_cost", slow)
     out = tmp_path / "run"
-    found = result_of(["pipeline", str(project), "--out", str(out)], capsys)
+    command = ["pipeline", str(project), "--budget", "accuracy_drop=0.8", "--out", str(out)]
+    found = result_of(command, capsys)
     costs = found["costs"]
     assert isinstance(costs, dict)
     assert costs["shipped student"]["latency_ms"] <= 0.2
@@ -243,11 +251,11 @@ def test_a_measured_miss_sends_the_search_back_with_what_it_learned(
     before = first["candidates"][first["chosen"]]
     after = candidates["candidates"][candidates["chosen"]]
     assert after["macs"] < before["macs"]
-    assert result_of(["pipeline", str(project), "--out", str(out)], capsys)["repeated"] == []
+    assert result_of(command, capsys)["repeated"] == []
 
 
 def test_an_accuracy_that_is_missed_sends_the_search_back(
-    quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whatever is built first loses half of its accuracy somewhere between the float student and the artifact."""
     real, built = ledger.keep, []
@@ -260,7 +268,7 @@ def test_an_accuracy_that_is_missed_sends_the_search_back(
 
     monkeypatch.setattr(ledger, "keep", lossy)
     out = tmp_path / "run"
-    found = result_of(["pipeline", str(quick), "--out", str(out)], capsys)
+    found = result_of(["pipeline", str(small), "--out", str(out)], capsys)
     accuracy = found["accuracy"]
     assert isinstance(accuracy, dict)
     assert accuracy["model.onnx" if "model.onnx" in accuracy else "ONNX"] >= accuracy["teacher"] - 0.2
@@ -277,18 +285,18 @@ def test_an_accuracy_that_is_missed_sends_the_search_back(
     page = (out / "report.html").read_text()
     assert "built and missed" in page
     assert "drop of accuracy" in page
-    assert result_of(["pipeline", str(quick), "--out", str(out)], capsys)["repeated"] == []
+    assert result_of(["pipeline", str(small), "--out", str(out)], capsys)["repeated"] == []
 
 
 def test_a_missed_gate_is_exit_code_1_and_the_report_is_there(
-    quick: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    quick.write_text(quick.read_text().replace("finalists = 1", "finalists = 1\nrounds = 1"))
-    arguments = ["pipeline", str(quick), "--budget", "accuracy_drop=-0.5", "--quiet", "--out", str(tmp_path / "run")]
+    change(small, ("finalists = 1", "finalists = 1\nrounds = 1"))
+    arguments = ["pipeline", str(small), "--budget", "accuracy_drop=-0.5", "--quiet", "--out", str(tmp_path / "run")]
     assert main(arguments) == 1  # nobody is half better than the teacher
     said = capsys.readouterr().err
     assert "drop of accuracy" in said
-    assert "bound of -0.5" in said
+    assert "bound of -50 points" in said
     assert "the accuracy that the budget asks for was not reached with the one student that was built: 1. " in said
     assert "select.rounds = 1 allows no more" in said
     assert "allow a loss that is larger by" in said

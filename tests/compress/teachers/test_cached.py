@@ -3,7 +3,9 @@
 import json
 import multiprocessing
 import os
+import time
 from dataclasses import replace
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +47,7 @@ class Counting(Teacher):
         if self._calls is not None:
             with open(self._calls, "a") as handle:
                 handle.write(f"{os.getpid()}\n")
+            time.sleep(0.2)  # long enough for another process to look for what is not there yet
         (x,) = batch.inputs
         return Signals(x * self._factor, {"box": x[:, :1] + 1}, {"layer": -x})
 
@@ -174,14 +177,17 @@ def test_what_is_read_may_be_changed_without_changing_the_cache(tmp_path: Path) 
     torch.testing.assert_close(cached.observe(batch).output, batch.inputs[0] * 2)
 
 
-def _rank(folder: Path, calls: Path, answers: "multiprocessing.Queue[list[float]]") -> None:
+def _rank(folder: Path, calls: Path, answers: "multiprocessing.Queue[list[float]]", together: Barrier) -> None:
+    together.wait(60)
     cached = CachedTeacher(Counting(calls=calls), examples(), "train", folder)
     answers.put(cached.observe(of_train(torch.tensor([7]))).output[0].tolist())
 
 
 def test_of_several_processes_one_computes(tmp_path: Path) -> None:
-    answers: multiprocessing.Queue[list[float]] = multiprocessing.get_context("forkserver").Queue()
-    ranks = [forked(_rank, tmp_path / "cache", tmp_path / "calls", answers) for _ in range(2)]
+    context = multiprocessing.get_context("forkserver")
+    answers: multiprocessing.Queue[list[float]] = context.Queue()
+    together = context.Barrier(2)
+    ranks = [forked(_rank, tmp_path / "cache", tmp_path / "calls", answers, together) for _ in range(2)]
     said = [answers.get(timeout=120) for _ in ranks]
     for rank in ranks:
         rank.join(timeout=60)
