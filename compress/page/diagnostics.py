@@ -1,5 +1,7 @@
 """How student and teacher relate beyond their scores: what the method's diagnostics measured."""
 
+import re
+
 from compress.page import numbers
 from compress.page.html import Markup, join, table, tag
 from compress.page.reading import Row, part
@@ -19,6 +21,20 @@ SHARES = frozenset(
 )
 FOUND = "recall@"  # of whatever is searched: shares as well
 UNITS = {"predictive_kl": "nats", "nll": "nats"}
+WORDS = {  # figure -> what people call it; others by their own names
+    "predictive_kl": "KL from the teacher",
+    "agreement_least": "agreement, least that the accuracies allow",
+    "agreement_most": "agreement, most that the accuracies allow",
+    "nll": "student's negative log-likelihood",
+    "ece": "student's expected calibration error",
+    "teacher_share": "teacher's share of the loss, mean",
+    "teacher_share_confirming": "teacher's share where it confirms the label",
+    "teacher_share_contradicting": "teacher's share where it contradicts the label",
+    "contradicted_labels": "labels that the teacher contradicts",
+    "diagonal": "mean of stages of equal number",
+}
+QUARTER = re.compile("(teacher_share_[a-z]+)_(nearest|second|third|farthest)$")
+STAGES = re.compile("teacher_([0-9]+)_student_([0-9]+)$")
 LEAST = {  # figure -> least value, and what it means to be below
     "true_class_probability": (
         0.3,
@@ -36,7 +52,7 @@ LEAST = {  # figure -> least value, and what it means to be below
 def diagnostics(content: Row) -> Markup | None:
     """Every figure of every diagnostic."""
     cells = [
-        (name, key.replace("_", " "), _figure(key, value))
+        (name.replace("_", " "), _words(key), _figure(key, value))
         for name, figures in part(content, "verify", "diagnostics").items()
         if isinstance(figures, dict)
         for key, value in figures.items()
@@ -69,6 +85,14 @@ def _data(looked: Row) -> str:
     if not named:
         return "All of the test data"
     return "; ".join(text if len(named) == 1 else f"{', '.join(names)}: {text}" for text, names in named.items())
+
+
+def _words(key: str) -> str:
+    if found := QUARTER.match(key):
+        return f"{WORDS.get(found[1], found[1])}, {found[2]} quarter by distance from the student"
+    if found := STAGES.match(key):
+        return f"teacher's stage {found[1]}, student's stage {found[2]}"
+    return WORDS.get(key, key.replace("_", " "))
 
 
 def _figure(key: str, value: float) -> str:

@@ -24,3 +24,11 @@ def test_the_examples_that_a_figure_is_of_are_told() -> None:
     shown = str(diagnostics.diagnostics({"verify": {"diagnostics": found, "diagnosed": looked}}))
     assert "fidelity: All examples of the stream" in shown
     assert "teacher share: The first 10,000 of 53,000 examples of the stream" in shown
+
+
+def test_figures_are_said_in_words() -> None:
+    figures = {"teacher_share_contradicting_farthest": 0.9, "teacher_2_student_1": 0.5, "some_thing": 1.0}
+    shown = str(diagnostics.diagnostics({"verify": {"diagnostics": {"cka": figures}}}))
+    assert "contradicts the label, farthest quarter" in shown
+    assert "stage 2, student" in shown
+    assert "some thing" in shown
