@@ -16,6 +16,7 @@ from compress.contracts.method import Method
 from compress.contracts.objective import Objective
 from compress.contracts.preparation import Preparation
 from compress.contracts.signals import Signals
+from compress.strategies.plain import Plain
 from compress.training.curve import Outcome
 from compress.training.fit import fit
 
@@ -159,6 +160,33 @@ def test_a_mean_over_the_batch_is_one_over_its_parts_unless_the_objective_says_b
             ours, theirs = (_part(signals, number, 2) for signals in (student, teacher))
             parts.append(objective(ours, theirs, batch.part(number, 2), CLOCK).mean())
         torch.testing.assert_close(torch.stack(parts).mean(), whole, msg=lambda said, key=key: f"{key}: {said}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("task", ["ToyTask", "NoisyTask"])
+def test_a_batch_that_names_its_stream_has_that_streams_inputs(toy: ModuleType, name: str, task: str) -> None:
+    """A cache answers by stream and position: a changed example that still named them would get another's answer."""
+    strategy, given = (method_of(name).strategy or Plain)(), toy.splits(extras=toy.streams())
+    splits, student, source = strategy.splits(given), _signals(6, grad=False), getattr(toy, task)()
+    strategy.prepare(
+        Preparation(
+            splits, lambda split: iter(()), student, student, toy.CLASSES, 0, _cross_entropy, augment=source.augment
+        )
+    )
+    before = {
+        stream: replace(splits.named()[stream].batch(torch.arange(6)), stream=stream) for stream in strategy.streams
+    }
+    drawn = [
+        strategy.transform(before, {"teacher": toy.teacher()}, CLOCK, torch.Generator().manual_seed(4)) for _ in "ab"
+    ]
+    for key, batch in drawn[0].items():
+        for first, again in zip(batch.inputs, drawn[1][key].inputs, strict=True):
+            assert torch.equal(first, again)
+        if strategy.unchanged(source):
+            assert batch.stream
+        if batch.stream in given.named():
+            plain = given.named()[batch.stream].batch(batch.index)
+            assert all(torch.equal(ours, theirs) for ours, theirs in zip(batch.inputs, plain.inputs, strict=True))
 
 
 def _part(signals: Signals, number: int, parts: int) -> Signals:
