@@ -112,6 +112,8 @@ def judge_again(name: str, experiment: Experiment, source: Path, out: Path, code
 
 def one_seed(experiment: str, data: str | None, seed: int) -> dict[str, Any]:
     """What a worker does: figures, CPU seconds and the lines that it said, of an experiment by its name."""
+    # A worker limits the threads of a torch that it has imported, and its first task is what imports it.
+    torch.set_num_threads(int(ONE_CORE.cpus))
     found: Experiment = catalog.load("compress.experiments", experiment).EXPERIMENT
     ((_, done),) = _here(found, None if data is None else Path(data), [seed], None)
     return done

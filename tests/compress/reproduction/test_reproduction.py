@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from compress import catalog
 from compress.contracts.experiment import Experiment, Figures, Finding, Results
@@ -16,7 +17,7 @@ from compress.errors import TaskError
 from compress.progress import Quiet
 from compress.reproduction import table
 from compress.reproduction.paired import by_errors, by_mean, not_below, paired, shown, within
-from compress.reproduction.run import FILE, judge_again, reproduce
+from compress.reproduction.run import FILE, judge_again, one_seed, reproduce
 from compress.reproduction.verdict import said, verdict
 from compress.workers.serial import Serial
 from profiles.errors import UserError
@@ -201,6 +202,19 @@ def test_workers_run_what_is_not_finished_and_say_what_this_process_would(
     assert told | timeless == expected | timeless
     assert told["machine"]["threads"] == 1
     assert json.loads((tmp_path / "there" / FILE).read_text())["seeds"].keys() == {"0", "1", "2"}
+
+
+def test_a_seed_runs_on_one_thread_whatever_the_worker_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(data: Path | None, seed: int, say: Callable[[str], None]) -> Figures:
+        return {"arm": {"threads": float(torch.get_num_threads())}}
+
+    monkeypatch.setattr(catalog, "load", lambda *place: SimpleNamespace(EXPERIMENT=SimpleNamespace(run=run)))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert one_seed("x", None, 0)["figures"] == {"arm": {"threads": 1.0}}
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_seed_that_fails_in_a_worker_is_told_with_its_fix(
