@@ -119,8 +119,11 @@ def read_wav(name: str, content: bytes) -> Waveform:
             form = (opened.getframerate(), opened.getnchannels(), opened.getsampwidth())
             announced = opened.getnframes()
             raw = opened.readframes(announced)
-    except (wave.Error, EOFError) as error:
-        raise TaskError(f"{name} is not a WAV file: {error}", fix="repair or remove that recording") from error
+    except (wave.Error, EOFError, RuntimeError) as error:  # chunks that overlap: RuntimeError without a word
+        raise TaskError(
+            f"{name} is not a WAV file: {error or 'its chunks do not fit its length'}",
+            fix="repair or remove that recording",
+        ) from error
     if form != (RATE_HZ, 1, 2):
         raise TaskError(
             f"{name} has {form[0]} Hz, {form[1]} channels, {8 * form[2]} bits",
