@@ -127,11 +127,7 @@ def test_objectives_give_values_per_sample_and_no_gradient_to_the_teacher(toy: M
     batch = splits.named().get(stream, splits.train).batch(torch.arange(6))
     student, teacher = _signals(6, grad=True), _signals(6, grad=True)
     for objective in objectives_of(method).values():
-        objective.prepare(
-            Preparation(
-                splits, lambda split: iter(()), student.detach(), teacher.detach(), toy.CLASSES, 0, _cross_entropy
-            )
-        )
+        objective.prepare(preparation(toy, splits, student.detach(), teacher.detach()))
         values: Tensor = objective(student, teacher, batch, CLOCK)
         assert values.ndim == 1
         assert torch.isfinite(values).all()
@@ -152,7 +148,7 @@ def test_a_mean_over_the_batch_is_one_over_its_parts_unless_the_objective_says_b
     batch = splits.named().get(stream, splits.train).batch(torch.arange(9, 17))  # some labels known, some not
     student, teacher = _signals(8, grad=False), _signals(8, grad=False)
     for key, objective in objectives_of(method).items():
-        objective.prepare(Preparation(splits, lambda split: iter(()), student, teacher, toy.CLASSES, 0, _cross_entropy))
+        objective.prepare(preparation(toy, splits, student, teacher))
         if objective.batch_wide:
             continue
         whole, parts = objective(student, teacher, batch, CLOCK).mean(), []
@@ -168,11 +164,7 @@ def test_a_batch_that_names_its_stream_has_that_streams_inputs(toy: ModuleType, 
     """A cache answers by stream and position: a changed example that still named them would get another's answer."""
     strategy, given = (method_of(name).strategy or Plain)(), toy.splits(extras=toy.streams())
     splits, student, source = strategy.splits(given), _signals(6, grad=False), getattr(toy, task)()
-    strategy.prepare(
-        Preparation(
-            splits, lambda split: iter(()), student, student, toy.CLASSES, 0, _cross_entropy, augment=source.augment
-        )
-    )
+    strategy.prepare(preparation(toy, splits, student, student, augment=source.augment))
     before = {
         stream: replace(splits.named()[stream].batch(torch.arange(6)), stream=stream) for stream in strategy.streams
     }
@@ -187,6 +179,14 @@ def test_a_batch_that_names_its_stream_has_that_streams_inputs(toy: ModuleType, 
         if batch.stream in given.named():
             plain = given.named()[batch.stream].batch(batch.index)
             assert all(torch.equal(ours, theirs) for ours, theirs in zip(batch.inputs, plain.inputs, strict=True))
+
+
+def preparation(toy: ModuleType, splits: Any, student: Signals, teacher: Signals, **more: Any) -> Preparation:
+    """What is given before the first step."""
+    return Preparation(
+        splits, lambda split: iter(()), student, teacher, toy.CLASSES, 0, _cross_entropy,
+        students={"student": toy.network()}, teachers={"teacher": toy.teacher()}, **more,
+    )  # fmt: skip
 
 
 def _part(signals: Signals, number: int, parts: int) -> Signals:
