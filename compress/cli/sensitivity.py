@@ -9,7 +9,7 @@ from typing import Any
 from compress.cli.common import add_output
 from compress.contracts.metric import Metric, read_metric
 from compress.errors import RunError
-from compress.records import folder_name
+from compress.records import folder_name, intact, read_record
 from compress.store import read_run
 
 PRECISION = "precision.json"
@@ -28,16 +28,17 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """(what `precision.json` holds, a table for people).
 
     Raises:
-        RunError: the folder is no run, or its quantize stage is not finished.
+        RunError: the folder is no run, or its quantize stage is not finished, or was changed since.
     """
     read_run(options.folder)
-    path = options.folder / folder_name("quantize") / PRECISION
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    folder = options.folder / folder_name("quantize")
+    record = read_record(folder)
+    if record is None or PRECISION not in record.outputs or not intact(folder, record):
         raise RunError(
-            f"{options.folder} has no finished quantize stage", fix=f"run: compress quantize {options.folder}"
-        ) from error
+            f"{options.folder} has no finished and unchanged quantize stage",
+            fix=f"run: compress quantize {options.folder}",
+        )
+    found: dict[str, Any] = json.loads((folder / PRECISION).read_text(encoding="utf-8"))
     return found, "\n".join(lines(found))
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from compress.cli import sensitivity
 from compress.errors import RunError
+from compress.store import open_store
 from tests.compress.page.test_precision import content
 
 
@@ -34,15 +35,17 @@ def _found() -> dict[str, Any]:
 
 
 def _run_on(run_folder: Path, found: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    (run_folder / "3_quantize").mkdir()
-    (run_folder / "3_quantize" / "precision.json").write_text(json.dumps(found))
+    def work(folder: Path) -> tuple[dict[str, Path], dict[str, Any]]:
+        (folder / "precision.json").write_text(json.dumps(found))
+        return {"precision and why": folder / "precision.json"}, {}
+
+    with open_store(run_folder) as store:
+        store.once("quantize", {}, work)
     return sensitivity.run(Namespace(folder=run_folder))
 
 
 def test_prints_a_row_for_each_layer_and_the_decision(run_folder: Path) -> None:
-    (run_folder / "3_quantize").mkdir()
-    (run_folder / "3_quantize" / "precision.json").write_text(json.dumps(_found()))
-    result, text = sensitivity.run(Namespace(folder=run_folder))
+    result, text = _run_on(run_folder, _found())
     assert result == _found()
     header, first, second, *_ = text.splitlines()
     assert header.split("  ")[0] == "layer"
@@ -65,10 +68,8 @@ def test_a_metric_that_is_no_fraction_has_no_percent_sign(run_folder: Path) -> N
 
 
 def test_says_where_layers_were_not_analysed(run_folder: Path) -> None:
-    (run_folder / "3_quantize").mkdir()
     found = _found() | {"layers": [], "samples": None, "quantized": None, "float_score": None, "float_layers": []}
-    (run_folder / "3_quantize" / "precision.json").write_text(json.dumps(found))
-    _, text = sensitivity.run(Namespace(folder=run_folder))
+    _, text = _run_on(run_folder, found)
     assert "The layers were not analysed" in text
 
 
@@ -77,9 +78,17 @@ def test_a_run_without_the_stage_is_told_what_to_do(run_folder: Path, left: str 
     if left is not None:
         (run_folder / "3_quantize").mkdir()
         (run_folder / "3_quantize" / "precision.json").write_text(left)
-    with pytest.raises(RunError, match="no finished quantize stage") as refused:
+    with pytest.raises(RunError, match="no finished and unchanged quantize stage") as refused:
         sensitivity.run(Namespace(folder=run_folder))
     assert f"compress quantize {run_folder}" in str(refused.value.fix)
+
+
+def test_an_edited_table_is_not_shown(run_folder: Path) -> None:
+    _run_on(run_folder, _found())
+    path = run_folder / "3_quantize" / "precision.json"
+    path.write_text(path.read_text().replace("0.95", "0.99"))
+    with pytest.raises(RunError, match="unchanged"):
+        sensitivity.run(Namespace(folder=run_folder))
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
