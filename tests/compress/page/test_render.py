@@ -300,7 +300,7 @@ def test_hashes_stand_beside_the_artifacts_they_belong_to(content: dict[str, Any
 
 def test_every_figure_of_a_parity_has_a_column(content: dict[str, Any]) -> None:
     fields = {field.name for field in dataclasses.fields(Parity)}
-    assert fields | {"explained_steps"} == {*checks.PARITY, "step", "histogram", "worst"}
+    assert fields | {"explained_steps"} == {*checks.PARITY, "step", "histogram", "worst", "width"}
     text = words(page.render(content))
     assert all(title in text for title in checks.PARITY.values())
     assert "One step is 0.1312 (the output's own)" in html_module.unescape(text)
