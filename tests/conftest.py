@@ -23,6 +23,13 @@ TOGETHER = {
         "tests/compress/training/test_checkpoint.py",
         "tests/compress/teachers/test_cached.py",
     ),
+    # Each network is exported for each runtime once.
+    "exported": (
+        "tests/compress/qat/test_convert.py",
+        "tests/compress/qat/test_tensorrt.py",
+        "tests/compress/qat/test_onnxruntime_x86.py",
+        "tests/compress/qat/test_cortex_m.py",
+    ),
     # They count the processes and the folders that an ssh server of this user leaves.
     "ssh": (
         "tests/profiles/test_remote.py",
@@ -38,12 +45,16 @@ FIRST = (
     "tests/compress/workers/test_on_ray.py",
     "tests/compress/workers/test_workers.py",
     "tests/compress/stages/test_quantize.py",
+    *TOGETHER["exported"],
     *TOGETHER["ssh"],
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Heavy files first, the rest as it was found."""
+    absent = [name for name in FIRST if not (REPOSITORY / name).is_file()]
+    if absent:
+        raise pytest.UsageError(f"tests/conftest.py orders files that are not there: {', '.join(absent)}")
     place = {name: number for number, name in enumerate(FIRST)}
     items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(FIRST)))
 
