@@ -40,6 +40,7 @@ from compress import catalog
 from compress.contracts.space import Space, SpaceContext
 from compress.errors import RecipeError
 from compress.qat import prepare as qat
+from compress.qat.bias_grid import BiasToGrid
 from compress.qat.prepared import Prepared
 from compress.qat.quantizer import rules
 from compress.residual_network import ResidualNetwork
@@ -393,9 +394,11 @@ def same_codes(prepared: Prepared, path: Path, features: Sequence[Tensor]) -> No
 
 
 def in_float64(prepared: Prepared) -> Prepared:
-    """A copy that computes activations in float64, with the codes of weights as float32 has them: those ship."""
+    """A copy that computes activations in float64, with the codes of weights and biases as float32 has them: those
+    ship."""
     twin = copy.deepcopy(prepared).double()
-    for module in twin.weights():
+    biases = (module for module in twin.modules() if type(module) is BiasToGrid)
+    for module in (*twin.weights(), *biases):
         module.float()
         module.register_forward_pre_hook(lambda _, inputs: tuple(value.float() for value in inputs))
         module.register_forward_hook(lambda _, __, output: output.double())
