@@ -99,7 +99,7 @@ def read(path: Path, digest: str) -> tuple[Graph, dict[str, Tensor]]:
         TaskError: an array is absent or cut off.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as stored:
             arrays = {name: torch.from_numpy(stored[name]) for name in stored.files}
         rows, columns = (int(size) for size in arrays["x_shape"])
         counts = arrays["x_indptr"].to(torch.int64).diff()

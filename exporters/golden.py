@@ -56,7 +56,7 @@ def read(path: Path) -> dict[str, NDArray[np.generic]]:
     if not Path(path).is_file():
         raise ExportError(f"there is no file {path}", fix="correct the path; a run's samples are 4_export/golden.npz")
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ExportError(f"{Path(path).name} is not a readable .npz file: {error}", fix="write it again") from error

@@ -85,7 +85,6 @@ WORDS = [
     "tasks",
     "spaces",
     "show",
-    "calibrate",
     "list",
     "--layers",
     "--html",
