@@ -281,7 +281,9 @@ def test_a_step_of_the_method_is_the_specifications_total() -> None:
     assert isinstance(objectives["labels"], KnownLabels)
     objectives["labels"]._loss = lambda output, labels: nn.functional.cross_entropy(output, labels, reduction="none")
     terms = {name: one(Signals(Z), Signals(H), batch, CLOCK).mean().item() for name, one in objectives.items()}
-    assert terms == {"labels": near(0.551444714), "low": near(0.399285006), "high": near(0.087157969)}
+    published = {"labels": near(0.551444714), "low": near(0.399285006), "high": near(0.087157969)}
+    assert terms == {**published, "decay": 0.0}  # no student has been shown to it
+    assert METHOD.weights["decay"] == 5e-4
     assert sum(METHOD.weights[name] * term for name, term in terms.items()) == near(0.512443670)  # type: ignore[operator]
 
 
