@@ -1,6 +1,16 @@
 """Bidirectional copy-paste against a mean teacher alone and against labels alone, on generated pictures.
 
 Source: Bai et al., CVPR 2023, arXiv:2305.00673, tables 1 to 3: with few labels it beats both.
+
+Two parts of the bed were mended after test figures had been seen. In a first run of the five seeds intensities were not
+normalised, and a batch could hold one labelled picture twice and paste it into itself; the source normalises each
+volume and pastes different ones. There copy-paste reached 46 to 60 % with four seeds and 24 % with seed 3, whose four
+labelled pictures all have a dark ground and a dark ring: the teacher's labels of the unlabelled pictures began at a Dice
+of 44 % and decayed to 36 %. Different pictures alone left this as it was (27 %), and so did keeping all parts of the
+teacher's labels (25 %); with both mended it has 41 %, and the mean teacher without pasting 37 %.
+
+The optimiser is the loop's, AdamW with one cycle per phase (the source: SGD), and the weights are those of the last
+step (the source: the best by a validation split, which four labelled pictures do not leave).
 """
 
 import math
@@ -52,6 +62,7 @@ def pictures(count: int, generator: torch.Generator) -> Pictures:
     """A dark cavity in a brighter ring with a crescent beside it, like a heart cut across, amid distractors and noise.
 
     Place, size, turn and contrast vary from picture to picture; bright discs that belong to no class are drawn first.
+    Intensities are normalised per picture, to mean 0 and variance 1, as the source does per volume.
     """
 
     def between(low: float, high: float, *shape: int) -> Tensor:
@@ -79,7 +90,8 @@ def pictures(count: int, generator: torch.Generator) -> Pictures:
     for number in range(1, CLASSES):
         image = torch.where(labels == number, levels[:, number - 1].view(-1, 1, 1), image)
     image = image + 0.15 * torch.randn(count, SIDE, SIDE, generator=generator)
-    return Pictures(image.unsqueeze(1), labels)
+    spread, mean = torch.std_mean(image, dim=(1, 2), keepdim=True, correction=0)
+    return Pictures(((image - mean) / spread).unsqueeze(1), labels)
 
 
 class SmallUNet(nn.Module):
@@ -226,15 +238,14 @@ def run(data: Path | None, seed: int, say: Callable[[str], None]) -> Figures:
     task = Hearts()
     source = torch.Generator().manual_seed(seed)
     known, hidden, test = (pictures(count, source) for count in (LABELLED, UNSEEN, TESTED))
-    # An epoch is a hundred steps: the four pictures over and over.
-    again = Pictures(known.images.repeat(100, 1, 1, 1), known.labels.repeat(100, 1, 1))
     splits = Splits(
-        again.examples(f"known {seed}"),
+        known.examples(f"known {seed}"),
         TensorExamples(known.images[:0], known.labels[:0], "none"),
         test.examples(f"test {seed}"),
         ((UNLABELLED, hidden.examples(f"hidden {seed}")),),
     )
-    numbers = TrainingNumbers((PRETRAINING + SELFTRAINING) // 100, batch_size=4, learning_rate=5e-3)
+    # An epoch is one step with all labelled pictures: its two halves, which are pasted together, share none.
+    numbers = TrainingNumbers(PRETRAINING + SELFTRAINING, batch_size=LABELLED, learning_rate=5e-3)
     figures = {}
     for arm, strategy in ARMS.items():
         student = seeded(seed, SmallUNet)
@@ -273,9 +284,9 @@ EXPERIMENT = Experiment(
     source="arXiv:2305.00673, tables 1 to 3",
     claim="Pasting labelled and unlabelled pictures into each other, both ways, makes few labels go further.",
     bed=(
-        "generated 32 x 32 pictures of 4 classes; 4 labelled, drawn anew for every seed, 200 unlabelled, 200 for the "
-        "test; a U-Net of 8, 16, 32 channels; 200 steps of pre-training and 1,500 of self-training with 4 + 4 "
-        "pictures, AdamW at 5e-3 with one cycle per phase, pictures mirrored at random"
+        "generated 32 x 32 pictures of 4 classes, each normalised; 4 labelled, drawn anew for every seed, 200 "
+        "unlabelled, 200 for the test; a U-Net of 8, 16, 32 channels; 200 steps of pre-training and 1,500 of "
+        "self-training with 4 + 4 different pictures, AdamW at 5e-3 with one cycle per phase, mirrored at random"
     ),
     data="",
     columns=(DICE,),
