@@ -83,7 +83,10 @@ def _constant(view: View) -> Iterator[Hit]:
 
 
 def _codes_computed(view: View, node: NodeProto) -> bool:
-    return node.op_type == "QuantizeLinear" or view.makers.get(node.input[0]) is not None
+    """Whether the codes are an activation's; rows that are looked up in a stored table are the table's."""
+    maker = view.makers.get(node.input[0])
+    looked_up = maker is not None and maker.op_type == "Gather" and maker.input[0] in view.fixed
+    return node.op_type == "QuantizeLinear" or (maker is not None and not looked_up)
 
 
 def _scale_type(view: View) -> Iterator[Hit]:

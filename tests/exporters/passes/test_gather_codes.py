@@ -8,6 +8,8 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from exporters import graph
+from exporters.lint.rules import RULES, find
+from exporters.lint.view import Device
 from exporters.passes import dequantize_tables, gather_codes, quantize_weights_in_graph
 from profiles.runners import on_onnxruntime
 
@@ -102,3 +104,9 @@ def test_float_tables_stay() -> None:
     del model.graph.node[1].input[1:], model.graph.node[1].attribute[:]
     model.graph.node[1].attribute.append(helper.make_attribute("to", TensorProto.FLOAT))
     assert dequantize_tables.apply(model).SerializeToString() == model.SerializeToString()
+
+
+def test_the_linter_takes_a_tables_columns_for_no_activation() -> None:
+    wanted = [rule for rule in RULES if rule.id == "Q5"]
+    assert wanted
+    assert not list(find(wanted, gather_codes.apply(lookup(COLUMNS)), Device("tensorrt")))
