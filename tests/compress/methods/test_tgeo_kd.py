@@ -19,7 +19,6 @@ from compress.contracts.clock import Clock
 from compress.contracts.examples import Splits, TensorExamples
 from compress.contracts.method import Constant
 from compress.contracts.preparation import Preparation
-from compress.contracts.clock import Clock
 from compress.contracts.signals import Signals
 from compress.contracts.step import distillation_step
 from compress.contracts.world import World
@@ -247,12 +246,6 @@ def train(toy: ModuleType, every: int) -> tuple[Trilateral, Any]:
         precision="fp32",
     )
     return objective, outcome
-
-
-def test_the_ratio_learns_at_one_rate_from_the_first_step_to_the_last() -> None:
-    rate = METHOD.rates["objectives"]
-    assert callable(rate)
-    assert {rate(Clock("distill", step, 100, 0, 1)) for step in (0, 50, 99)} == {2.5}
 
 
 def test_the_outer_loss_trains_the_ratio_and_nothing_else_does(toy: ModuleType) -> None:
