@@ -25,6 +25,7 @@ from compress.experiments.ff_g2m import (
     sparse,
 )
 from compress.graphs import Graph, Nodes, WholeGraph
+from compress.objectives.weight_penalty import WeightPenalty
 from compress.reproduction.verdict import verdict
 
 PUBLISHED = {TEACHER: 71.4, LABELS: 60.3, NODE_WISE: 72.9, FULL: 73.9, LOW: 73.9}
@@ -84,14 +85,18 @@ def test_arms_have_the_official_weights_and_one_start(monkeypatch: pytest.Monkey
     monkeypatch.setattr(experiment, "taught", taught)
     monkeypatch.setattr(experiment, "accuracy", lambda *_: 0.0)
     experiment._accuracies(Bed(task, 2, 0.5, 0.1), None, 0)
-    _, alone, *arms = seen
+    teacher, alone, *arms = seen
+    for arm in (teacher, alone):
+        assert set(arm["objectives"]) == {"labels", "decay"}
+        assert arm["weights"] == {"decay": 5e-4}
     assert [arm["weights"] for arm in arms] == [
-        {"labels": 0.1, "soft": 0.9},
-        {"labels": 0.1, "low": 0.9, "high": 0.9},
-        {"labels": 0.1, "low": 0.9},
+        {"labels": 0.1, "decay": 5e-4, "soft": 0.9},
+        {"labels": 0.1, "decay": 5e-4, "low": 0.9, "high": 0.9},
+        {"labels": 0.1, "decay": 5e-4, "low": 0.9},
     ]
     assert arms[1]["objectives"]["high"].temperature == 1.5
     for arm in (alone, *arms):
         assert arm["numbers"] == NUMBERS
+        assert isinstance(arm["objectives"]["decay"], WeightPenalty)
         assert all(torch.equal(a, b) for a, b in zip(arm["start"], alone["start"], strict=True))
     assert [(bed.layers, bed.dropout, bed.labels, bed.tau) for bed in BEDS] == [(2, 0.5, 0.1, 1.5), (3, 0.6, 0.4, 1.5)]
