@@ -397,12 +397,17 @@ def in_float64(prepared: Prepared) -> Prepared:
     """A copy that computes activations in float64, with the codes of weights and biases as float32 has them: those
     ship."""
     twin = copy.deepcopy(prepared).double()
-    biases = (module for module in twin.modules() if type(module) is BiasToGrid)
+    biases = (module for module in twin.modules() if isinstance(module, BiasToGrid))
     for module in (*twin.weights(), *biases):
         module.float()
-        module.register_forward_pre_hook(lambda _, inputs: tuple(value.float() for value in inputs))
+        module.register_forward_pre_hook(lambda _, given: tuple(narrowed(value) for value in given))
         module.register_forward_hook(lambda _, __, output: output.double())
     return twin
+
+
+def narrowed(value: Any) -> Any:
+    """A tensor in float32; whatever else as it is."""
+    return value.float() if isinstance(value, Tensor) else value
 
 
 def made(family: str, prepared: Prepared, path: Path, folder: Path, engines: bool) -> str:
