@@ -1,7 +1,7 @@
 """Bounds that artifacts must keep, and what a person reads where one does not."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from compress.contracts.task import Task
@@ -72,8 +72,6 @@ def parity_gates(job: Job, entry: ledger.Entry, accuracy: Mapping[str, float]) -
         return []
     change = abs(accuracy[entry.pair.reference] - accuracy[name])
     gates = [of_metric(job.task, "change", stage, name, change, bounds.accuracy_change)]
-    if entry.aside is not None:
-        gates = [replace(gates[0], name=f"{gates[0].name}, one example aside", value=entry.aside)]
     for output, found in entry.outputs.items():
         of = name if len(entry.outputs) == 1 else f"{name}, output {output}"
         if output in job.task.directions:

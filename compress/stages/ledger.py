@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compress.contracts.batch import Batch
-from compress.contracts.task import Task
 from compress.job import Job
 from compress.tally import Tally
 from compress.taps import Taps, observe
@@ -56,13 +55,10 @@ class Entry:
 
     Attributes:
         outputs: by name, in the task's order.
-        aside: how far the metric moves when the example that moves it most stays as it was; None where the first output
-            is no direction.
     """
 
     pair: Pair
     outputs: Mapping[str, parity.Parity]
-    aside: float | None = None
 
     def rows(self, explained: Mapping[str, float]) -> list[dict[str, Any]]:
         """One row of plain numbers for each output; numbers that are not finite stay as they are."""
@@ -115,39 +111,6 @@ def largest_outputs(job: Job, side: Side) -> dict[str, float]:
     return found
 
 
-class OneAside:
-    """How far the metric moves from one artifact to the next, but for the example that moves it most.
-
-    A ranking ends somewhere: documents whose scores lie closer than a vector may turn change places, and with them one
-    query's answer, which among few queries is more than any bound on the metric.
-    """
-
-    def __init__(self, task: Task) -> None:
-        self._task, self._count = task, 0
-        self._before: Tensor | float = 0.0
-        self._after: Tensor | float = 0.0
-        self._changed: list[Tensor] = []
-
-    def add(self, before: Tensor, after: Tensor, labels: Tensor | None) -> None:
-        """The first outputs of one batch, (B, ...) each."""
-        assert labels is not None  # the tally has refused that
-        first, second = (
-            self._task.score(output, labels).double().reshape(len(labels), -1) for output in (before, after)
-        )
-        moved = second - first
-        self._count += len(labels)
-        self._before, self._after = self._before + first.sum(dim=0), self._after + second.sum(dim=0)
-        self._changed.append(moved[(moved != 0).any(dim=1)])
-
-    def value(self) -> float:
-        """>= 0; NaN where an example's score is."""
-        assert isinstance(self._before, Tensor)
-        assert isinstance(self._after, Tensor)
-        reference = self._task.total(self._before, self._count)
-        left = [self._after - moved for moved in torch.cat(self._changed)] or [self._after]
-        return min(abs(self._task.total(sums, self._count) - reference) for sums in left)
-
-
 def keep(
     job: Job,
     sides: Sequence[Side],
@@ -170,27 +133,20 @@ def keep(
         {name: parity.Comparison(step, directions=name in turning) for name, step in steps.items()} for _ in pairs
     ]
     first_output = job.task.output_names[0]
-    asides = [OneAside(job.task) if first_output in turning else None for _ in pairs]
     for batch in _batches(job):
         outputs = {side.name: side.answer(batch) for side in sides}
         if look is not None:
             look(batch, outputs)
         for name, found in outputs.items():
             scores[name].add(_tensor(found[first_output]), batch.labels)
-        for pair, stream, aside in zip(pairs, streams, asides, strict=True):
+        for pair, stream in zip(pairs, streams, strict=True):
             before, after = outputs[pair.reference], outputs[pair.artifact]
-            if aside is not None:
-                aside.add(_tensor(before[first_output]), _tensor(after[first_output]), batch.labels)
             for name, comparison in stream.items():
                 if name in before and name in after:
                     comparison.add(before[name], after[name])
     entries = [
-        Entry(
-            pair,
-            {name: found.result() for name, found in stream.items() if found.compared},
-            None if aside is None else aside.value(),
-        )
-        for pair, stream, aside in zip(pairs, streams, asides, strict=True)
+        Entry(pair, {name: found.result() for name, found in stream.items() if found.compared})
+        for pair, stream in zip(pairs, streams, strict=True)
     ]
     return {name: tally.value() for name, tally in scores.items()}, entries
 

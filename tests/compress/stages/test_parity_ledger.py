@@ -134,31 +134,13 @@ def test_directions_are_judged_by_how_far_they_turn(job: Any) -> None:
     job.task.directions, job.task.kind = ("logits",), "embedding"
     found = compared(job, 1e-4, 1.0)  # codes that lie next to a half fall to the other side
     assert [gate.name for gate in found] == [
-        "change of accuracy, one example aside",
+        "change of accuracy",
         "largest turn of a vector",
         "turn of vectors, root mean square",
     ]
     assert all(gate.passed for gate in found)
     assert 0.0 < found[1].value < found[1].bound == pytest.approx(0.902, abs=0.001)  # 2 asin(sqrt(16) / 254 / 2)
     assert found[2].bound == pytest.approx(0.2887 * found[1].bound, rel=1e-4)
-
-
-@pytest.mark.parametrize(("changed", "aside"), [(0, 0.0), (1, 0.0), (2, 0.1), (5, 0.4)])
-def test_one_query_may_change_its_answer_and_two_may_not(job: Any, changed: int, aside: float) -> None:
-    """Of 10 examples."""
-    outputs = torch.eye(2).repeat(5, 1)
-    other = outputs.clone()
-    other[:changed] = outputs[:changed].flip(1)
-    found = ledger.OneAside(job.task)
-    for rows in (slice(0, 4), slice(4, 10)):
-        found.add(outputs[rows], other[rows], outputs[rows].argmax(1))
-    assert found.value() == pytest.approx(aside)
-
-
-def test_the_example_that_is_left_aside_is_the_one_that_moves_most(job: Any) -> None:
-    found = ledger.OneAside(SimpleNamespace(score=lambda outputs, labels: outputs, total=job.task.total))  # type: ignore[arg-type]
-    found.add(torch.tensor([0.5, 0.5, 0.5, 0.5]), torch.tensor([0.5, 0.4, 1.0, 0.5]), torch.zeros(4))
-    assert found.value() == pytest.approx(0.1 / 4)
 
 
 @pytest.mark.parametrize("scale", [1.05, 1.5, 0.0])
