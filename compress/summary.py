@@ -87,6 +87,12 @@ def _table(values: Mapping[str, Any], precision: str) -> list[str]:
         f"{metric.name} measured on {values['examples']:,} test examples, the shipped student's as {values['final']};"
         " MACs and weights counted"
     )
+    teacher, shipped = costs["teacher"], costs[SHIPPED]
+    if shipped["latency_ms"] > teacher["latency_ms"]:
+        lines.append(
+            f"note: the student is {shipped['latency_ms'] / teacher['latency_ms']:.2g} times as slow as its teacher at "
+            f"batch 1 ({shipped['origin']}); --budget latency_ms={teacher['latency_ms']:.3g} admits none that is slower"
+        )
     passed = sum(gate["passed"] for gate in values["gates"])
     lines.append(f"gates: {passed} of {len(values['gates'])} hold")
     lines += [f"{row['name']}: {row['run']}" for row in values["artifacts"]]

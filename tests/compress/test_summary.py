@@ -48,3 +48,14 @@ def test_scores_stand_under_the_metric_s_name_in_its_unit(
     assert rows[3].startswith(f"{column} measured on 10,000 test examples, the shipped student's as ONNX;")
     assert rows[4] == "gates: 1 of 2 hold"
     assert found["accuracy"]["ONNX"] == 0.8876
+
+
+@pytest.mark.parametrize("slower", [1.0, 1.5])
+def test_a_student_that_is_slower_than_its_teacher_says_so(tmp_path: Path, slower: float) -> None:
+    costs = {"teacher": COST, "float student": COST, "shipped student": COST | {"latency_ms": 1.25 * slower}}
+    verified(tmp_path, metric="accuracy", metric_unit="%", costs=costs)  # type: ignore[arg-type]
+    text = summarize(tmp_path, "verify", ())[1]
+    told = (
+        "note: the student is 1.5 times as slow as its teacher at batch 1 (predicted); --budget latency_ms=1.25 admits"
+    )
+    assert (told in text) == (slower > 1)
