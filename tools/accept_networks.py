@@ -128,7 +128,7 @@ def accept(network: Network, quantizer: str, folder: Path, *, epochs: float, eng
         export(network, prepared, path)
     except (ExportError, Exception) as error:  # every refusal is a row of the table
         return Row(network.name, quantizer, refused=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}")
-    intended = sum(site.quantized for site in prepared.sites)
+    intended = intended_integers(prepared)
     if quantizer == "tensorrt":
         verdicts, int8, missed = compiled(network, path, folder, intended) if engines else ({}, intended, ())
     else:
@@ -215,6 +215,11 @@ def compiled(network: Network, path: Path, folder: Path, intended: int) -> tuple
         if here <= fewest:
             fewest, missed = here, tuple(facts["missed_int8_nodes"])
     return verdicts, fewest, missed
+
+
+def intended_integers(prepared: Prepared) -> int:
+    """Operators that the quantiser means to run in integers; a table is stored in them and multiplies nothing."""
+    return sum(site.quantized and not site.operator.startswith("embedding") for site in prepared.sites)
 
 
 def integer_operators(path: Path) -> int:
