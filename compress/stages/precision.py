@@ -162,10 +162,11 @@ def drop(desk: Desk, model: nn.Module) -> Estimate:
 def candidates(desk: Desk, model: Prepared) -> tuple[list[Candidate], list[str]]:
     """int8 and the float precisions that compete with it on the target, and notes on how their times were obtained.
 
-    On a processor whose runtime is here they are measured; else predicted.
+    On a processor whose runtime is here they are measured, else predicted. None competes with an int8 that was asked for.
     """
     job = desk.job
-    rivals = FLOATS.get(job.target.family, ())
+    asked = job.recipe.quantize.format == "int8"
+    rivals = () if asked else FLOATS.get(job.target.family, ())
     found = [choose.predicted("int8", desk.pricer.assignment((), desk.float_precision), None)]
     for precision in rivals:
         found.append(choose.predicted(precision, desk.pricer.floating(precision), 0.0))
@@ -185,7 +186,8 @@ def candidates(desk: Desk, model: Prepared) -> tuple[list[Candidate], list[str]]
             notes.append(note)
             found = [replace(item, **times[item.precision]) if item.precision in times else item for item in found]
     if not rivals:
-        notes.append(f"{job.target.name} computes in integers: no float precision competes")
+        why = "int8 is what the recipe asks for" if asked else f"{job.target.name} computes in integers"
+        notes.append(f"{why}: no float precision competes")
     return [replace(item, broken=_broken(desk, item)) for item in found], notes
 
 

@@ -128,6 +128,14 @@ def test_a_float_precision_ships_where_layers_may_not_be_mixed(stage: Callable[.
     assert f"{found.result.precision} ships" in why
 
 
+def test_int8_that_the_recipe_asks_for_ships_whatever_it_loses(stage: Callable[..., Stage]) -> None:
+    found = stage(with_outlier(_trained()), {"mixed": False, "format": "int8"})
+    assert found.result.precision == "int8"
+    assert [item["precision"] for item in found.decision["candidates"]] == ["int8"]
+    assert found.decision["drop"]["mean"] > found.decision["accuracy_budget"]  # the verify stage will say so
+    assert "int8 is what the recipe asks for: no float precision competes" in found.decision["notes"]
+
+
 def test_float_layers_that_weigh_more_than_half_precision_do_not_pay(stage: Callable[..., Stage]) -> None:
     """Where float layers are written in fp32, the whole student in fp16 is smaller and as fast."""
     found = stage(with_outlier(_trained()), {})
