@@ -162,7 +162,7 @@ def drop(desk: Desk, model: nn.Module) -> Estimate:
 def candidates(desk: Desk, model: Prepared) -> tuple[list[Candidate], list[str]]:
     """int8 and the float precisions that compete with it on the target, and notes on how their times were obtained.
 
-    On a processor whose runtime is here they are measured, else predicted. Nothing competes with int8 that is asked for.
+    On a processor whose runtime is here they are measured, else predicted. Nothing competes with an int8 asked for.
     """
     job = desk.job
     asked = job.recipe.quantize.format == "int8"
